@@ -1,0 +1,122 @@
+#!/usr/bin/python3
+"""Ansible module: everything the roles must know about a host before they touch it, in one round trip."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: streampulse_probe
+short_description: Look at a host before it is changed
+description:
+  - Returns the release of the operating system, the installed packages, the artifact sets that are complete, the
+    processes of others that hold ports of ours, and the free space. Changes nothing, so it runs in check mode too.
+  - It stands in for fact gathering and for a task for each of these questions.
+options:
+  ports:
+    description: Port number to systemd unit for every port that the services of this host listen on.
+    type: dict
+    default: {}
+  artifacts_dir:
+    description: Where artifact sets are pushed to.
+    type: path
+    required: true
+"""
+
+RETURN = r"""
+release: {description: Code name of the distribution, type: str, returned: always}
+container: {description: Whether the host shares its kernel and so its clock, type: bool, returned: always}
+packages: {description: Names of the installed packages, type: list, elements: str, returned: always}
+artifacts: {description: Complete artifact sets as set/digest, type: list, elements: str, returned: always}
+foreign: {description: One line for each port of ours that another process holds, type: list, returned: always}
+free_mb: {description: Free space below /var in MB, type: int, returned: always}
+"""
+
+LISTEN = "0A"
+SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+def os_release() -> dict[str, str]:
+    """Return the fields of /etc/os-release."""
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    fields = (line.partition("=") for line in lines if "=" in line)
+    return {name: value.strip("\"'") for name, _, value in fields}
+
+
+def installed_packages(module: AnsibleModule) -> list[str]:
+    """Return the names of the packages that are completely installed."""
+    if shutil.which("dpkg-query") is None:
+        return []
+    _, listing, _ = module.run_command(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}\n"], check_rc=True)
+    return [name for name, _, state in (line.partition(" ") for line in listing.splitlines()) if state.startswith("ii")]
+
+
+def listening_inodes(ports: set[int]) -> dict[str, int]:
+    """Return the socket inode of every listener on one of the ports, with its port."""
+    found: dict[str, int] = {}
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        lines = table.read_text(encoding="ascii").splitlines()[1:] if table.exists() else []
+        for fields in (line.split() for line in lines):
+            port = int(fields[1].rpartition(":")[2], 16)
+            if fields[3] == LISTEN and port in ports:
+                found[fields[9]] = port
+    return found
+
+
+def foreign_listeners(expected: dict[int, str]) -> list[str]:
+    """Return one line for each port of ours that a process outside the port's unit listens on."""
+    inodes = listening_inodes(set(expected))
+    lines: set[str] = set()
+    if not inodes:
+        return []
+    for process in (entry for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+        try:
+            # Strings rather than paths: there are thousands of descriptors on a busy host.
+            targets = {os.readlink(entry.path) for entry in os.scandir(process / "fd")}  # noqa: PTH115
+            held = {inodes[inode] for inode in SOCKET.findall(" ".join(targets)) if inode in inodes}
+            if not held:
+                continue
+            cgroups = (process / "cgroup").read_text(encoding="utf-8")
+            command = (process / "comm").read_text(encoding="utf-8").strip()
+        except OSError:  # the process, or one of its descriptors, is gone meanwhile
+            continue
+        for port in held:
+            if expected[port] not in cgroups:
+                lines.add(f"port {port} ({expected[port]}) is held by {command}, process {process.name}")
+    return sorted(lines)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "ports": {"type": "dict", "default": {}},
+            "artifacts_dir": {"type": "path", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    release = os_release()
+    complete = Path(module.params["artifacts_dir"]).glob("*/*/.complete")
+    # Ends with 0 in a container; a host that does not even have the command is refused for want of systemd.
+    detect = shutil.which("systemd-detect-virt")
+    container = detect is not None and module.run_command([detect, "--container", "--quiet"])[0] == 0
+    module.exit_json(
+        changed=False,
+        release=release.get("VERSION_CODENAME", release.get("ID", "unknown")),
+        pretty_name=release.get("PRETTY_NAME", "an unknown system"),
+        systemd=Path("/run/systemd/system").is_dir(),
+        container=container,
+        packages=installed_packages(module),
+        artifacts=sorted("/".join(path.parts[-3:-1]) for path in complete),
+        foreign=foreign_listeners({int(port): unit for port, unit in module.params["ports"].items()}),
+        free_mb=shutil.disk_usage("/var").free // 1_000_000,
+    )
+
+
+if __name__ == "__main__":
+    main()

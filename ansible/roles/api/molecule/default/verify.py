@@ -1,0 +1,59 @@
+"""Asserts over HTTP that the API answers, says when PostgreSQL is away, and comes back by itself."""
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+LINES = Path("/etc/streampulse/api.env").read_text(encoding="utf-8").splitlines()
+ENV = {key: value.strip("'") for key, value in (line.split("=", 1) for line in LINES if "=" in line)}
+ADDRESS = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def get(path: str) -> tuple[int, object]:
+    """Return the status and the decoded answer of a path."""
+    try:
+        with urllib.request.urlopen(f"http://{ADDRESS}:{ENV['STREAMPULSE_API_PORT']}{path}", timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def becomes(status: int, seconds: float) -> object:
+    """Wait until /health answers with a status and return the answer."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            seen = get("/health")
+        except OSError as error:
+            seen = (0, str(error))
+        if seen[0] == status:
+            return seen[1]
+        assert time.monotonic() < end, f"/health answers {seen} and not {status} within {seconds} s"
+        time.sleep(0.2)
+
+
+assert becomes(200, 60) == {"ok": True}
+for path in ("/metrics?minutes=2&limit=2", "/metrics/latest?limit=2", "/state?limit=2", "/streams/top?minutes=2&n=2"):
+    status, answer = get(path)
+    assert status == 200, f"{path} answers {status}: {answer}"
+    assert isinstance(answer, dict), f"{path} answers {answer}"
+    assert "rows" in answer, f"{path} answers {answer}"
+assert get("/metrics?limit=0")[0] == 422
+
+units = subprocess.run(
+    ["systemctl", "list-units", "--plain", "--no-legend", "postgresql@*"], check=True, capture_output=True, text=True
+).stdout.split()
+subprocess.run(["systemctl", "stop", units[0]], check=True)
+try:
+    away = becomes(503, 15)
+    assert isinstance(away, dict), away
+    assert away["ok"] is False, away
+    assert away["error"], away
+finally:
+    subprocess.run(["systemctl", "start", units[0]], check=True)
+becomes(200, 15)
+subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "streampulse-api"], check=True)
+becomes(200, 90)

@@ -1,0 +1,74 @@
+"""Asserts that the job counts and commits what arrives, and that a killed driver goes on where it was."""
+
+import datetime
+import json
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import psycopg2
+from kafka import KafkaProducer
+
+ENV: dict[str, str] = {}
+for name in ("kafka", "postgres-writer"):
+    for line in Path(f"/etc/streampulse/{name}.env").read_text(encoding="utf-8").splitlines():
+        if "=" in line:
+            key, _, value = line.partition("=")
+            ENV[key] = value.strip("'")
+
+connection = psycopg2.connect(
+    host=ENV["STREAMPULSE_POSTGRES_HOST"], port=ENV["STREAMPULSE_POSTGRES_PORT"],
+    dbname=ENV["STREAMPULSE_POSTGRES_DATABASE"], user=ENV["STREAMPULSE_POSTGRES_USER"],
+    password=ENV["STREAMPULSE_POSTGRES_PASSWORD"],
+)  # fmt: skip
+connection.autocommit = True
+producer = KafkaProducer(bootstrap_servers=ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(","), acks="all")
+stream = f"__verify-{uuid.uuid4()}"
+
+
+def chat() -> None:
+    """Send one chat message of a stream of our own."""
+    event = {
+        "event_id": str(uuid.uuid4()), "ts": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "event_type": "chat_message", "stream_id": stream, "user_id": "verify", "message_len": 3,
+    }  # fmt: skip
+    producer.send(ENV["STREAMPULSE_KAFKA_TOPIC"], key=stream.encode(), value=json.dumps(event).encode()).get(timeout=20)
+
+
+def counted(messages: int, seconds: float) -> None:
+    """Wait until the tables hold that many chat messages of our stream."""
+    begun = time.monotonic()
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute(
+                "SELECT coalesce(sum(chat_messages), 0) FROM stream_metrics_minute WHERE stream_id = %s", (stream,)
+            )
+            (found,) = cursor.fetchone() or (0,)
+            if found == messages:
+                return
+            assert found < messages, f"{found} messages were counted and {messages} sent"
+            assert time.monotonic() - begun < seconds, f"{found} of {messages} messages were counted within {seconds} s"
+            time.sleep(0.2)
+
+
+def ledger() -> int:
+    """Return how many batches the ledger holds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM batch_ledger")
+        (rows,) = cursor.fetchone() or (0,)
+    return int(rows)
+
+
+chat()
+counted(1, 60)
+before = ledger()
+assert before > 0, "the ledger is empty"
+subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "streampulse-job"], check=True)
+chat()
+# A bound on waiting on a busy machine; how long it takes is for the benchmark to say.
+counted(2, 180)
+assert ledger() > before
+with connection.cursor() as cursor:
+    cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (stream,))
+    cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (stream,))

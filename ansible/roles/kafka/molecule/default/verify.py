@@ -1,0 +1,77 @@
+"""Asserts over Kafka's own protocol that records come back as they were sent, and that the topics are as designed."""
+
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import KafkaError
+
+LINES = Path("/etc/streampulse/kafka.env").read_text(encoding="utf-8").splitlines()
+ENV = {key: value.strip("'") for key, value in (line.split("=", 1) for line in LINES if "=" in line)}
+SERVERS = ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(",")
+TOPIC, DLQ = ENV["STREAMPULSE_KAFKA_TOPIC"], ENV["STREAMPULSE_KAFKA_DLQ_TOPIC"]
+
+admin = KafkaAdminClient(bootstrap_servers=SERVERS)
+topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
+assert topics[TOPIC] == 4, f"{TOPIC} has {topics[TOPIC]} partitions"
+assert topics[DLQ] == 1, f"{DLQ} has {topics[DLQ]} partitions"
+wanted = {
+    TOPIC: {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "262144", "retention.ms": "604800000"},
+    DLQ: {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "524288", "retention.ms": "2592000000"},
+}
+for topic, settings in wanted.items():
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, list(settings))
+    found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    assert {name: found[name]["value"] for name in settings} == settings, f"{topic} has {found}"
+
+# To the dead letters' topic: nobody counts what is in it, so the test leaves no number behind.
+value = uuid.uuid4().bytes
+producer = KafkaProducer(
+    bootstrap_servers=SERVERS, acks="all", enable_idempotence=True, transactional_id=f"verify-{uuid.uuid4()}"
+)
+producer.init_transactions()
+producer.begin_transaction()
+sent = producer.send(DLQ, value=value, key=b"verify", headers=[("reason", b"verify")], timestamp_ms=1000).get(
+    timeout=20
+)
+producer.commit_transaction()
+producer.close()
+
+consumer = KafkaConsumer(bootstrap_servers=SERVERS, isolation_level="read_committed", enable_auto_commit=False)
+consumer.assign([TopicPartition(DLQ, sent.partition)])
+consumer.seek(TopicPartition(DLQ, sent.partition), sent.offset)
+received = [record for records in consumer.poll(timeout_ms=20000).values() for record in records]
+assert received, "the record did not come back"
+assert received[0].value == value
+assert received[0].timestamp_type == 1, "records are not stamped on arrival"
+assert abs(time.time() * 1000 - received[0].timestamp) < 60000, "the stamp is not the arrival's"
+consumer.close()
+
+refusal = ""
+try:
+    big = KafkaProducer(bootstrap_servers=SERVERS, max_request_size=2_000_000)
+    big.send(TOPIC, value=bytes(300_000)).get(timeout=20)
+except KafkaError as error:
+    refusal = type(error).__name__
+assert "MessageSizeTooLarge" in refusal, f"a record of 300,000 bytes met with {refusal or 'no refusal'}"
+
+unknown = f"verify-{uuid.uuid4()}"
+try:
+    KafkaProducer(bootstrap_servers=SERVERS, max_block_ms=3000).send(unknown, value=b"x").get(timeout=5)
+except KafkaError:
+    assert unknown not in admin.list_topics(), "a topic was made by mere use"
+else:
+    raise AssertionError("a topic was made by mere use")
+admin.close()
+
+changes = subprocess.run(["/usr/local/lib/streampulse/kafka-topics", "--check"], check=True, capture_output=True)
+assert not changes.stdout, f"a second run would change {changes.stdout!r}"
+journal = subprocess.run(["journalctl", "-u", "kafka", "-o", "cat"], check=True, capture_output=True, text=True).stdout
+assert "INFO" in journal, "Kafka logs nothing of its own"
+
+subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "kafka"], check=True)
+time.sleep(0.5)
+subprocess.run(["/usr/local/bin/streampulse", "wait", "kafka", "--timeout", "30"], check=True)

@@ -1,0 +1,202 @@
+"""PostgreSQL behind bounds: a fixed number of connections, a fixed number of requests that wait, a limit on every wait.
+
+Queries run on a few threads of their own, each with its own connection, never on the event loop. When the server is
+away, requests fail within milliseconds or seconds and say why; the first one after its return succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from prometheus_client import Counter
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
+
+from streampulse.settings import ApiSettings, PostgresSettings
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_CONNECT_TIMEOUT_SECONDS: Final = 2
+# Requests that may wait for each connection; more are refused at once rather than after a long wait.
+_WAITING_PER_CONNECTION: Final = 16
+# After a failed connect nobody tries again for this long, so that a dead server is not stormed.
+_REST_SECONDS: Final = 0.5
+RETRY_AFTER_SECONDS: Final = 1
+
+FAILURES = Counter(
+    "streampulse_api_database_failures",
+    "Requests that the database could not answer, by cause.",
+    ["cause"],
+)
+
+
+class Unavailable(Exception):  # noqa: N818 - the HTTP status' own word
+    """The database cannot answer now; the text says why. ``cause`` is one of a few fixed words, for the metric."""
+
+    def __init__(self, cause: str, text: str) -> None:
+        super().__init__(text)
+        self.cause = cause
+
+
+class Database:
+    """Runs read-only queries for one worker process.
+
+    :param postgres: the server, and the reading role.
+    :param api: size of the pool and limit of a statement.
+    """
+
+    def __init__(self, postgres: PostgresSettings, api: ApiSettings) -> None:
+        self._statement_timeout_ms = api.statement_timeout_ms
+        options = {
+            "statement_timeout": f"{api.statement_timeout_ms}ms",
+            "idle_in_transaction_session_timeout": "10s",
+            "default_transaction_read_only": "on",
+            # Several statements of one request see the same state of the tables.
+            "default_transaction_isolation": r"repeatable\ read",
+            "timezone": "UTC",
+        }
+        self._arguments: dict[str, Any] = {
+            **postgres.connection_arguments("streampulse-api"),
+            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+            "tcp_user_timeout": 5_000,
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+        }
+        self._local = threading.local()
+        self._executor = ThreadPoolExecutor(api.pool_size, thread_name_prefix="database")
+        # Health has a connection of its own: an answer to "is it well" must not wait behind slow queries.
+        self._health_executor = ThreadPoolExecutor(1, thread_name_prefix="database-health")
+        self._deadline_seconds = _CONNECT_TIMEOUT_SECONDS + api.statement_timeout_ms / 1000 + 1
+        self._lock = threading.Lock()
+        self._limit = {
+            self._executor: api.pool_size * (1 + _WAITING_PER_CONNECTION),
+            self._health_executor: 1 + _WAITING_PER_CONNECTION,
+        }
+        self._under_way = dict.fromkeys(self._limit, 0)
+        self._down_until = 0.0
+        self._down_error: Unavailable | None = None
+
+    async def run(self, query: Callable[[Cursor], Result]) -> Result:
+        """Run a query in a transaction of its own and return its result.
+
+        :raises Unavailable: the server does not answer, the query took too long, or too many requests wait already.
+        """
+        return await self._run(self._executor, query)
+
+    async def check(self) -> None:
+        """Ask the server whether it answers.
+
+        :raises Unavailable: it does not; the text says why.
+        """
+        await self._run(self._health_executor, _ask)
+
+    def close(self) -> None:
+        """Take no more queries; those under way end by themselves."""
+        for executor in self._limit:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, executor: ThreadPoolExecutor, query: Callable[[Cursor], Result]) -> Result:
+        try:
+            with self._lock:
+                if self._under_way[executor] >= self._limit[executor]:
+                    raise Unavailable("busy", "too many requests are waiting for the database")
+                self._under_way[executor] += 1
+            future = executor.submit(self._call, query)
+            future.add_done_callback(lambda done: self._ended(executor, done))
+            try:
+                return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline_seconds)
+            except TimeoutError:
+                raise Unavailable("timeout", f"PostgreSQL did not answer within {self._deadline_seconds:g} s") from None
+        except Unavailable as error:
+            FAILURES.labels(error.cause).inc()
+            raise
+
+    def _ended(self, executor: ThreadPoolExecutor, done: Future[Any]) -> None:
+        with self._lock:
+            self._under_way[executor] -= 1
+        if not done.cancelled():
+            done.exception()  # looked at, also where the request has given up waiting
+
+    def _call(self, query: Callable[[Cursor], Result]) -> Result:
+        """Run a query on this thread's connection; once more on a new one when the old one turns out to be dead."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and connection.closed == 0:
+            try:
+                return self._transaction(connection, query)
+            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+                self._drop()
+                if isinstance(error, psycopg2.errors.QueryCanceled):
+                    raise self._too_slow() from None
+        try:
+            return self._transaction(self._connect(), query)
+        except psycopg2.errors.QueryCanceled:
+            self._drop()
+            raise self._too_slow() from None
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            self._drop()
+            raise _lost(error) from None
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InsufficientPrivilege) as error:
+            raise Unavailable("schema", f"the schema is not ready ({_last_words(error)})") from None
+
+    def _transaction(self, connection: psycopg2.extensions.connection, query: Callable[[Cursor], Result]) -> Result:
+        try:
+            with connection, connection.cursor() as cursor:
+                return query(cursor)
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InsufficientPrivilege) as error:
+            raise Unavailable("schema", f"the schema is not ready ({_last_words(error)})") from None
+
+    def _connect(self) -> psycopg2.extensions.connection:
+        with self._lock:
+            if self._down_error is not None and time.monotonic() < self._down_until:
+                raise Unavailable(self._down_error.cause, str(self._down_error))
+        try:
+            connection: psycopg2.extensions.connection = psycopg2.connect(**self._arguments)
+        except psycopg2.OperationalError as error:
+            unavailable = _lost(error)
+            with self._lock:
+                self._down_until = time.monotonic() + _REST_SECONDS
+                first = self._down_error is None
+                self._down_error = unavailable
+            if first:
+                log.warning("PostgreSQL is away", extra={"fields": {"error": unavailable}})
+            raise unavailable from None
+        with self._lock:
+            again, self._down_error = self._down_error is not None, None
+        if again:
+            log.info("PostgreSQL is back")
+        self._local.connection = connection
+        return connection
+
+    def _drop(self) -> None:
+        connection = getattr(self._local, "connection", None)
+        self._local.connection = None
+        if connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                connection.close()
+
+    def _too_slow(self) -> Unavailable:
+        return Unavailable("timeout", f"the query took longer than {self._statement_timeout_ms} ms")
+
+
+def _ask(cursor: Cursor) -> None:
+    cursor.execute("SELECT 1")
+
+
+def _lost(error: psycopg2.Error) -> Unavailable:
+    return Unavailable("connection", f"PostgreSQL does not answer: {_last_words(error)}")
+
+
+def _last_words(error: psycopg2.Error) -> str:
+    """Return the cause without the address and the names that libpq puts before it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rpartition("failed: ")[2].removeprefix("FATAL: ").strip()

@@ -1,0 +1,161 @@
+"""Every statement of the API. Each reads an index up to a limit; none can scan the history.
+
+A window is a whole minute. *Ordinary* streams are those whose id does not begin with ``__``; the others are our own
+and appear only when named.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal, get_args
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
+
+from streampulse.events import is_internal
+
+Row = dict[str, Any]
+Ranking = Literal["chat_messages", "donations", "donations_usd", "joins", "leaves", "unique_viewers", "active_viewers"]
+MINUTE: Final = timedelta(minutes=1)
+
+# The text of a NUMERIC(30,2) always has its two decimals; as a string no reader can make a float of it by accident.
+_COLUMNS: Final = (
+    "window_start, stream_id, chat_messages, donations, donations_usd::text AS donations_usd, joins, leaves, "
+    "unique_viewers, active_viewers"
+)
+# Word for word the predicate of the index stream_metrics_minute_ordinary.
+_ORDINARY: Final = "left(stream_id, 2) <> '__'"
+
+_NEWEST: Final = f"""
+    SELECT window_start FROM stream_metrics_minute WHERE {_ORDINARY} ORDER BY window_start DESC LIMIT 1
+"""  # noqa: S608 - constants only, here and below
+_NEWEST_OF_STREAM: Final = """
+    SELECT window_start FROM stream_metrics_minute WHERE stream_id = %(stream_id)s ORDER BY window_start DESC LIMIT 1
+"""
+_METRICS: Final = f"""
+    SELECT {_COLUMNS} FROM stream_metrics_minute
+    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s
+    ORDER BY window_start DESC, stream_id LIMIT %(limit)s
+"""  # noqa: S608
+_METRICS_OF_STREAM: Final = f"""
+    SELECT {_COLUMNS} FROM stream_metrics_minute
+    WHERE stream_id = %(stream_id)s AND window_start BETWEEN %(first)s AND %(last)s
+    ORDER BY window_start DESC LIMIT %(limit)s
+"""  # noqa: S608
+_HISTORY: Final = f"""
+    SELECT {_COLUMNS} FROM stream_metrics_minute
+    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s
+    ORDER BY window_start, stream_id LIMIT %(limit)s
+"""  # noqa: S608
+_HISTORY_OF_STREAM: Final = f"""
+    SELECT {_COLUMNS} FROM stream_metrics_minute
+    WHERE stream_id = %(stream_id)s AND window_start BETWEEN %(first)s AND %(last)s
+    ORDER BY window_start LIMIT %(limit)s
+"""  # noqa: S608
+# One look into the index for each stream, instead of a scan for the newest of each group.
+_LATEST: Final = f"""
+    SELECT m.* FROM stream_presence AS p
+    CROSS JOIN LATERAL (
+        SELECT {_COLUMNS} FROM stream_metrics_minute
+        WHERE stream_id = p.stream_id ORDER BY stream_id, window_start DESC LIMIT 1
+    ) AS m
+    WHERE left(p.stream_id, 2) <> '__' AND p.stream_id > %(after)s
+    ORDER BY p.stream_id LIMIT %(limit)s
+"""  # noqa: S608
+_LATEST_OF_STREAM: Final = f"""
+    SELECT {_COLUMNS} FROM stream_metrics_minute
+    WHERE stream_id = %(stream_id)s ORDER BY window_start DESC LIMIT 1
+"""  # noqa: S608
+_STATE: Final = f"""
+    SELECT stream_id, active_viewers, updated_at FROM stream_state
+    WHERE {_ORDINARY} AND stream_id > %(after)s ORDER BY stream_id LIMIT %(limit)s
+"""  # noqa: S608
+_STATE_OF_STREAM: Final = """
+    SELECT stream_id, active_viewers, updated_at FROM stream_state WHERE stream_id = %(stream_id)s
+"""
+_AGGREGATES: Final = {
+    "chat_messages": "sum(chat_messages)",
+    "donations": "sum(donations)",
+    "donations_usd": "sum(donations_usd)",
+    "joins": "sum(joins)",
+    "leaves": "sum(leaves)",
+    "unique_viewers": "max(unique_viewers)",
+    "active_viewers": "max(active_viewers)",
+}
+_TOP: Final = """
+    SELECT stream_id, sum(chat_messages)::bigint AS chat_messages, sum(donations)::bigint AS donations,
+        sum(donations_usd)::text AS donations_usd, sum(joins)::bigint AS joins, sum(leaves)::bigint AS leaves,
+        max(unique_viewers) AS unique_viewers, max(active_viewers) AS active_viewers
+    FROM stream_metrics_minute
+    WHERE {ordinary} AND window_start BETWEEN %(first)s AND %(last)s
+    GROUP BY stream_id ORDER BY {measure} DESC, stream_id LIMIT %(limit)s
+"""
+
+
+def metrics(cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None) -> tuple[datetime | None, list[Row]]:
+    """Return the newest window and the rows of the last ``minutes`` windows, newest first, then by stream."""
+    last = _newest_window(cursor, stream_id)
+    if last is None:
+        return None, []
+    statement = _METRICS if stream_id is None else _METRICS_OF_STREAM
+    return last, _rows(cursor, statement, _span(last, minutes) | {"limit": limit, "stream_id": stream_id})
+
+
+def latest(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> list[Row]:
+    """Return the newest row of each stream by stream, those after a given one; or of one named stream."""
+    statement = _LATEST if stream_id is None else _LATEST_OF_STREAM
+    return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
+
+
+def history(cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None) -> list[Row]:
+    """Return the rows of the last ``minutes`` windows, oldest first, then by stream."""
+    last = _newest_window(cursor, stream_id)
+    if last is None:
+        return []
+    statement = _HISTORY if stream_id is None else _HISTORY_OF_STREAM
+    return _rows(cursor, statement, _span(last, minutes) | {"limit": limit, "stream_id": stream_id})
+
+
+def state(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> list[Row]:
+    """Return who is present just after the event clock, by stream, those after a given one; or of one named stream."""
+    statement = _STATE if stream_id is None else _STATE_OF_STREAM
+    return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
+
+
+def top(cursor: Cursor, *, minutes: int, by: Ranking, n: int) -> list[Row]:
+    """Return the first ``n`` streams over the last ``minutes`` windows: sums, for viewers maxima; ties by stream."""
+    last = _newest_window(cursor, None)
+    if last is None:
+        return []
+    return _rows(cursor, top_statement(by), _span(last, minutes) | {"limit": n})
+
+
+def top_statement(by: Ranking) -> sql.Composed:
+    """Return the statement that ranks by one column."""
+    assert set(_AGGREGATES) == set(get_args(Ranking))  # noqa: S101 - two spellings of one list
+    return sql.SQL(_TOP).format(ordinary=sql.SQL(_ORDINARY), measure=sql.SQL(_AGGREGATES[by]))
+
+
+def _newest_window(cursor: Cursor, stream_id: str | None) -> datetime | None:
+    """Return the newest window of the whole table without our own streams; with one of these named, or its own newest.
+
+    Our own streams must be visible by name also where they are ahead of all others, or alone.
+    """
+    cursor.execute(_NEWEST)
+    found = [row[0] for row in cursor.fetchall()]
+    if stream_id is not None and is_internal(stream_id):
+        cursor.execute(_NEWEST_OF_STREAM, {"stream_id": stream_id})
+        found += [row[0] for row in cursor.fetchall()]
+    return max(found, default=None)
+
+
+def _span(last: datetime, minutes: int) -> dict[str, Any]:
+    # A minute without any row is a window of zeros and counts as one of the last n.
+    return {"first": last - (minutes - 1) * MINUTE, "last": last}
+
+
+def _rows(cursor: Cursor, statement: str | sql.Composed, parameters: dict[str, Any]) -> list[Row]:
+    cursor.execute(statement, parameters)
+    assert cursor.description is not None  # noqa: S101 - a SELECT
+    names = [column.name for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]

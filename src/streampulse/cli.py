@@ -1,0 +1,55 @@
+"""The ``streampulse`` command: what runs on the hosts, one subcommand for each service and each check."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from streampulse import __version__
+from streampulse.errors import OperatorError
+from streampulse.settings import SettingsError
+
+# Imported only when asked for: a host has the libraries of its own roles and no others.
+COMMANDS = {
+    "generator": ("streampulse.generator.command", "send made-up but plausible events to Kafka"),
+    "job": ("streampulse.job.command", "count the events: the streaming job's driver, started by spark-submit"),
+    "migrate": ("streampulse.migrate", "bring the database's schema to this release's version"),
+    "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),
+    "smoke": ("streampulse.smoke", "send a few events of its own and expect exactly their numbers"),
+    "peek": ("streampulse.peek", "print the newest records of a topic"),
+    "check": ("streampulse.check", "what doctor looks at on this host, as JSON"),
+    "wait": ("streampulse.wait", "wait until a service really answers"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code: 0 done, 1 a failure that is explained, 2 wrong usage.
+
+    :param argv: the arguments without the program's name; the process's own when None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="streampulse", description="streampulse on this host")
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # Only the command that was named is imported, so that `streampulse wait` starts quickly.
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        if name == named:
+            module = importlib.import_module(module_name)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except (OperatorError, SettingsError) as error:
+        print(f"streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""``streampulse generator``: make events and send them at a steady rate until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from typing import Final
+
+import sdnotify
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pydantic import ValidationError
+
+from streampulse import logfmt
+from streampulse.errors import OperatorError
+from streampulse.generator.faults import Faults, Shares
+from streampulse.generator.model import Model
+from streampulse.generator.send import Sender
+from streampulse.settings import GeneratorSettings, KafkaSettings, load
+
+log = logging.getLogger(__name__)
+
+# How often events are made and handed over. Shorter gains no latency that anyone sees, and costs wake-ups.
+_TICK_SECONDS: Final = 0.04
+# After a pause (a stopped process, a suspended machine) at most this much is made up for at once.
+_CATCH_UP_SECONDS: Final = 1.0
+_REPORT_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse generator``; each overrides its STREAMPULSE_GENERATOR_ variable."""
+    parser.add_argument("--rate", type=float, help="events per second in all")
+    parser.add_argument("--streams", type=int, help="number of streams")
+    parser.add_argument("--users", type=int, help="number of users")
+    parser.add_argument("--seed", type=int, help="seed of the random numbers (default: a new one)")
+    parser.add_argument("--limit", type=int, metavar="N", help="stop after N events instead of going on for ever")
+    for name, what in (
+        ("duplicates", "sent a second time"),
+        ("disorder", "held back by up to two minutes"),
+        ("late", "followed by one that is too late to count"),
+        ("garbage", "followed by a record that is not a valid event"),
+    ):
+        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"share of the events, 0 to 1, {what}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate events until SIGTERM or the limit; 1 when not all of a limited number were acknowledged."""
+    kafka = load(KafkaSettings)
+    load(GeneratorSettings)  # says what is wrong with the environment before the arguments come into it
+    settings = _with_arguments(args)
+    logfmt.configure()
+    # The client logs four lines for each attempt to connect; the sender says the same once.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(32)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sender = Sender(kafka)
+    _serve_metrics(settings, sender)
+    log.info(
+        "starting",
+        extra={
+            "fields": {
+                "rate": settings.rate,
+                "streams": settings.streams,
+                "users": settings.users,
+                "seed": seed,
+                "brokers": kafka.bootstrap_servers,
+            }
+        },
+    )
+    shares = Shares(settings.duplicates, settings.disorder, settings.late, settings.garbage)
+    loop = Loop(
+        sender=sender,
+        model=Model(streams=settings.streams, users=settings.users, seed=seed),
+        faults=Faults(shares, seed=seed),
+        rate=settings.rate,
+        limit=args.limit,
+        stop=stop,
+    )
+    try:
+        loop.run()
+    finally:
+        sender.close()
+        log.info("stopped", extra={"fields": sender.counts()})
+    complete = sender.failed == sender.skipped == sender.pending == 0
+    # A service that was told to stop has done its work, whatever a broker that was away has cost; a run of N has not.
+    return 0 if complete or args.limit is None else 1
+
+
+class Loop:
+    """Paces the model by the monotonic clock and stamps its events with the wall clock."""
+
+    def __init__(
+        self, *, sender: Sender, model: Model, faults: Faults, rate: float, limit: int | None, stop: threading.Event
+    ) -> None:
+        self._sender = sender
+        self._model = model
+        self._faults = faults
+        self._rate = rate
+        self._left = limit
+        self._stop = stop
+        self._systemd = sdnotify.SystemdNotifier()
+        self._watched = "WATCHDOG_USEC" in os.environ
+        self._ready = False
+
+    def run(self) -> None:
+        """Send events until the limit is reached or the stop event is set."""
+        if not self._wait_for_kafka():
+            return
+        owed = 0.0
+        before, before_us = time.monotonic(), time.time_ns() // 1000
+        reported, reported_sent = before, self._sender.sent
+        while not self._stop.is_set() and self._left != 0:
+            # The wait ends at once when SIGTERM comes.
+            self._stop.wait(max(0.0, before + _TICK_SECONDS - time.monotonic()))
+            now, now_us = time.monotonic(), time.time_ns() // 1000
+            owed += self._rate * min(now - before, _CATCH_UP_SECONDS)
+            count = int(owed) if self._left is None else min(int(owed), self._left)
+            owed -= count
+            if self._left is not None:
+                self._left -= count
+            # A wall clock that was set back moves no event before the previous ones.
+            start_us = max(min(before_us, now_us), now_us - round(_CATCH_UP_SECONDS * 1e6))
+            self._sender.send(self._faults.records(self._model.events(start_us, now_us, count)))
+            before, before_us = now, now_us
+            self._tell_systemd()
+            if now - reported >= _REPORT_SECONDS:
+                rate = (self._sender.sent - reported_sent) / (now - reported)
+                log.info("sending", extra={"fields": {"per_second": round(rate, 1), **self._sender.counts()}})
+                reported, reported_sent = now, self._sender.sent
+        self._systemd.notify("STOPPING=1")
+        self._sender.send(self._faults.rest())
+
+    def _wait_for_kafka(self) -> bool:
+        last_said = ""
+        while not self._stop.is_set():
+            wrong = self._sender.connect()
+            if wrong is None:
+                return True
+            if wrong != last_said:
+                log.warning("waiting for Kafka", extra={"fields": {"error": wrong}})
+                last_said = wrong
+            self._stop.wait(_RETRY_SECONDS)
+        return False
+
+    def _tell_systemd(self) -> None:
+        if not self._ready and self._sender.sent:
+            self._ready = True
+            self._systemd.notify("READY=1")
+            log.info("first event acknowledged")
+        if self._watched:
+            self._systemd.notify("WATCHDOG=1")
+
+
+class _SenderCollector(Collector):
+    """Reads the sender's counters at each scrape, so that sending pays nothing for being measured."""
+
+    def __init__(self, sender: Sender, rate: float) -> None:
+        self._sender = sender
+        self._rate = rate
+
+    def collect(self) -> list[Metric]:
+        """Return all metrics of the generator."""
+        prefix = "streampulse_generator_"
+        sender = self._sender
+        return [
+            CounterMetricFamily(f"{prefix}events_sent", "Events that Kafka acknowledged.", sender.sent),
+            CounterMetricFamily(f"{prefix}events_failed", "Events that were given up.", sender.failed),
+            CounterMetricFamily(
+                f"{prefix}events_skipped", "Events not sent because too many were waiting.", sender.skipped
+            ),
+            GaugeMetricFamily(f"{prefix}events_pending", "Events that wait for acknowledgement.", sender.pending),
+            GaugeMetricFamily(
+                f"{prefix}target_events_per_second", "The rate that was asked for, events per second.", self._rate
+            ),
+            GaugeMetricFamily(
+                f"{prefix}last_acknowledgement_timestamp_seconds",
+                "When Kafka last acknowledged an event, in seconds since the epoch; 0 before the first.",
+                sender.last_ack_timestamp,
+            ),
+        ]
+
+
+def _serve_metrics(settings: GeneratorSettings, sender: Sender) -> None:
+    registry = CollectorRegistry()
+    registry.register(_SenderCollector(sender, settings.rate))
+    try:
+        start_http_server(settings.metrics_port, settings.metrics_host, registry)
+    except OSError as error:
+        raise OperatorError(
+            f"the metrics port {settings.metrics_host}:{settings.metrics_port} cannot be opened ({error.strerror}): "
+            f"see who has it with `ss -ltnp sport = :{settings.metrics_port}`, or set another"
+        ) from None
+
+
+def _with_arguments(args: argparse.Namespace) -> GeneratorSettings:
+    """Return the settings with the arguments in the place of those that were given.
+
+    :raises OperatorError: an argument is out of range.
+    """
+    names = ("rate", "streams", "users", "seed", "duplicates", "disorder", "late", "garbage")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    try:
+        # Arguments of the class come before variables of the environment.
+        return GeneratorSettings(**given)
+    except ValidationError as error:
+        wrong = [f"--{item['loc'][0]} {item['input']}: {item['msg'].lower()}" for item in error.errors()]
+        raise OperatorError("; ".join(wrong) + " (see `streampulse generator --help`)") from None

@@ -1,0 +1,163 @@
+"""One micro-batch from decoded slices to a commit, taken up again when PostgreSQL goes away in the middle."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import psycopg2
+
+from streampulse.errors import OperatorError
+from streampulse.job import metrics
+from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.engine import Engine
+from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.store import Batch, Store
+
+log = logging.getLogger(__name__)
+
+# What a lost connection, a server that is starting or stopping, and a full disk look like: worth another try.
+_PASSING = (psycopg2.OperationalError, psycopg2.InterfaceError)
+_RETRY_SECONDS = 0.5
+# Longer than the longest statement of the lost connection can take.
+_LOCK_PATIENCE_SECONDS = 70.0
+_RETENTION_INTERVAL_SECONDS = 30.0
+
+
+class Batches:
+    """Processes micro-batches one after the other.
+
+    :param store: opened by :meth:`open`.
+    :param letters: opened by the caller.
+    """
+
+    def __init__(self, store: Store, letters: DeadLetters) -> None:
+        self._store = store
+        self._letters = letters
+        self._engine: Engine | None = None
+        self._topic_id: str | None = None
+        self._retention_due = 0.0
+        self.commits = 0
+
+    def open(self) -> tuple[dict[int, int], str | None]:
+        """Become the writer and load the state.
+
+        :returns: for each partition the next offset to read, and the id of the topic these are of.
+        :raises OperatorError: another driver is the writer.
+        :raises psycopg2.OperationalError: the server does not answer.
+        """
+        started = time.monotonic()
+        self._store.open()
+        self._engine, topic_id = self._store.load()
+        size = self._engine.size()
+        log.info(
+            "state loaded in %.2f s: %d streams, %d viewers, %d event ids",
+            time.monotonic() - started,
+            size["streams"],
+            size["viewers"],
+            size["event_ids"],
+        )
+        return self._engine.next_offsets(), topic_id
+
+    def start_topic(self, topic_id: str | None, begun_anew: Sequence[int]) -> None:
+        """Say which topic the batches are of.
+
+        :param topic_id: its id, which a topic that was deleted and made again does not keep.
+        :param begun_anew: partitions whose log has begun at 0 again since the last commit.
+        """
+        self._topic_id = topic_id
+        for number in begun_anew:
+            self._state().begin_anew(number)
+            self._letters.restart(number)
+
+    def process(self, query_id: str, batch_id: int, decode: Callable[[dict[int, int]], list[Slice]]) -> None:
+        """Decode, count and commit one batch; a batch already in the ledger is passed over.
+
+        :param decode: given each partition's clock it returns the batch's slices.
+        :raises OperatorError: another driver has become the writer.
+        """
+        slices: list[Slice] | None = None
+        while True:
+            try:
+                if self._store.committed(query_id, batch_id):
+                    return
+                if slices is None:
+                    with metrics.PHASE_SECONDS.labels("decode").time():
+                        slices = decode(self._state().clocks())
+                self._commit(query_id, batch_id, slices)
+                self._retain()
+            except _PASSING as error:
+                log.warning("PostgreSQL went away: %s", " ".join(str(error).split()))
+                self._reopen()
+            else:
+                return
+
+    def _commit(self, query_id: str, batch_id: int, slices: list[Slice]) -> None:
+        engine = self._state()
+        done = engine.next_offsets()
+        letters = [
+            letter for piece in slices for letter in piece.dead_letters if letter.offset >= done.get(piece.partition, 0)
+        ]
+        with metrics.PHASE_SECONDS.labels("dead_letters").time():
+            self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices})
+        with metrics.PHASE_SECONDS.labels("count").time():
+            changes, accepted = engine.apply((piece.rows, piece.next_offset) for piece in slices)
+        reasons = _by_reason(letters)
+        with metrics.PHASE_SECONDS.labels("commit").time():
+            written = self._store.commit(Batch(query_id, batch_id, self._topic_id, reasons), engine, changes, accepted)
+        self.commits += 1
+        now = time.time()
+        metrics.RECORDS.inc(sum(piece.records for piece in slices))
+        metrics.ACCEPTED.inc(changes.accepted)
+        metrics.DUPLICATES.inc(changes.duplicates)
+        metrics.ROWS.inc(written)
+        metrics.LAST_COMMIT.set(now)
+        for reason, count in reasons.items():
+            metrics.DEAD_LETTERS.labels(reason).inc(count)
+        if slices:
+            metrics.ARRIVAL_LAG.set(now - max(piece.newest_arrival_us for piece in slices) / 1_000_000)
+        if changes.event_clock_us is not None:
+            metrics.EVENT_CLOCK.set(changes.event_clock_us / 1_000_000)
+
+    def _retain(self) -> None:
+        """Now and then remove what is older than the history, and say how much state is held."""
+        now = time.monotonic()
+        if now < self._retention_due:
+            return
+        engine = self._state()
+        removed = 0
+        if engine.event_clock_us is not None:
+            removed = self._store.forget_old(engine.event_clock_us)
+        # While there is more to remove, the next batch goes on with it.
+        self._retention_due = now + (1.0 if removed else _RETENTION_INTERVAL_SECONDS)
+        for kind, count in engine.size().items():
+            metrics.STATE.labels(kind).set(count)
+
+    def _reopen(self) -> None:
+        """Connect again and go back to what is committed: the state in memory may be ahead of it."""
+        self._engine = None
+        lock_deadline: float | None = None
+        while self._engine is None:
+            time.sleep(_RETRY_SECONDS)
+            try:
+                self.open()
+            except _PASSING as error:
+                log.warning("PostgreSQL does not answer yet: %s", " ".join(str(error).split()))
+            except OperatorError:
+                # Most likely our own lost connection, which the server has not noticed yet.
+                lock_deadline = lock_deadline or time.monotonic() + _LOCK_PATIENCE_SECONDS
+                if time.monotonic() > lock_deadline:
+                    raise
+
+    def _state(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("open() first")
+        return self._engine
+
+
+def _by_reason(letters: Sequence[DeadLetter]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for letter in letters:
+        counts[letter.reason] = counts.get(letter.reason, 0) + 1
+    return counts

@@ -1,0 +1,234 @@
+"""``streampulse job``: the driver of the streaming job. Started by spark-submit, supervised by systemd.
+
+Whatever goes wrong that the driver cannot mend itself, it ends: its supervisor starts it again, and it goes on from
+what PostgreSQL says is committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psycopg2
+import sdnotify
+from kafka.errors import KafkaError
+from prometheus_client import start_http_server
+
+from streampulse import logfmt
+from streampulse.errors import OperatorError
+from streampulse.job.batches import Batches
+from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.decode import ArrowDecoder
+from streampulse.job.rows import Slice
+from streampulse.job.source import Start, Topic, decide_start, describe
+from streampulse.job.store import Store
+from streampulse.settings import JobSettings, KafkaSettings, PostgresSettings, load
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_LOOK_EVERY_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse job``: none, its settings are the environment's."""
+    del parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the driver until it is ended or cannot go on.
+
+    :raises OperatorError: a service that it needs does not answer, or another driver is the writer.
+    """
+    del args
+    logfmt.configure()
+    # One warning a connection attempt while a broker restarts is noise beside the job's own words.
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(JobSettings)
+    store = Store(postgres, settings.viewer_timeout_seconds * 1_000_000, settings.history_days)
+    letters = DeadLetters(kafka)
+    batches = Batches(store, letters)
+    # Spark's own start takes longer than everything else here, so the two run side by side.
+    session = _InBackground(_session)
+    try:
+        next_offsets, topic_id = _patiently("PostgreSQL", batches.open)
+        topic = _patiently("Kafka", lambda: describe(kafka))
+        start = decide_start(topic, next_offsets, topic_id)
+        _patiently("Kafka", lambda: letters.open(topic.partitions))
+        batches.start_topic(topic.topic_id, start.begun_anew)
+    except psycopg2.Error as error:
+        raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {_line(error)} (inv doctor)") from None
+    except KafkaError as error:
+        raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {_line(error)} (inv doctor)") from None
+    start_http_server(settings.metrics_port, settings.metrics_host)
+    driver = Driver(batches, topic, settings, kafka)
+    return driver.run(session.result(), start)
+
+
+class Driver:
+    """Runs the query and tells systemd how it is."""
+
+    def __init__(self, batches: Batches, topic: Topic, settings: JobSettings, kafka: KafkaSettings) -> None:
+        self._batches = batches
+        self._topic = topic
+        self._settings = settings
+        self._kafka = kafka
+        self._notifier = sdnotify.SystemdNotifier()
+        self._busy_since: float | None = None
+
+    def run(self, session: Any, start: Start) -> int:
+        """Run the query from ``start`` until it ends, which is always a failure: 1."""
+        query = self._start(session, start)
+        self._warm_up(session)
+        ready = False
+        try:
+            while query.isActive:
+                stalled = self._stalled()
+                if stalled:
+                    log.error("the batch has taken longer than %d s", self._settings.stall_seconds)
+                    return 1
+                if not ready and (self._batches.commits or self._idle(query)):
+                    ready = True
+                    self._notifier.notify("READY=1")
+                    log.info("running", extra={"fields": {"query_id": query.id}})
+                self._notifier.notify("WATCHDOG=1")
+                time.sleep(_LOOK_EVERY_SECONDS)
+            failure = query.exception()
+            log.error("the query has ended: %s", failure and _line(failure)[:500])
+        finally:
+            self._notifier.notify("STOPPING=1")
+        return 1
+
+    def _start(self, session: Any, start: Start) -> Any:
+        kafka = self._kafka
+        reader = (
+            session.readStream.format("kafka")
+            .option("subscribe", kafka.topic)
+            .option("startingOffsets", start.spark_option(kafka.topic))
+            .option("failOnDataLoss", "true")
+            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_trigger)
+            # A topic that is remade has other partitions; one task for each keeps their records in order.
+            .options(**kafka.spark_options())
+            .option("kafka.isolation.level", "read_committed")
+        )
+        checkpoint = _fresh_checkpoint(Path(self._settings.checkpoint_dir))
+        query_id = str(uuid.uuid4())
+
+        def process(frame: Any, batch_id: int) -> None:
+            self._busy_since = time.monotonic()
+            try:
+                self._batches.process(query_id, batch_id, lambda clocks: self._decode(frame, clocks))
+            finally:
+                self._busy_since = None
+
+        return (
+            reader.load()
+            .writeStream.foreachBatch(process)
+            .option("checkpointLocation", checkpoint.as_uri())
+            .trigger(processingTime=f"{self._settings.trigger_interval_ms} milliseconds")
+            .start()
+        )
+
+    def _warm_up(self, session: Any) -> None:
+        """Have executors and their Python workers started and everything imported, so that ready means quick."""
+        rows = session.range(0, 2, 1, 2).selectExpr(
+            "CAST(NULL AS BINARY) AS key",
+            "CAST(NULL AS BINARY) AS value",
+            "CAST(id AS INT) AS partition",
+            "id AS offset",
+            "current_timestamp() AS timestamp",
+        )
+        self._decode(rows, {})
+
+    def _decode(self, frame: Any, clocks: dict[int, int]) -> list[Slice]:
+        decoder = ArrowDecoder(clocks, self._topic.partitions)
+        columns = frame.select("key", "value", "partition", "offset", "timestamp")
+        return [Slice.decode(bytes(row[0])) for row in columns.mapInArrow(decoder, "slice binary").collect()]
+
+    def _stalled(self) -> bool:
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > self._settings.stall_seconds
+
+    @staticmethod
+    def _idle(query: Any) -> bool:
+        """Tell whether the query has looked for records and found none."""
+        status = query.status
+        return not status["isTriggerActive"] and status["message"].startswith("Waiting for")
+
+
+def _patiently(name: str, action: Callable[[], Result]) -> Result:
+    """Do something that needs a service which may be starting itself, and try again for a while.
+
+    Spark starts meanwhile: waiting here, and not before the driver starts, is what makes a start short.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return action()
+        except (psycopg2.OperationalError, KafkaError) as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("%s does not answer yet: %s", name, _line(error))
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+
+class _InBackground:
+    """Calls a function in a thread and hands over its result or its exception."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function()
+        except BaseException as error:  # noqa: BLE001 - handed over to whoever asks for the result
+            self._error = error
+
+    def result(self) -> Any:
+        """Wait for the function to end and return what it returned."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def _session() -> Any:
+    from pyspark.sql import SparkSession
+
+    session = (
+        SparkSession.builder.appName("streampulse-job")
+        # Ten thousand records at the topic's size limit would be 2.6 GB on their way to Python.
+        .config("spark.sql.execution.arrow.maxBytesPerBatch", 16 * 1024 * 1024)
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("WARN")
+    return session
+
+
+def _fresh_checkpoint(parent: Path) -> Path:
+    """Return a new folder for this run's checkpoint and remove those of earlier runs.
+
+    The position is the ledger's. A checkpoint that says something else could only be wrong: restored from elsewhere,
+    older than the tables, or newer.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        shutil.rmtree(old)
+    return parent / str(uuid.uuid4())
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

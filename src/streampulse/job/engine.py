@@ -1,0 +1,826 @@
+"""The counting: from accepted events to the rows of the tables, incrementally.
+
+Pure: events in, changed rows out, no clock but the events' own, no I/O. What it computes is defined in
+``docs/semantics.md``; ``streampulse.oracle`` computes the same from scratch.
+
+How it keeps the cost of a batch proportional to the batch:
+
+- Time is cut into minute *windows*, numbered by minutes since the epoch. For each Kafka partition everything before
+  the *fold* (the window of the partition's clock minus the allowed lateness) is settled: no event can arrive there any
+  more, so each viewer's past is folded into one number, the time of their last event while present.
+- A stream's ``active_viewers`` over time is kept as differences: +1 in the window in which a presence begins, -1 in the
+  window in which it no longer counts. An event changes at most two entries; the rows are prefix sums.
+- An event that is newer than all of its viewer's (nearly every one) is applied to the tail; an older one recomputes
+  that one viewer's presences from their unsettled events, and a ``stream_stop`` those of its stream's viewers.
+
+State is bounded by the events of the last ten minutes of event time, the viewers present, and the streams they watch.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from streampulse.events import ALLOWED_LATENESS_US, is_internal
+from streampulse.job.rows import (
+    CHAT_MESSAGE,
+    DONATION,
+    STREAM_START,
+    STREAM_STOP,
+    VIEWER_JOIN,
+    VIEWER_LEAVE,
+    Rows,
+)
+
+#: Length of a window in microseconds.
+WINDOW_US: Final = 60 * 1_000_000
+#: How far behind ``Presence.last_event_us`` may be in the table, in microseconds.
+LAST_EVENT_RESOLUTION_US: Final = 3_600 * 1_000_000
+
+
+class MetricRow(NamedTuple):
+    """One row of ``stream_metrics_minute``; ``window`` in minutes since the epoch, ``donations_cents`` in cents."""
+
+    window: int
+    stream_id: str
+    chat_messages: int
+    donations: int
+    donations_cents: int
+    joins: int
+    leaves: int
+    unique_viewers: int
+    active_viewers: int
+
+
+class WindowRange(NamedTuple):
+    """Windows ``first`` to ``last`` (both included) of one stream, in minutes since the epoch."""
+
+    stream_id: str
+    first: int
+    last: int
+
+
+class Presence(NamedTuple):
+    """One row of ``stream_presence``; times in microseconds since the epoch, ``own_clock_us`` for our own streams."""
+
+    stream_id: str
+    active_viewers: int
+    own_clock_us: int | None
+    last_event_us: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch changes in the tables. Rows are absolute values, so writing them twice does no harm."""
+
+    event_clock_us: int | None
+    rows: list[MetricRow] = field(default_factory=list)
+    cleared: list[WindowRange] = field(default_factory=list)
+    presences: list[Presence] = field(default_factory=list)
+    accepted: int = 0
+    duplicates: int = 0
+
+
+class _Event(NamedTuple):
+    # The order of the contract: (ts, event_id).
+    ts: int
+    event_id: bytes
+    code: int
+
+
+class _Viewer:
+    """A user on a stream: the settled past, the unsettled events, and how it stands after all of them."""
+
+    __slots__ = ("due", "events", "expires", "last", "settled", "stream", "tail", "user", "windows")
+
+    def __init__(self, stream: _Stream, user: str) -> None:
+        self.stream = stream
+        self.user = user
+        # Time of the last event before the fold, while present there; None: absent.
+        self.settled: int | None = None
+        self.events: list[_Event] = []
+        # Time of the newest event, and of the last event while present after all events; None: absent.
+        self.tail = -1
+        self.last: int | None = None
+        # Unsettled windows in which this viewer has counted as unique.
+        self.windows: list[int] = []
+        # Minute in which it is looked at whether the time-out has passed, while counted as present; None: not counted.
+        self.due: int | None = None
+        # Window in which the settled past runs out, None: nothing settled.
+        self.expires: int | None = None
+
+
+class _Counters:
+    """The counts of one unsettled window of a stream."""
+
+    __slots__ = ("cents", "chats", "donations", "joins", "leaves", "unique")
+
+    def __init__(self) -> None:
+        self.chats = self.donations = self.cents = self.joins = self.leaves = self.unique = 0
+
+
+class _Stream:
+    __slots__ = (
+        "active_before_fold",
+        "differences",
+        "dirty_from",
+        "dirty_windows",
+        "emitted",
+        "internal",
+        "last_event",
+        "now",
+        "own_clock",
+        "partition",
+        "stops",
+        "stream_id",
+        "viewers",
+        "windows",
+        "written",
+    )
+
+    def __init__(self, stream_id: str, partition: _Partition, emitted: int | None) -> None:
+        self.stream_id = stream_id
+        self.partition = partition
+        self.internal = is_internal(stream_id)
+        self.viewers: dict[str, _Viewer] = {}
+        self.stops: list[_Event] = []
+        self.windows: dict[int, _Counters] = {}
+        self.differences: dict[int, int] = {}
+        self.active_before_fold = 0
+        # The newest window that the tables hold everything up to; None: nothing was ever written.
+        self.emitted = emitted
+        self.dirty_windows: set[int] = set()
+        self.dirty_from: int | None = None
+        self.now = 0
+        self.written: tuple[int, int | None, int] | None = None
+        self.own_clock: int | None = None
+        self.last_event = 0
+
+    def change(self, window: int, by: int) -> None:
+        differences = self.differences
+        total = differences.get(window, 0) + by
+        if total:
+            differences[window] = total
+        else:
+            differences.pop(window, None)
+
+    def dirty_at(self, window: int) -> None:
+        if self.dirty_from is None or window < self.dirty_from:
+            self.dirty_from = window
+
+
+class _Partition:
+    __slots__ = ("by_window", "clock", "expiry", "fold", "next_offset", "number", "seen", "seen_by_window", "streams")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.next_offset = 0
+        self.clock: int | None = None
+        self.fold: int | None = None
+        self.streams: dict[str, _Stream] = {}
+        # (stream, event id) of the accepted events that a duplicate could still meet, with their time.
+        self.seen: dict[tuple[str, bytes], int] = {}
+        self.seen_by_window: dict[int, list[tuple[str, bytes]]] = {}
+        self.by_window: dict[int, list[_Viewer]] = {}
+        self.expiry: dict[int, dict[_Viewer, None]] = {}
+
+
+@dataclass(slots=True)
+class PartitionSnapshot:
+    """A partition's settled state: who is present at the fold, by stream and user, with the time of the last event."""
+
+    number: int
+    next_offset: int
+    clock_us: int | None
+    fold: int | None
+    present: dict[str, dict[str, int]]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The settled state of all partitions, and the clocks of our own streams, in microseconds since the epoch."""
+
+    event_clock_us: int | None
+    own_clocks_us: dict[str, int]
+    partitions: list[PartitionSnapshot]
+
+
+class Engine:
+    """The working state of the counting, and the one way to change it: :meth:`apply`.
+
+    :param viewer_timeout_us: after this long without an event a viewer is no longer present, in microseconds.
+    """
+
+    def __init__(self, viewer_timeout_us: int) -> None:
+        self._timeout = viewer_timeout_us
+        self._partitions: dict[int, _Partition] = {}
+        self._event_clock: int | None = None
+        self._own_clocks: dict[str, int] = {}
+        # By minute, the viewers whose time may run out in it: checked against the viewer's own last event.
+        self._due: dict[int, dict[_Viewer, None]] = {}
+        self._touched: set[_Stream] = set()
+
+    # -- what the driver asks -----------------------------------------------------------------------------------
+
+    @property
+    def event_clock_us(self) -> int | None:
+        """The newest clock of all partitions in microseconds since the epoch; None before the first ordinary event."""
+        return self._event_clock
+
+    def clocks(self) -> dict[int, int]:
+        """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
+        return {p.number: p.clock for p in self._partitions.values() if p.clock is not None}
+
+    def next_offsets(self) -> dict[int, int]:
+        """Return, for each partition seen, the offset after the last record that was applied."""
+        return {p.number: p.next_offset for p in self._partitions.values()}
+
+    def size(self) -> dict[str, int]:
+        """Return how much is held: streams, viewers, and ids kept to know duplicates."""
+        return {
+            "streams": sum(len(p.streams) for p in self._partitions.values()),
+            "viewers": sum(len(s.viewers) for p in self._partitions.values() for s in p.streams.values()),
+            "event_ids": sum(len(p.seen) for p in self._partitions.values()),
+        }
+
+    def begin_anew(self, number: int) -> None:
+        """Take a partition's offsets from 0 again: its log was lost and begun anew. What was counted stays."""
+        self._partition(number).next_offset = 0
+
+    # -- a batch ------------------------------------------------------------------------------------------------
+
+    def apply(self, slices: Iterable[tuple[Rows, int]]) -> tuple[Changes, list[Rows]]:
+        """Take a batch's events and return what changes in the tables, and the accepted events as columns.
+
+        :param slices: for each partition its events in offset order, none of them late, with the offset after the
+            slice's last record. Events below the partition's next offset were applied before and are passed over.
+        """
+        changes = Changes(None)
+        accepted = []
+        for rows, next_offset in slices:
+            accepted.append(self._accept(rows, changes))
+            partition = self._partition(rows.partition)
+            partition.next_offset = max(partition.next_offset, next_offset)
+        changes.event_clock_us = self._event_clock
+        self._expire_now()
+        self._emit(changes)
+        for partition in self._partitions.values():
+            self._fold(partition)
+        return changes, accepted
+
+    def _partition(self, number: int) -> _Partition:
+        partition = self._partitions.get(number)
+        if partition is None:
+            partition = self._partitions[number] = _Partition(number)
+        return partition
+
+    def _stream(self, partition: _Partition, stream_id: str) -> _Stream:
+        stream = partition.streams.get(stream_id)
+        if stream is None:
+            stream = partition.streams[stream_id] = _Stream(stream_id, partition, self._emitted_window(stream_id))
+            stream.own_clock = self._own_clocks.get(stream_id)
+        return stream
+
+    def _emitted_window(self, stream_id: str) -> int | None:
+        clock = self._clock_for(stream_id)
+        return None if clock is None else clock // WINDOW_US
+
+    def _clock_for(self, stream_id: str) -> int | None:
+        own = self._own_clocks.get(stream_id)
+        if own is None or (self._event_clock is not None and self._event_clock > own):
+            return self._event_clock
+        return own
+
+    def _accept(self, rows: Rows, changes: Changes) -> Rows:
+        partition = self._partition(rows.partition)
+        streams = [self._stream(partition, stream_id) for stream_id in rows.streams]
+        viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
+        clock, seen, by_window = partition.clock, partition.seen, partition.seen_by_window
+        skip_below = partition.next_offset
+        refused = []
+        position = 0
+        event_ids = bytes(rows.event_ids)
+        for row, (offset, ts, viewer_index, code, cents) in enumerate(
+            zip(rows.offset, rows.ts_us, rows.viewer, rows.code, rows.cents, strict=True)
+        ):
+            event_id = event_ids[position : position + 16]
+            position += 16
+            if offset < skip_below:
+                refused.append(row)
+                continue
+            viewer = viewers[viewer_index]
+            stream = viewer.stream
+            identity = (stream.stream_id, event_id)
+            before = seen.get(identity)
+            duplicate = before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US)
+            # The clock moves for a duplicate too: it passed the tests of validity and arrival.
+            if stream.internal:
+                if stream.own_clock is None or ts > stream.own_clock:
+                    stream.own_clock = self._own_clocks[stream.stream_id] = ts
+                    self._touched.add(stream)
+            elif clock is None or ts > clock:
+                clock = ts
+            if duplicate:
+                refused.append(row)
+                changes.duplicates += 1
+                continue
+            seen[identity] = ts
+            window = ts // WINDOW_US
+            bucket = by_window.get(window)
+            if bucket is None:
+                bucket = by_window[window] = []
+            bucket.append(identity)
+            changes.accepted += 1
+            self._count(viewer, ts, event_id, code, cents, window)
+        if clock is not None:
+            partition.clock = clock
+            if self._event_clock is None or clock > self._event_clock:
+                self._event_clock = clock
+        self._forget_unused(streams, viewers)
+        return rows if not refused else _without(rows, refused)
+
+    def _viewer(self, stream: _Stream, user: str) -> _Viewer:
+        viewer = stream.viewers.get(user)
+        if viewer is None:
+            viewer = stream.viewers[user] = _Viewer(stream, user)
+        return viewer
+
+    def _forget_unused(self, streams: list[_Stream], viewers: list[_Viewer]) -> None:
+        # A viewer all of whose events were duplicates of settled ones has nothing to remember.
+        for viewer in viewers:
+            if viewer.settled is None and not viewer.events and viewer.stream.viewers.get(viewer.user) is viewer:
+                del viewer.stream.viewers[viewer.user]
+        for stream in streams:
+            self._drop_if_empty(stream)
+
+    def _drop_if_empty(self, stream: _Stream) -> None:
+        if (
+            not stream.viewers
+            and not stream.windows
+            and not stream.differences
+            and not stream.stops
+            and stream not in self._touched
+        ):
+            stream.partition.streams.pop(stream.stream_id, None)
+
+    # -- one event ----------------------------------------------------------------------------------------------
+
+    def _count(self, viewer: _Viewer, ts: int, event_id: bytes, code: int, cents: int, window: int) -> None:
+        stream = viewer.stream
+        self._touched.add(stream)
+        if ts > stream.last_event:
+            stream.last_event = ts
+        counters = stream.windows.get(window)
+        if counters is None:
+            counters = stream.windows[window] = _Counters()
+        stream.dirty_windows.add(window)
+        if code == STREAM_STOP:
+            self._stop(stream, _Event(ts, event_id, code))
+            return
+        if code == CHAT_MESSAGE:
+            counters.chats += 1
+        elif code == DONATION:
+            counters.donations += 1
+            counters.cents += cents
+        elif code == VIEWER_JOIN:
+            counters.joins += 1
+        elif code == VIEWER_LEAVE:
+            counters.leaves += 1
+        if code != STREAM_START and window not in viewer.windows:
+            viewer.windows.append(window)
+            counters.unique += 1
+        if not viewer.events or viewer.events[-1].ts // WINDOW_US != window:
+            self._remember(viewer, window)
+        self._place(viewer, _Event(ts, event_id, code))
+
+    def _remember(self, viewer: _Viewer, window: int) -> None:
+        # So that folding the window finds the viewer; being listed twice does no harm.
+        by_window = viewer.stream.partition.by_window
+        if window in by_window:
+            by_window[window].append(viewer)
+        else:
+            by_window[window] = [viewer]
+
+    def _place(self, viewer: _Viewer, event: _Event) -> None:
+        stream = viewer.stream
+        ts = event.ts
+        if ts <= viewer.tail or (stream.stops and ts <= stream.stops[-1].ts):
+            before = self._spans(viewer)
+            insort(viewer.events, event)
+            self._replace(viewer, before)
+            return
+        viewer.events.append(event)
+        viewer.tail = ts
+        timeout = self._timeout
+        last = viewer.last
+        if last is not None and ts - last >= timeout:
+            last = None
+        code = event.code
+        if last is None:
+            if code == VIEWER_JOIN:
+                self._shift(stream, ts // WINDOW_US, 1)
+                self._shift(stream, (ts + timeout - 1) // WINDOW_US, -1)
+                last = ts
+        elif code == VIEWER_LEAVE:
+            self._shift(stream, (last + timeout - 1) // WINDOW_US, 1)
+            self._shift(stream, ts // WINDOW_US, -1)
+            last = None
+        else:
+            ended, ends = (last + timeout - 1) // WINDOW_US, (ts + timeout - 1) // WINDOW_US
+            if ended != ends:
+                self._shift(stream, ended, 1)
+                self._shift(stream, ends, -1)
+            last = ts
+        self._stand(viewer, last)
+
+    def _shift(self, stream: _Stream, window: int, by: int) -> None:
+        stream.change(window, by)
+        if stream.emitted is None or window <= stream.emitted:
+            stream.dirty_at(window)
+
+    def _stop(self, stream: _Stream, event: _Event) -> None:
+        viewers = list(stream.viewers.values())
+        before = [self._spans(viewer) for viewer in viewers]
+        insort(stream.stops, event)
+        for viewer, spans in zip(viewers, before, strict=True):
+            self._replace(viewer, spans)
+
+    def _replace(self, viewer: _Viewer, before: list[tuple[int | None, int]]) -> None:
+        """Put the viewer's presences as they are now in the place of those before, as differences."""
+        after = self._spans(viewer)
+        if viewer.events:
+            viewer.tail = viewer.events[-1].ts
+        if before != after:
+            for sign, spans in ((-1, before), (1, after)):
+                for start, end in spans:
+                    if start is not None:
+                        self._shift(viewer.stream, start, sign)
+                    self._shift(viewer.stream, end, -sign)
+        self._stand(viewer, self._walk(viewer.settled, _merged(viewer.events, viewer.stream.stops), None))
+
+    def _spans(self, viewer: _Viewer) -> list[tuple[int | None, int]]:
+        """Return the viewer's presences as windows [start, end); start None: since before the fold."""
+        spans: list[tuple[int | None, int]] = []
+        self._walk(viewer.settled, _merged(viewer.events, viewer.stream.stops), spans)
+        return spans
+
+    def _walk(
+        self, last: int | None, events: Iterable[_Event], spans: list[tuple[int | None, int]] | None
+    ) -> int | None:
+        """Go through one viewer's events and their stream's stops in order.
+
+        :param last: time of the last event before them while present, None: absent.
+        :param spans: presences are appended here, as windows [start, end).
+        :returns: the time of the last event while present after them all (the time-out may have passed since), or None.
+        """
+        timeout = self._timeout
+        start: int | None = None
+        for ts, _, code in events:
+            if last is not None and ts - last >= timeout:
+                if spans is not None:
+                    spans.append((start, (last + timeout - 1) // WINDOW_US))
+                last = None
+            if code in (VIEWER_LEAVE, STREAM_STOP):
+                if last is not None and spans is not None:
+                    spans.append((start, ts // WINDOW_US))
+                last = None
+            elif code == VIEWER_JOIN:
+                if last is None:
+                    start = ts // WINDOW_US
+                last = ts
+            elif last is not None:
+                last = ts
+        if last is not None and spans is not None:
+            spans.append((start, (last + timeout - 1) // WINDOW_US))
+        return last
+
+    # -- who is present just after the clock ----------------------------------------------------------------------
+
+    def _stand(self, viewer: _Viewer, last: int | None) -> None:
+        viewer.last = last
+        if viewer.stream.internal:
+            return  # counted by looking, when asked: their clocks are their own and their viewers few
+        if last is not None and viewer.due is None:
+            viewer.stream.now += 1
+            self._schedule(viewer, last)
+        elif last is None:
+            self._uncount(viewer)
+
+    def _schedule(self, viewer: _Viewer, last: int) -> None:
+        viewer.due = (last + self._timeout) // WINDOW_US
+        self._due.setdefault(viewer.due, {})[viewer] = None
+
+    def _unschedule(self, viewer: _Viewer) -> None:
+        if viewer.due is not None:
+            bucket = self._due[viewer.due]
+            del bucket[viewer]
+            if not bucket:
+                del self._due[viewer.due]
+            viewer.due = None
+
+    def _uncount(self, viewer: _Viewer) -> None:
+        if viewer.due is not None:
+            viewer.stream.now -= 1
+            self._unschedule(viewer)
+
+    def _expire_now(self) -> None:
+        """Stop counting the viewers whose time has run out at the event clock."""
+        clock = self._event_clock
+        if clock is None:
+            return
+        for minute in [minute for minute in self._due if minute <= clock // WINDOW_US]:
+            for viewer in list(self._due[minute]):
+                if viewer.last is None or viewer.last + self._timeout <= clock:
+                    self._uncount(viewer)
+                    self._touched.add(viewer.stream)
+                elif (viewer.last + self._timeout) // WINDOW_US != minute:
+                    self._unschedule(viewer)
+                    self._schedule(viewer, viewer.last)
+
+    def _now(self, stream: _Stream) -> int:
+        if not stream.internal:
+            return stream.now
+        clock = self._clock_for(stream.stream_id)
+        if clock is None:
+            return 0
+        return sum(1 for v in stream.viewers.values() if v.last is not None and clock - v.last < self._timeout)
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def _emit(self, changes: Changes) -> None:
+        window = None if self._event_clock is None else self._event_clock // WINDOW_US
+        for stream in self._streams_to_look_at(window):
+            self._emit_stream(stream, changes)
+            standing = self._standing(stream)
+            if standing != stream.written:
+                stream.written = standing
+                changes.presences.append(Presence(stream.stream_id, standing[0], stream.own_clock, stream.last_event))
+        self._touched.clear()
+
+    def _standing(self, stream: _Stream) -> tuple[int, int | None, int]:
+        # The time of the last event only serves to drop old streams: it is not written anew for each event.
+        return self._now(stream), stream.own_clock, stream.last_event // LAST_EVENT_RESOLUTION_US
+
+    def _streams_to_look_at(self, window: int | None) -> Iterator[_Stream]:
+        for partition in self._partitions.values():
+            for stream in partition.streams.values():
+                behind = window is not None and (stream.emitted is None or stream.emitted < window)
+                if behind or stream.internal or stream in self._touched:
+                    yield stream
+
+    def _emit_stream(self, stream: _Stream, changes: Changes) -> None:
+        clock = self._clock_for(stream.stream_id)
+        if clock is None:
+            return
+        newest = clock // WINDOW_US
+        emitted, dirty_from = stream.emitted, stream.dirty_from
+        starts = [] if dirty_from is None else [dirty_from]
+        if stream.dirty_windows:
+            starts.append(min(stream.dirty_windows))
+        if emitted is not None and emitted < newest:
+            starts.append(emitted + 1)
+        if not starts:
+            return
+        first = min(starts)
+        active = stream.active_before_fold + sum(by for window, by in stream.differences.items() if window < first)
+        # Between two windows in which something happens the number of viewers does not change.
+        marks = sorted(
+            {first, newest + 1}
+            | {w for w in stream.differences if first <= w <= newest}
+            | {w for w in stream.windows if first <= w <= newest}
+            | {w + 1 for w in stream.windows if first <= w < newest}
+            | ({emitted + 1} if emitted is not None and first <= emitted < newest else set())
+        )
+        for position, window in enumerate(marks[:-1]):
+            active += stream.differences.get(window, 0)
+            until = marks[position + 1] - 1
+            if active or window in stream.windows:
+                self._emit_rows(stream, window, until, active, changes)
+            elif (
+                emitted is not None
+                and window <= emitted
+                and stream.dirty_from is not None
+                and until >= stream.dirty_from
+            ):
+                changes.cleared.append(WindowRange(stream.stream_id, max(window, stream.dirty_from), until))
+        stream.emitted = newest
+        stream.dirty_from = None
+        stream.dirty_windows.clear()
+
+    def _emit_rows(self, stream: _Stream, first: int, last: int, active: int, changes: Changes) -> None:
+        emitted, dirty_from = stream.emitted, stream.dirty_from
+        for window in range(first, last + 1):
+            counters = stream.windows.get(window)
+            if (
+                window in stream.dirty_windows
+                or (dirty_from is not None and window >= dirty_from)
+                or emitted is None
+                or window > emitted
+            ):
+                if counters is None:
+                    changes.rows.append(MetricRow(window, stream.stream_id, 0, 0, 0, 0, 0, 0, active))
+                else:
+                    changes.rows.append(
+                        MetricRow(
+                            window,
+                            stream.stream_id,
+                            counters.chats,
+                            counters.donations,
+                            counters.cents,
+                            counters.joins,
+                            counters.leaves,
+                            counters.unique,
+                            active,
+                        )
+                    )
+
+    # -- folding --------------------------------------------------------------------------------------------------
+
+    def _fold(self, partition: _Partition) -> None:
+        """Settle what no accepted event can reach any more."""
+        if partition.clock is None:
+            return
+        fold = (partition.clock - ALLOWED_LATENESS_US) // WINDOW_US
+        if partition.fold is not None and fold <= partition.fold:
+            return
+        partition.fold = fold
+        self._forget_ids(partition, fold)
+        self._fold_stops(partition, fold)
+        for window in [w for w in partition.by_window if w < fold]:
+            for viewer in partition.by_window.pop(window):
+                self._settle(viewer, fold)
+        for window in [w for w in partition.expiry if w < fold]:
+            for viewer in partition.expiry.pop(window):
+                viewer.expires = None
+                self._settle(viewer, fold)
+        for stream in list(partition.streams.values()):
+            for window in [w for w in stream.differences if w < fold]:
+                stream.active_before_fold += stream.differences.pop(window)
+            for window in [w for w in stream.windows if w < fold]:
+                del stream.windows[window]
+            self._drop_if_empty(stream)
+
+    def _fold_stops(self, partition: _Partition, fold: int) -> None:
+        boundary = fold * WINDOW_US
+        for stream in partition.streams.values():
+            if stream.stops and stream.stops[0].ts < boundary:
+                for viewer in list(stream.viewers.values()):
+                    self._settle(viewer, fold)
+                stream.stops = [stop for stop in stream.stops if stop.ts >= boundary]
+
+    def _forget_ids(self, partition: _Partition, fold: int) -> None:
+        seen = partition.seen
+        for window in [w for w in partition.seen_by_window if w < fold]:
+            for identity in partition.seen_by_window.pop(window):
+                ts = seen.get(identity)
+                # The same id may have been accepted again since, with a newer time.
+                if ts is not None and ts // WINDOW_US < fold:
+                    del seen[identity]
+
+    def _settle(self, viewer: _Viewer, fold: int) -> None:
+        boundary = fold * WINDOW_US
+        past = [event for event in viewer.events if event.ts < boundary]
+        stops = [stop for stop in viewer.stream.stops if stop.ts < boundary]
+        settled = self._walk(viewer.settled, _merged(past, stops), None) if past or stops else viewer.settled
+        if settled is not None and (settled + self._timeout - 1) // WINDOW_US < fold:
+            settled = None
+        viewer.settled = settled
+        if past:
+            viewer.events = viewer.events[len(past) :]
+        viewer.windows = [window for window in viewer.windows if window >= fold]
+        if settled is not None:
+            self._watch_expiry(viewer, settled)
+            return
+        if viewer.expires is not None:
+            del viewer.stream.partition.expiry[viewer.expires][viewer]
+            viewer.expires = None
+        if not viewer.events and viewer.stream.viewers.get(viewer.user) is viewer:
+            self._uncount(viewer)
+            viewer.last = None
+            del viewer.stream.viewers[viewer.user]
+
+    def _watch_expiry(self, viewer: _Viewer, settled: int) -> None:
+        # One entry for each viewer, looked at again when it comes up: events since may have moved the time on.
+        if viewer.expires is None:
+            viewer.expires = (settled + self._timeout - 1) // WINDOW_US
+            viewer.stream.partition.expiry.setdefault(viewer.expires, {})[viewer] = None
+
+    # -- to disk and back -----------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Return the settled state. With the accepted events at or after each partition's fold it is all there is."""
+        return Snapshot(
+            self._event_clock,
+            dict(self._own_clocks),
+            [
+                PartitionSnapshot(
+                    p.number,
+                    p.next_offset,
+                    p.clock,
+                    p.fold,
+                    {
+                        stream.stream_id: present
+                        for stream in p.streams.values()
+                        if (present := {v.user: v.settled for v in stream.viewers.values() if v.settled is not None})
+                    },
+                )
+                for p in self._partitions.values()
+            ],
+        )
+
+    @classmethod
+    def restore(
+        cls,
+        viewer_timeout_us: int,
+        snapshot: Snapshot,
+        accepted: Iterable[Rows],
+        clocks_us: dict[int, int],
+        next_offsets: dict[int, int],
+        event_clock_us: int | None,
+    ) -> Engine:
+        """Rebuild the state from a snapshot and the accepted events kept since.
+
+        :param accepted: accepted events in the order of their commits, beginning no later than the first that is at or
+            after its partition's fold in the snapshot; earlier ones are used to know duplicates, where still needed.
+        :param clocks_us: each partition's clock now; :param next_offsets: each partition's next offset now;
+        :param event_clock_us: the event clock now.
+        """
+        engine = cls(viewer_timeout_us)
+        engine._event_clock = event_clock_us
+        engine._own_clocks = dict(snapshot.own_clocks_us)
+        for saved in snapshot.partitions:
+            engine._restore_partition(saved)
+        for rows in accepted:
+            engine._replay(rows, clocks_us.get(rows.partition))
+        for number, offset in next_offsets.items():
+            partition = engine._partition(number)
+            partition.next_offset = offset
+            partition.clock = clocks_us.get(number)
+        for partition in engine._partitions.values():
+            for stream in partition.streams.values():
+                stream.emitted = engine._emitted_window(stream.stream_id)
+                stream.dirty_from = None
+                stream.dirty_windows.clear()
+        engine._expire_now()
+        engine._touched.clear()
+        for partition in engine._partitions.values():
+            engine._fold(partition)
+            for stream in partition.streams.values():
+                stream.written = engine._standing(stream)
+        return engine
+
+    def _restore_partition(self, saved: PartitionSnapshot) -> None:
+        partition = self._partition(saved.number)
+        partition.clock, partition.fold, partition.next_offset = saved.clock_us, saved.fold, saved.next_offset
+        for stream_id, present in saved.present.items():
+            stream = self._stream(partition, stream_id)
+            for user, last in present.items():
+                viewer = self._viewer(stream, user)
+                viewer.settled = viewer.tail = last
+                stream.active_before_fold += 1
+                stream.last_event = max(stream.last_event, last)
+                stream.change((last + self._timeout - 1) // WINDOW_US, -1)
+                self._watch_expiry(viewer, last)
+                self._stand(viewer, last)
+
+    def _replay(self, rows: Rows, clock: int | None) -> None:
+        partition = self._partition(rows.partition)
+        boundary = None if partition.fold is None else partition.fold * WINDOW_US
+        streams = [self._stream(partition, stream_id) for stream_id in rows.streams]
+        viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
+        for row in range(len(rows)):
+            viewer, ts, event_id = viewers[rows.viewer[row]], rows.ts_us[row], rows.event_id(row)
+            stream = viewer.stream
+            if stream.internal and (stream.own_clock is None or ts > stream.own_clock):
+                stream.own_clock = self._own_clocks[stream.stream_id] = ts
+            if clock is None or clock - ts <= ALLOWED_LATENESS_US:
+                identity = (stream.stream_id, event_id)
+                partition.seen[identity] = max(ts, partition.seen.get(identity, ts))
+                partition.seen_by_window.setdefault(ts // WINDOW_US, []).append(identity)
+            if boundary is None or ts >= boundary:
+                self._count(viewer, ts, event_id, rows.code[row], rows.cents[row], ts // WINDOW_US)
+        self._forget_unused(streams, viewers)
+
+
+def _merged(events: list[_Event], stops: list[_Event]) -> list[_Event]:
+    return sorted(events + stops) if stops else events
+
+
+def _without(rows: Rows, refused: list[int]) -> Rows:
+    """Return the rows but for some of them (indexes in ascending order)."""
+    kept = Rows(rows.partition, rows.streams, rows.viewers)
+    following = iter(refused)
+    skip = next(following, None)
+    for row in range(len(rows)):
+        if row == skip:
+            skip = next(following, None)
+            continue
+        kept.offset.append(rows.offset[row])
+        kept.ts_us.append(rows.ts_us[row])
+        kept.viewer.append(rows.viewer[row])
+        kept.code.append(rows.code[row])
+        kept.cents.append(rows.cents[row])
+        kept.event_ids += rows.event_id(row)
+    return kept

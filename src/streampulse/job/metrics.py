@@ -1,0 +1,32 @@
+"""The job's own metrics for the scrape, named after Prometheus' conventions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECORDS: Final = Counter("streampulse_job_records", "Records read from the topic of the events, in committed batches.")
+ACCEPTED: Final = Counter("streampulse_job_accepted_events", "Events that were counted.")
+DUPLICATES: Final = Counter(
+    "streampulse_job_duplicate_events", "Events passed over because their id was counted before."
+)
+DEAD_LETTERS: Final = Counter("streampulse_job_dead_letters", "Records that do not count, by reason.", ["reason"])
+ROWS: Final = Counter("streampulse_job_rows_written", "Rows of the tables written or removed.")
+PHASE_SECONDS: Final = Histogram(
+    "streampulse_job_batch_phase_seconds",
+    "Time that one phase of a micro-batch took.",
+    ["phase"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+LAST_COMMIT: Final = Gauge(
+    "streampulse_job_last_commit_timestamp_seconds", "When the newest batch was committed, in seconds since the epoch."
+)
+EVENT_CLOCK: Final = Gauge(
+    "streampulse_job_event_clock_timestamp_seconds", "The event clock, in seconds since the epoch."
+)
+ARRIVAL_LAG: Final = Gauge(
+    "streampulse_job_arrival_lag_seconds",
+    "Time from the arrival of the newest record of the last batch to the commit of that batch.",
+)
+STATE: Final = Gauge("streampulse_job_state_entries", "Entries of the working state, by kind.", ["kind"])

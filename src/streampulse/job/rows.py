@@ -1,0 +1,155 @@
+"""What an executor hands the driver: one Kafka partition's slice of a batch, events in columns, and dead letters."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+
+from streampulse.events import EVENT_TYPES
+
+#: Length of an ``event_id`` as bytes. The order of the bytes is the order of the lower-case text.
+EVENT_ID_BYTES: Final = 16
+
+STREAM_START, STREAM_STOP, VIEWER_JOIN, VIEWER_LEAVE, CHAT_MESSAGE, DONATION = range(len(EVENT_TYPES))
+TYPE_CODES: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
+
+
+class DeadLetter(NamedTuple):
+    """A record that does not count, with why and where it stood.
+
+    ``carried`` tells whether ``key`` and ``value`` are the record's own. Where they are not, because the slice's dead
+    letters together were too large to carry, they are None and are read again from the log.
+    """
+
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    carried: bool = True
+
+
+@dataclass(slots=True)
+class Rows:
+    """Events of one partition in offset order, in columns of equal length.
+
+    ``streams`` and ``viewers`` are dictionaries: the columns hold indexes into them, so that the driver looks each
+    distinct one up once for a batch and not once for an event.
+
+    - ``offset``: the record's offset; ``ts_us``: event time in microseconds since the epoch;
+    - ``viewer``: index into ``viewers``, whose entries are (index into ``streams``, user id);
+    - ``code``: the event type's code; ``event_ids``: 16 bytes for each row; ``cents``: the donation, else 0.
+    """
+
+    partition: int
+    streams: list[str] = field(default_factory=list)
+    viewers: list[tuple[int, str]] = field(default_factory=list)
+    offset: array[int] = field(default_factory=lambda: array("q"))
+    ts_us: array[int] = field(default_factory=lambda: array("q"))
+    viewer: array[int] = field(default_factory=lambda: array("i"))
+    code: array[int] = field(default_factory=lambda: array("b"))
+    cents: array[int] = field(default_factory=lambda: array("q"))
+    event_ids: bytearray = field(default_factory=bytearray)
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def event_id(self, row: int) -> bytes:
+        """Return the event id of a row as 16 bytes."""
+        return bytes(self.event_ids[row * EVENT_ID_BYTES : (row + 1) * EVENT_ID_BYTES])
+
+    def encode(self) -> bytes:
+        """Return the columns as MessagePack, for :meth:`decode` on the same machine architecture."""
+        return _ENCODER.encode(
+            (
+                self.partition,
+                self.streams,
+                self.viewers,
+                self.offset.tobytes(),
+                self.ts_us.tobytes(),
+                self.viewer.tobytes(),
+                self.code.tobytes(),
+                self.cents.tobytes(),
+                bytes(self.event_ids),
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Rows:
+        """Read what :meth:`encode` wrote."""
+        partition, streams, viewers, offset, ts_us, viewer, code, cents, event_ids = _DECODER.decode(data)
+        return cls(
+            partition,
+            streams,
+            viewers,
+            array("q", offset),
+            array("q", ts_us),
+            array("i", viewer),
+            array("b", code),
+            array("q", cents),
+            bytearray(event_ids),
+        )
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(
+    tuple[int, list[str], list[tuple[int, str]], bytes, bytes, bytes, bytes, bytes, bytes]
+)
+
+
+@dataclass(slots=True)
+class Slice:
+    """One partition's slice of a batch as an executor decoded it.
+
+    ``records`` counts all records; ``first_offset`` and ``next_offset`` bound them; ``clock_us`` is the partition's
+    clock after the slice, None while no ordinary event has passed.
+    """
+
+    partition: int
+    records: int
+    first_offset: int
+    next_offset: int
+    newest_arrival_us: int
+    clock_us: int | None
+    rows: Rows
+    dead_letters: list[DeadLetter]
+
+    def encode(self) -> bytes:
+        """Return the slice as bytes, for :meth:`decode`."""
+        return _SLICE_ENCODER.encode(
+            (
+                self.partition,
+                self.records,
+                self.first_offset,
+                self.next_offset,
+                self.newest_arrival_us,
+                self.clock_us,
+                self.rows.encode(),
+                [tuple(letter) for letter in self.dead_letters],
+            )
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Slice:
+        """Read what :meth:`encode` wrote."""
+        partition, records, first, following, arrival, clock, rows, letters = _SLICE_DECODER.decode(data)
+        return cls(
+            partition,
+            records,
+            first,
+            following,
+            arrival,
+            clock,
+            Rows.decode(rows),
+            [DeadLetter(*letter) for letter in letters],
+        )
+
+
+_SLICE_ENCODER = msgspec.msgpack.Encoder()
+_SLICE_DECODER = msgspec.msgpack.Decoder(
+    tuple[int, int, int, int, int, int | None, bytes, list[tuple[int, int, str, str, bytes | None, bytes | None, bool]]]
+)

@@ -1,0 +1,1 @@
+"""What the tasks call: environments, machines, artifacts, Ansible, and the looking-after of a running stack."""

@@ -1,0 +1,153 @@
+"""Finding out what is wrong: read-only, every finding with its cause and its fix.
+
+Later checks are added to CHECKS (what is seen from here) or to the hosts' own `streampulse check`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from streampulse.errors import OperatorError
+from streampulse.ops import links, paths, services, status
+from streampulse.ops.environment import Host
+from streampulse.ops.health import COMMAND
+from streampulse.ops.remote import Remote
+from streampulse.ops.session import Session
+
+API_SECONDS = 5.0
+LOW_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw. Of a fault: why, and what mends it."""
+
+    check: str
+    where: str
+    ok: bool
+    cause: str = ""
+    fix: str = ""
+
+
+Check = Callable[[Session], Iterator[Finding]]
+
+
+def machines_are_running(session: Session) -> Iterator[Finding]:
+    """Check that every machine runs."""
+    for host in session.environment.hosts:
+        if session.provider.running(host):
+            yield Finding("machine", host.name, ok=True)
+            continue
+        log = session.provider.console_log(host)
+        seen = f"; its console: {log}" if log else ""
+        yield Finding("machine", host.name, False, f"it is not running{seen}", f"inv up --env {session.name}")
+
+
+def services_are_running(session: Session) -> Iterator[Finding]:
+    """Check that every service that the inventory asks for runs."""
+    for row in status.collect(session):
+        if row.state == "machine is down":
+            continue  # said once, by the check of the machines
+        if row.healthy:
+            yield Finding("service", f"{row.service} on {row.host}", ok=True)
+        else:
+            fix = f"why: inv logs {row.service} --env {session.name}; start: inv up --env {session.name}"
+            yield Finding("service", f"{row.service} on {row.host}", False, f"it is {row.state}", fix)
+
+
+def hosts_find_nothing(session: Session) -> Iterator[Finding]:
+    """Ask the hosts what they see themselves: ports, topics, workers, the job's progress, tables, disks, clocks."""
+    for host in session.environment.hosts:
+        if session.provider.running(host) and services.on_host(host):
+            yield from _ask(session, host)
+
+
+def _ask(session: Session, host: Host) -> Iterator[Finding]:
+    with Remote(session.environment, host) as remote:
+        code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=60)
+    try:
+        for item in json.loads(output)["findings"]:
+            where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name
+            yield Finding(str(item["check"]), where, bool(item["ok"]), str(item["cause"]), str(item["fix"]))
+    except (ValueError, KeyError, TypeError):
+        said = (errors.strip() or output.strip() or f"exit code {code}").splitlines()[-1]
+        yield Finding("check", host.name, False, f"the host's own check failed: {said}", f"inv up --env {session.name}")
+
+
+def api_answers(session: Session) -> Iterator[Finding]:
+    """Check that the API answers this machine."""
+    if not session.environment.in_group("api"):
+        return
+    address = links.api(session.environment)
+    try:
+        with urllib.request.urlopen(f"{address}health", timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
+            healthy = json.load(answer).get("ok") is True
+        why = "it says that it is not well"
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        healthy, why = False, f"no answer ({' '.join(str(error).split())})"
+    fix = f"inv logs api --env {session.name}; is a firewall between here and there?"
+    yield Finding("api", address, healthy, "" if healthy else why, "" if healthy else fix)
+
+
+def this_machine_has_room(session: Session) -> Iterator[Finding]:
+    """Check that the file systems that we write to here have room."""
+    for folder in (session.environment.state, paths.cache_home()):
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(place).free
+        ok = free >= LOW_BYTES
+        cause = "" if ok else f"{free / 2**30:.1f} GiB free"
+        yield Finding("space", str(place), ok, cause, "" if ok else f"make room: du -xsh {place}/*")
+
+
+def secrets_are_private(session: Session) -> Iterator[Finding]:
+    """Check that nobody but their owner reads keys and secrets."""
+    for name in ("secrets.json", "id_ed25519"):
+        file = Path(session.environment.state / name)
+        if file.exists():
+            ok = file.stat().st_mode & 0o077 == 0
+            yield Finding(
+                "secrets", str(file), ok, "" if ok else "others can read it", "" if ok else f"chmod 600 {file}"
+            )
+
+
+CHECKS: tuple[Check, ...] = (
+    machines_are_running,
+    services_are_running,
+    hosts_find_nothing,
+    api_answers,
+    this_machine_has_room,
+    secrets_are_private,
+)
+
+
+def examine(session: Session) -> list[Finding]:
+    """Run every check. One that cannot be run is a finding too."""
+    findings: list[Finding] = []
+    for check in CHECKS:
+        try:
+            findings += check(session)
+        except OperatorError as error:
+            findings.append(Finding(check.__name__.replace("_", " "), session.name, False, str(error), "see the cause"))
+    return findings
+
+
+def show(session: Session, findings: list[Finding], as_json: bool) -> str:
+    """Print the findings and return the closing words.
+
+    :raises OperatorError: there is a fault.
+    """
+    faults = [finding for finding in findings if not finding.ok]
+    if as_json:
+        session.screen.console.print_json(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for fault in faults:
+            session.screen.line(f"  {fault.check}  {fault.where}: {fault.cause}\n      fix: {fault.fix}")
+    if faults:
+        raise OperatorError(f"{len(faults)} of {len(findings)} checks found a fault")
+    return f"{len(findings)} checks, no fault"

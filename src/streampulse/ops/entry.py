@@ -1,0 +1,43 @@
+"""What surrounds every task: one line for what a person can mend, the time at the end, the exit code."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from invoke.exceptions import Exit
+from rich.console import Console
+
+from streampulse.errors import OperatorError
+from streampulse.ops.console import Screen, took
+from streampulse.settings import SettingsError
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+def timed(body: Body) -> Body:
+    """Make a task of a function that returns its closing words, or None where the output speaks for itself.
+
+    The words are printed after the task's name and the time that it took. A mistake that a person can put right is
+    printed as one line, without a traceback.
+    """
+
+    @functools.wraps(body)
+    def task(*arguments: Any, **keywords: Any) -> None:
+        begun = time.monotonic()
+        name = body.__name__.rstrip("_").replace("_", "-")
+        try:
+            words = body(*arguments, **keywords)
+        except (OperatorError, SettingsError) as error:
+            raise Exit(f"{name}: {error}", code=1) from None
+        except KeyboardInterrupt:
+            again = "the same command completes what was begun"
+            raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=130) from None
+        more = f" · {words}" if words else ""
+        # With --json standard output is for the program that reads it.
+        console = Console(stderr=True, highlight=False, markup=False) if keywords.get("json") else None
+        Screen(console).line(f"{name} in {took(time.monotonic() - begun)}{more}")
+
+    return task  # type: ignore[return-value] # same parameters, other result: Invoke reads the parameters only

@@ -1,0 +1,72 @@
+"""Asking the running stack: smoke, verify and peek, which run on a host beside Spark's master."""
+
+from __future__ import annotations
+
+from streampulse.errors import OperatorError
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.remote import Remote
+from streampulse.ops.session import Session
+
+COMMAND = "/usr/local/bin/streampulse"
+
+
+def looking_host(environment: Environment) -> Host:
+    """Return the host that the checks run on: it has the settings of Kafka, of PostgreSQL and of the job.
+
+    :raises OperatorError: the inventory has none.
+    """
+    hosts = environment.in_group("spark_master")
+    if not hosts:
+        raise OperatorError(f"{environment.name} has no host in group spark_master: add one to {environment.inventory}")
+    return hosts[0]
+
+
+def on_host(session: Session, arguments: list[str], live: bool) -> tuple[int, str, str]:
+    """Run streampulse's own command on the looking host.
+
+    :raises OperatorError: the host cannot be reached, or streampulse is not installed there.
+    """
+    with Remote(session.environment, looking_host(session.environment)) as host:
+        code, output, errors = host.run([COMMAND, *arguments], live=live)
+    if code == 127:
+        raise OperatorError(f"streampulse is not installed on {host.host.name}: inv up --env {session.name}")
+    return code, output, errors
+
+
+def smoke(session: Session) -> None:
+    """Send a few events and expect exactly their numbers everywhere.
+
+    :raises OperatorError: an event did not pass; the text names the hop.
+    """
+    with session.screen.step("smoke") as step:
+        step.note("sending a few events and waiting for their numbers")
+        code, output, errors = on_host(session, ["smoke"], live=False)
+        said = [line for line in output.splitlines() if line.strip()]
+        if code != 0:
+            wrong = [line for line in errors.splitlines() if line.strip()] or said or [f"exit code {code}"]
+            reason = wrong[-1].strip().removeprefix("streampulse: ")
+            raise OperatorError(f"smoke failed: {reason}. Look: inv doctor --env {session.name}")
+        step.done(said[-1].strip() if said else "passed")
+
+
+def verify(session: Session, arguments: list[str]) -> None:
+    """Recompute every number from the raw topic and compare.
+
+    :raises OperatorError: numbers differ, or could not be compared.
+    """
+    code, _, errors = on_host(session, ["verify", *arguments], live=True)
+    if code != 0:
+        said = [line for line in errors.splitlines() if line.strip()]
+        why = f" ({said[-1].strip()})" if said else ""
+        raise OperatorError(f"the numbers were not confirmed{why}: see above, and inv doctor --env {session.name}")
+
+
+def peek(session: Session, topic: str, count: int) -> None:
+    """Print the newest records of a topic.
+
+    :raises OperatorError: they could not be read.
+    """
+    arguments = ["peek", "-n", str(count), *([topic] if topic else [])]
+    code, _, _ = on_host(session, arguments, live=True)
+    if code != 0:
+        raise OperatorError(f"the topic could not be read: see above, and inv doctor --env {session.name}")

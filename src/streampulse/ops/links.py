@@ -1,0 +1,70 @@
+"""Where to look: the addresses of pages and user interfaces, and tunnels to those inside the private network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streampulse.errors import OperatorError
+from streampulse.ops import remote, services
+from streampulse.ops.environment import Environment
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: the group whose first host has it, the port's name, the path."""
+
+    group: str
+    port: str
+    path: str
+    about: str
+
+
+PAGES: Mapping[str, Page] = {
+    "api": Page("api", "api", "/", "the page and the API"),
+    "docs": Page("api", "api", "/docs", "the API's documentation"),
+    "spark": Page("spark_master", "spark_master_ui", "/", "Spark's master: workers, applications"),
+    "worker": Page("spark_worker", "spark_worker_ui", "/", "the first Spark worker: executors, their logs"),
+}
+
+
+def page(name: str) -> Page:
+    """Return a page by name.
+
+    :raises OperatorError: there is none of that name; the text lists those that there are.
+    """
+    if name not in PAGES:
+        raise OperatorError(f"{name} is not a page. There are: {', '.join(PAGES)}. Try: inv open api")
+    return PAGES[name]
+
+
+def address(environment: Environment, name: str) -> str:
+    """Return a page's address as its host has it.
+
+    :raises OperatorError: the environment has no host for it.
+    """
+    wanted = page(name)
+    hosts = environment.in_group(wanted.group)
+    if not hosts:
+        raise OperatorError(
+            f"{environment.name} has no host in group {wanted.group}: add one to {environment.inventory}"
+        )
+    host = remote.login(environment, hosts[0]).address
+    return f"http://{host}:{services.port(wanted.port)}{wanted.path}"
+
+
+def api(environment: Environment) -> str:
+    """Return the API's address."""
+    return address(environment, "api")
+
+
+def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
+    """Return the ssh command that makes a tunnel to a page, and the page's address at this end."""
+    wanted = page(name)
+    address(environment, name)
+    host = environment.in_group(wanted.group)[0]
+    port = services.port(wanted.port)
+    target = host.variables.get("private_address") or remote.login(environment, host).address
+    forward = f"127.0.0.1:{port}:{target}:{port}"
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
+    return remote.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"

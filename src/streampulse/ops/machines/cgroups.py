@@ -1,0 +1,74 @@
+"""A control group of its own for each machine, so that two machines' systemds do not share one tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+MOUNTS = Path("/proc/self/mounts")
+PARENT = "streampulse"
+GONE_SECONDS = 15.0
+
+
+def hierarchies() -> list[Path]:
+    """Return the mounted hierarchies in which a machine gets a group: the unified one, systemd's, memory's, pids'.
+
+    On a host whose own first process is systemd the unified hierarchy is its property; machines are started through
+    it there and need nothing from here.
+    """
+    found = []
+    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup2" or (kind == "cgroup" and {"name=systemd", "memory", "pids"} & set(options.split(","))):
+            found.append(Path(where))
+    return found
+
+
+def booted_with_systemd() -> bool:
+    """Return whether this host's first process is systemd."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def create(name: str) -> list[Path]:
+    """Make the machine's group in each hierarchy and return the files to write a pid into."""
+    files = []
+    for hierarchy in hierarchies():
+        group = hierarchy / PARENT / name
+        group.mkdir(parents=True, exist_ok=True)
+        files.append(group / "cgroup.procs")
+    return files
+
+
+def kill_and_remove(name: str) -> None:
+    """End what is left in the machine's groups, one process at a time, and remove the groups.
+
+    Returns when the processes are gone: a Java process with much memory takes the kernel a moment.
+    """
+    groups = [group for group in (hierarchy / PARENT / name for hierarchy in hierarchies()) if group.is_dir()]
+    deadline = time.monotonic() + GONE_SECONDS
+    while pids := {pid for group in groups for pid in _members(group)}:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    for group in groups:
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+        with contextlib.suppress(OSError):  # other machines may still have theirs
+            group.parent.rmdir()
+
+
+def _members(group: Path) -> set[int]:
+    """Return the processes of a group and the groups in it."""
+    found: set[int] = set()
+    for folder, _, _ in os.walk(group):
+        with contextlib.suppress(OSError):
+            found |= {int(pid) for pid in (Path(folder) / "cgroup.procs").read_text(encoding="utf-8").split()}
+    # 0 stands for a process that this process cannot see, and as a target for this process's own group.
+    return {pid for pid in found if pid > 1}

@@ -1,0 +1,26 @@
+"""Making a new environment: a folder with an inventory to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streampulse.errors import OperatorError
+from streampulse.ops import environment, paths
+
+TEMPLATE = "staging"
+
+
+def make(name: str) -> Path:
+    """Write the inventory of a new environment of existing hosts, and return its file.
+
+    :raises OperatorError: the name is taken or has not the right form.
+    """
+    if not environment.NAME_FORM.fullmatch(name):
+        raise OperatorError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
+    if name in environment.names():
+        raise OperatorError(f"{name} is an environment already: edit {paths.inventories() / name / 'hosts.yml'}")
+    pattern = paths.repository() / "ansible" / "inventories" / TEMPLATE / "hosts.yml"
+    file = paths.inventories() / name / "hosts.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(pattern.read_text(encoding="utf-8"), encoding="utf-8")
+    return file

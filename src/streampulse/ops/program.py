@@ -1,0 +1,61 @@
+"""The program behind ./inv: Invoke, with 2 as the exit code of wrong usage, as everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from invoke.exceptions import Exit, ParseError
+from invoke.program import Program
+
+from streampulse import __version__
+
+# Tasks whose one word may be left out.
+OPTIONAL_WORD = ("logs", "peek", "open", "ssh", "test")
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn Invoke's complaints about the command line into one line and exit code 2."""
+    try:
+        yield
+    except ParseError as error:
+        raise Exit(f"inv: {error} See: inv --list, inv --help TASK", code=2) from None
+
+
+class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
+    """Invoke under the name that people type."""
+
+    def parse_core(self, argv: Any) -> None:
+        """Parse what stands before the first task."""
+        with usage_errors():
+            super().parse_core(argv)
+
+    def parse_tasks(self) -> None:
+        """Parse the tasks and what they are given."""
+        with usage_errors():
+            try:
+                super().parse_tasks()
+            except ParseError as error:
+                # Invoke has no positional argument that may be left out; ours get an empty one.
+                name = error.context.name if error.context else None
+                if name not in OPTIONAL_WORD or not error.context.missing_positional_args:
+                    raise
+                after = self.core.unparsed.index(name) + 1
+                self.core.unparsed.insert(after, "")
+                super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        """Answer --help and --list."""
+        with usage_errors():
+            super().parse_cleanup()
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    Inv(name="inv", binary="inv", version=__version__).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Secrets of an environment: made once, never shown, readable by their owner only."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import uuid
+from pathlib import Path
+
+import yaml
+
+from streampulse.errors import OperatorError
+from streampulse.ops.environment import Environment
+
+NAMES = ("kafka_cluster_id", "postgres_writer_password", "postgres_reader_password")
+
+
+def generate() -> dict[str, str]:
+    """Return a fresh set of secrets."""
+    made = {name: secrets.token_urlsafe(24) for name in NAMES}
+    # Kafka's form of an identity: 16 bytes in URL-safe base64 without padding, and not beginning with a hyphen.
+    identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    made["kafka_cluster_id"] = "S" + identity[1:]
+    return made
+
+
+def file_for(environment: Environment) -> Path:
+    """Return the file of variables with the environment's secrets, making them where the machines are ours too.
+
+    :raises OperatorError: an environment of existing hosts has none; the text names the commands.
+    """
+    if environment.provider == "existing":
+        return _vault(environment)
+    file = environment.state / "secrets.json"
+    if not file.exists():
+        temporary = file.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+            json.dump({"streampulse_secrets": generate()}, handle)
+        temporary.replace(file)
+    return file
+
+
+def _vault(environment: Environment) -> Path:
+    file = environment.folder / "vault.yml"
+    if not file.exists():
+        raise OperatorError(
+            f"{environment.name} has no secrets: inv env secrets {environment.name} | "
+            f"ansible-vault encrypt --output {file}"
+        )
+    if not file.read_text(encoding="utf-8").startswith("$ANSIBLE_VAULT"):
+        raise OperatorError(f"{file} is not encrypted: ansible-vault encrypt {file}")
+    if not os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE"):
+        raise OperatorError(
+            f"{file} is encrypted and nothing says with what: export ANSIBLE_VAULT_PASSWORD_FILE=FILE, then try again"
+        )
+    return file
+
+
+def as_yaml() -> str:
+    """Return a fresh set of secrets as the variables file that goes into a vault."""
+    return yaml.safe_dump({"streampulse_secrets": generate()}, explicit_start=True)

@@ -1,0 +1,139 @@
+"""One table: each service on each host, its state, since when, its memory, its version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from rich.table import Table
+
+from streampulse.errors import OperatorError
+from streampulse.ops import services
+from streampulse.ops.environment import Host
+from streampulse.ops.remote import Remote
+from streampulse.ops.services import Service
+from streampulse.ops.session import Session
+
+# One round trip: systemd's view of each unit, the memory of its processes (each page counted by its share), versions.
+# The patterns are the units; what follows is read by parse().
+SCRIPT = r"""
+for unit in "$@"; do
+  echo "== $unit"
+  systemctl show --property=Id,ActiveState,SubState,ActiveEnterTimestamp,ControlGroup,MainPID "$unit"
+  group=$(systemctl show --property=ControlGroup --value "$unit" | head -n 1)
+  kib=0
+  if [ -n "$group" ]; then
+    for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+      [ -d "$hierarchy$group" ] || continue
+      for pid in $(find "$hierarchy$group" -name cgroup.procs -exec cat {} +); do
+        part=$(awk '/^Pss:/ {print $2}' "/proc/$pid/smaps_rollup" 2>/dev/null)
+        kib=$((kib + ${part:-0}))
+      done
+      break
+    done
+  fi
+  echo "PssKiB=$kib"
+done
+echo "== versions"
+echo "kafka=$(basename "$(readlink /opt/kafka/current)")"
+echo "spark=$(basename "$(readlink /opt/spark/current)")"
+echo "release=$(basename "$(readlink /opt/streampulse/current)")"
+echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql-*' 2>/dev/null |
+  awk '$1 == "ii" && $2 ~ /^[0-9]+\.[0-9]/ {print $2; exit}')"
+"""
+VERSIONS = {"kafka": "kafka", "postgres": "postgres", "spark-master": "spark", "spark-worker": "spark"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One service on one host."""
+
+    service: str
+    host: str
+    state: str
+    since: str
+    memory_mib: int
+    version: str
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the service runs."""
+        return self.state == "active (running)"
+
+
+def collect(session: Session) -> list[Row]:
+    """Ask every host and return a row for each of its services, in the order of starting."""
+    rows: list[Row] = []
+    for host in session.environment.hosts:
+        listed = services.on_host(host)
+        if not listed:
+            continue
+        if not session.provider.running(host):
+            rows += [Row(service.name, host.name, "machine is down", "", 0, "") for service in listed]
+            continue
+        with Remote(session.environment, host) as remote:
+            code, output, errors = remote.run(["sh", "-c", SCRIPT, "status", *(service.unit for service in listed)])
+        if code != 0:
+            raise OperatorError(f"{host.name} did not answer the question ({errors.strip()}): inv doctor")
+        rows += parse(host, listed, output)
+    return rows
+
+
+def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
+    """Read what the script printed."""
+    sections: dict[str, dict[str, str]] = {}
+    for block in output.split("== ")[1:]:
+        title, _, rest = block.partition("\n")
+        sections[title.strip()] = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
+    versions = sections.get("versions", {})
+    rows = []
+    for service in listed:
+        found = sections.get(service.unit, {})
+        state = f"{found.get('ActiveState', 'not installed')} ({found.get('SubState', '')})"
+        if "ActiveState" not in found:
+            state = "not installed"
+        rows.append(
+            Row(
+                service.name,
+                host.name,
+                state,
+                _since(found.get("ActiveEnterTimestamp", "")),
+                round(int(found.get("PssKiB", "0")) / 1024),
+                versions.get(VERSIONS.get(service.name, "release"), ""),
+            )
+        )
+    return rows
+
+
+def _since(timestamp: str) -> str:
+    """Return ``2026-01-31 12:00:00 UTC`` from systemd's ``Sat 2026-01-31 12:00:00 UTC``."""
+    return timestamp.partition(" ")[2] or timestamp
+
+
+def show(session: Session, rows: list[Row], as_json: bool) -> None:
+    """Print the table, or the same as JSON.
+
+    :raises OperatorError: something is down; the text names it.
+    """
+    if as_json:
+        session.screen.console.print_json(json.dumps([asdict(row) for row in rows]))
+    else:
+        session.screen.console.print(_table(rows))
+    down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
+    if down:
+        raise OperatorError(f"not running: {', '.join(down)}. Why: inv doctor --env {session.name}; start: inv up")
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("service", "left"), ("state", "left"), ("since", "left"), ("memory", "right")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type] # one of the literals
+    table.add_column("version", no_wrap=True)
+    table.add_column("host", no_wrap=True)
+    for row in rows:
+        style = None if row.healthy else "red"
+        memory = f"{row.memory_mib} MiB" if row.memory_mib else ""
+        table.add_row(row.service, row.state, row.since, memory, row.version, row.host, style=style)
+    total = sum(row.memory_mib for row in rows)
+    table.add_row("", "", "", f"{total} MiB", "", "")
+    return table

@@ -1,0 +1,478 @@
+"""``streampulse verify``: compute every number again from the raw topic and compare."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import gc
+import itertools
+import json
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
+
+import psycopg2
+import psycopg2.extensions
+
+from streampulse.errors import OperatorError
+from streampulse.events import ALLOWED_FUTURE_US, Event, is_internal
+from streampulse.oracle.compare import (
+    ExpectedLetter,
+    Horizon,
+    LetterCheck,
+    instant,
+    minute_differences,
+    state_differences,
+)
+from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, PartitionLog, Record
+from streampulse.oracle.reader import Bounds, Letter, TopicReader
+from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, Tables, event_clock, tables, window_of
+from streampulse.settings import CountingSettings, KafkaSettings, PostgresSettings, load
+
+DEFAULT_SHOWN: Final = 20
+
+
+class Snapshot(NamedTuple):
+    """The newest ledger row and the tables' ordinary streams, as one transaction sees them.
+
+    ``committed`` is False while the ledger is empty. ``topics`` is how many different topics the ledger was read from.
+    Times are microseconds since the epoch.
+    """
+
+    committed: bool
+    topic_id: str | None
+    topics: int
+    offsets: dict[int, int]
+    clocks: dict[int, int]
+    ledger_clock_us: int | None
+    table_clock_us: int | None
+    minutes: dict[tuple[int, str], MinuteRow]
+    states: dict[str, StateRow]
+
+
+@dataclass
+class Log:
+    """What the raw topic says, up to the ledger's offsets.
+
+    ``missing_until_us``: for each partition whose log is not whole, a bound that no missing record's time is past (None
+    where there is no record to tell it from). ``uncertain_until_us``: the newest time of a record of it whose fate
+    depends on what is missing.
+    """
+
+    partitions: int
+    spans: dict[int, Bounds]
+    accepted: dict[str, list[Event]] = field(default_factory=dict)
+    clocks: dict[int, int] = field(default_factory=dict)
+    letters: dict[tuple[int, int], ExpectedLetter] = field(default_factory=dict)
+    uncertain: set[tuple[int, int]] = field(default_factory=set)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    first_stamps_ms: dict[int, int | None] = field(default_factory=dict)
+    missing_until_us: dict[int, int | None] = field(default_factory=dict)
+    uncertain_until_us: dict[int, int] = field(default_factory=dict)
+
+    def clock_is_certain(self, partition: int) -> bool:
+        """Tell whether no missing record can have moved the partition's clock further."""
+        if partition not in self.missing_until_us:
+            return True
+        bound = self.missing_until_us[partition]
+        return bound is not None and self.clocks.get(partition, bound) > bound
+
+    def clocks_with(self, ledger: Mapping[int, int]) -> dict[int, int]:
+        """Return each partition's clock; what the log no longer tells is taken from the ledger."""
+        clocks = dict(self.clocks)
+        for partition in self.missing_until_us:
+            if not self.clock_is_certain(partition) and partition in ledger:
+                clocks[partition] = max(ledger[partition], clocks.get(partition, ledger[partition]))
+        return clocks
+
+    def certain_from(self) -> dict[int, int | None]:
+        """Return, for each partition whose log is not whole, the first window whose counts are certain."""
+        first: dict[int, int | None] = {}
+        for partition, bound in self.missing_until_us.items():
+            if bound is None:
+                first[partition] = None
+            else:
+                newest = max(bound, self.uncertain_until_us.get(partition, bound))
+                first[partition] = window_of(newest) + MINUTE_US
+        return first
+
+
+@dataclass
+class Report:
+    """The outcome of one verification."""
+
+    records: int = 0
+    rows: int = 0
+    streams: int = 0
+    dead_letters: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    event_clock: str | None = None
+    difference_count: int = 0
+    differences: list[str] = field(default_factory=list)
+    not_checked: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse verify``."""
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    parser.add_argument(
+        "--show", type=int, default=DEFAULT_SHOWN, metavar="N", help=f"differences to print (default {DEFAULT_SHOWN})"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Verify, print the outcome, and return 0 when all is equal, 1 otherwise.
+
+    :raises OperatorError: Kafka or PostgreSQL does not answer, or they do not belong together.
+    """
+    report = verify(load(KafkaSettings), load(PostgresSettings), load(CountingSettings), max(arguments.show, 0))
+    if arguments.json:
+        document = dataclasses.asdict(report) | {"ok": not report.difference_count}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        sys.stdout.write(text(report) + "\n")
+    return 1 if report.difference_count else 0
+
+
+def text(report: Report) -> str:
+    """Return a report as people read it."""
+    lines = list(report.differences)
+    more = report.difference_count - len(report.differences)
+    if more:
+        lines.append(f"... and {more:,} more differences")
+    verdict = f"{report.difference_count:,} differences" if report.difference_count else "all equal"
+    lines.extend(f"not checked: {each}" for each in report.not_checked)
+    lines.append(
+        f"verify  {report.records:,} records, {report.rows:,} rows, {report.streams:,} streams, "
+        f"{report.dead_letters:,} dead letters: {verdict} ({report.seconds:.1f} s)"
+    )
+    return "\n".join(lines)
+
+
+class _Progress:
+    """One line on standard error: in place on a terminal, every ten seconds in a log."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + (0.5 if self._terminal else 10)
+        self._shown = False
+
+    def __call__(self, what: str) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + (0.25 if self._terminal else 10)
+        self._shown = True
+        sys.stderr.write(f"\r\x1b[K{what}" if self._terminal else f"{what}\n")
+        sys.stderr.flush()
+
+    def done(self) -> None:
+        """Take the line away again."""
+        if self._shown and self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+class Reader(Protocol):
+    """What the verification needs of Kafka: :class:`streampulse.oracle.reader.TopicReader`."""
+
+    def bounds(self, topic: str) -> dict[int, Bounds]:
+        """Return the bounds of every partition of a topic."""
+
+    def topic_id(self, topic: str) -> uuid.UUID:
+        """Return the id that Kafka gave the topic when it was made."""
+
+    def read(
+        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Record]:
+        """Yield the records of each span."""
+
+    def read_with_headers(
+        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Letter]:
+        """Yield the records of each span with their headers."""
+
+
+def verify(
+    kafka: KafkaSettings, postgres: PostgresSettings, counting: CountingSettings, shown: int = DEFAULT_SHOWN
+) -> Report:
+    """Compare the tables and the dead letters with what the raw topic says.
+
+    :param shown: how many differences the report holds in words; the rest is counted.
+    :raises OperatorError: Kafka or PostgreSQL does not answer, or they do not belong together.
+    """
+    # Its warnings about what does not answer are said here, in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    started = time.monotonic()
+    progress = _Progress()
+    snapshot = take_snapshot(postgres)
+    reader = TopicReader(kafka)
+    # Millions of events and rows without a single cycle: looking for cycles over and over only costs time.
+    gc.disable()
+    try:
+        report = verify_snapshot(reader, snapshot, (kafka.topic, kafka.dlq_topic), counting, shown, progress)
+    finally:
+        gc.enable()
+        reader.close()
+        progress.done()
+    report.seconds = round(time.monotonic() - started, 3)
+    return report
+
+
+def verify_snapshot(
+    reader: Reader,
+    snapshot: Snapshot,
+    topics: tuple[str, str],
+    counting: CountingSettings,
+    shown: int = DEFAULT_SHOWN,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Compare one snapshot of the tables with the topics.
+
+    :param topics: the names of the raw topic and of the dead-letter topic.
+    :param shown: how many differences the report holds in words; the rest is counted.
+    :param progress: told now and then what is going on.
+    :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
+    """
+    report = Report()
+    topic, dlq_topic = topics
+    log = read_log(reader, topic, snapshot, progress)
+    clocks = log.clocks_with(snapshot.clocks)
+    expected = tables(log.accepted, clocks, counting.viewer_timeout_seconds * 1_000_000, counting.history_days)
+    newest = event_clock(clocks)
+    edge_us = newest - counting.history_days * DAY_US if newest is not None else 0
+    horizon = Horizon(edge_us, log.certain_from(), log.partitions)
+    # Read to its end after everything else: the letters of a batch are there before its ledger row.
+    dlq_bounds = reader.bounds(dlq_topic)
+    check = LetterCheck(
+        topic,
+        log.spans,
+        log.letters,
+        frozenset(log.uncertain),
+        log.first_stamps_ms if snapshot.topics > 1 else None,
+    )
+    letters = reader.read_with_headers(
+        dlq_topic, dlq_bounds, lambda count: progress(f"verify  read {count:,} dead letters")
+    )
+    for difference in itertools.chain(
+        _clock_differences(snapshot, log, clocks),
+        minute_differences(expected.minutes, snapshot.minutes, horizon),
+        state_differences(expected, snapshot.states, horizon),
+        check.differences(letters, log_is_whole=all(bounds.start == 0 for bounds in dlq_bounds.values())),
+    ):
+        report.difference_count += 1
+        if len(report.differences) < shown:
+            report.differences.append(difference)
+    report.records = sum(log.outcomes.values())
+    report.outcomes = log.outcomes
+    report.rows = len(expected.minutes)
+    report.streams = len(expected.states)
+    report.dead_letters = len(log.letters)
+    report.event_clock = instant(newest) if newest is not None else None
+    report.not_checked = _not_checked(snapshot, log, expected, horizon, check, dlq_bounds, counting)
+    return report
+
+
+def _clock_differences(snapshot: Snapshot, log: Log, clocks: dict[int, int]) -> Iterator[str]:
+    for partition in sorted(clocks.keys() | snapshot.clocks.keys()):
+        ours, theirs = clocks.get(partition), snapshot.clocks.get(partition)
+        if ours != theirs and log.clock_is_certain(partition):
+            shown = [instant(each) if each is not None else "none" for each in (theirs, ours)]
+            yield f"batch_ledger: the clock of partition {partition} is {shown[0]}, by the log {shown[1]}"
+    newest = event_clock(clocks)
+    for where, clock in (("batch_ledger", snapshot.ledger_clock_us), ("event_clock", snapshot.table_clock_us)):
+        if clock != newest:
+            shown = [instant(each) if each is not None else "none" for each in (clock, newest)]
+            yield f"{where}: the event clock is {shown[0]}, by the log {shown[1]}"
+
+
+def _not_checked(
+    snapshot: Snapshot,
+    log: Log,
+    expected: Tables,
+    horizon: Horizon,
+    check: LetterCheck,
+    dlq_bounds: dict[int, Bounds],
+    counting: CountingSettings,
+) -> list[str]:
+    """Name everything that could not be compared."""
+    names: list[str] = []
+    if not snapshot.committed:
+        names.append("any record: the job has committed no batch yet")
+    if snapshot.topics > 1:
+        names.append("what was counted from an earlier topic of that name: the topic was made anew since")
+    for partition, first in sorted(horizon.certain_from.items()):
+        start = log.spans[partition].start
+        if start:
+            names.append(f"partition {partition} before offset {start}: no longer in the log")
+        span = "at all" if first is None else f"before {instant(first)}"
+        names.append(f"rows of partition {partition}'s streams {span}, and their active viewers")
+    old = sum(1 for window, _ in snapshot.minutes if window < horizon.edge_us)
+    if old:
+        names.append(f"{old:,} rows that are older than {counting.history_days} days")
+    gone = len(snapshot.states.keys() & (expected.last_events.keys() - expected.states.keys()))
+    if gone:
+        names.append(f"the state of {gone:,} streams that are older than {counting.history_days} days")
+    if check.not_checked:
+        starts = sum(bounds.start for bounds in dlq_bounds.values())
+        names.append(
+            f"{check.not_checked:,} dead letters"
+            + (f": the dead-letter topic begins at offset {starts}" if starts else " of records no longer in the log")
+        )
+    return names
+
+
+def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[[str], None]) -> Log:
+    """Read the raw topic up to the ledger's offsets and decide about every record.
+
+    :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
+    """
+    if snapshot.topic_id is not None and _uuid(snapshot.topic_id) not in (None, reader.topic_id(topic)):
+        raise OperatorError(
+            f"{topic} was made anew since the newest ledger row, nothing to compare yet: "
+            "wait for the job's next batch (inv logs job), or inv reset"
+        )
+    spans = _spans(topic, reader.bounds(topic), snapshot.offsets)
+    log = Log(partitions=len(spans), spans=spans)
+    whole = {partition: snapshot.topics <= 1 and span.start == 0 for partition, span in spans.items()}
+    total = sum(span.end - span.start for span in spans.values())
+    logs: dict[int, PartitionLog] = {}
+    for partition in spans:
+        log.first_stamps_ms[partition] = None
+        if not whole[partition]:
+            log.missing_until_us[partition] = None
+    for record in reader.read(topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records")):
+        if record.partition not in logs:
+            bound = None if whole[record.partition] else record.stamp_ms * 1000 + ALLOWED_FUTURE_US
+            logs[record.partition] = PartitionLog(record.partition, log.partitions, bound)
+            log.first_stamps_ms[record.partition] = record.stamp_ms
+            if bound is not None:
+                log.missing_until_us[record.partition] = bound
+        _note(log, logs[record.partition], record)
+    for partition, each in logs.items():
+        if each.clock_us is not None:
+            log.clocks[partition] = each.clock_us
+    return log
+
+
+def _spans(topic: str, bounds: dict[int, Bounds], offsets: dict[int, int]) -> dict[int, Bounds]:
+    """Return what is to be read of each partition: from the log's start to the ledger's offset."""
+    spans = {}
+    for partition, (start, end) in bounds.items():
+        wanted = offsets.get(partition, 0)
+        if wanted > end:
+            raise OperatorError(
+                f"partition {partition} of {topic} ends at offset {end}, but the ledger is at {wanted}: Kafka lost "
+                "records that were counted; restore its data, or inv reset"
+            )
+        spans[partition] = Bounds(start, max(start, wanted))
+    return spans
+
+
+def _note(log: Log, partition_log: PartitionLog, record: Record) -> None:
+    """Decide about one record and put it where it belongs."""
+    decision = partition_log.decide(record)
+    log.outcomes[decision.outcome] = log.outcomes.get(decision.outcome, 0) + 1
+    source = (record.partition, record.offset)
+    if decision.outcome in DEAD_LETTER_REASONS:
+        log.letters[source] = ExpectedLetter.of(record, decision)
+    elif decision.outcome in (ACCEPTED, DUPLICATE) and decision.event is not None:
+        event = decision.event
+        if not decision.certain:
+            log.uncertain.add(source)
+            newest = log.uncertain_until_us.get(record.partition, event.ts_us)
+            log.uncertain_until_us[record.partition] = max(newest, event.ts_us)
+        # The rows of our own streams may be removed at any time; only their dead letters are held to account.
+        if decision.outcome == ACCEPTED and not is_internal(event.stream_id):
+            # One string for each user and type, not one for each event: two million events stay within memory.
+            log.accepted.setdefault(sys.intern(event.stream_id), []).append(
+                event._replace(
+                    stream_id=sys.intern(event.stream_id),
+                    user_id=sys.intern(event.user_id),
+                    event_type=sys.intern(event.event_type),
+                )
+            )
+
+
+def _uuid(written: str) -> uuid.UUID | None:
+    """Read a topic's id in either of the forms that Kafka's clients write; None where it is neither."""
+    try:
+        return uuid.UUID(written)
+    except ValueError:
+        pass
+    try:
+        return uuid.UUID(bytes=base64.urlsafe_b64decode(written + "=="))
+    except ValueError:
+        return None
+
+
+def _epoch_us(column: str) -> str:
+    return f"(extract(epoch from {column}) * 1000000)::bigint"
+
+
+def take_snapshot(settings: PostgresSettings) -> Snapshot:
+    """Read the newest ledger row and the tables in one repeatable-read transaction.
+
+    :raises OperatorError: PostgreSQL does not answer or its schema is not there.
+    """
+    arguments: dict[str, Any] = {**settings.connection_arguments("streampulse-verify")}
+    try:
+        connection = psycopg2.connect(**arguments)
+        try:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            return _read_snapshot(connection)
+        finally:
+            connection.close()
+    except psycopg2.errors.UndefinedTable as error:
+        raise OperatorError(
+            f"the database {settings.database} lacks a table ({str(error).splitlines()[0]}): inv up"
+        ) from None
+    except psycopg2.OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise OperatorError(
+            f"PostgreSQL at {settings.host}:{settings.port} does not answer ({reason}): inv logs postgres"
+        ) from None
+
+
+def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT topic_id, offsets, clocks, {_epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
+        )
+        newest = cursor.fetchone()
+        cursor.execute("SELECT count(DISTINCT topic_id) FROM batch_ledger")
+        counted = cursor.fetchone()
+        cursor.execute(f"SELECT {_epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
+        clock = cursor.fetchone()
+        cursor.execute(
+            f"SELECT stream_id, active_viewers, {_epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
+            "WHERE left(stream_id, 2) <> '__'"
+        )
+        states = {stream_id: StateRow(active, updated) for stream_id, active, updated in cursor}
+    minutes: dict[tuple[int, str], MinuteRow] = {}
+    # A cursor of the server's: thirty days of many streams need not lie in memory twice.
+    with connection.cursor("verify") as rows:
+        rows.itersize = 20_000
+        rows.execute(
+            f"SELECT {_epoch_us('window_start')}, stream_id, chat_messages, donations, donations_usd * 100, joins, "  # noqa: S608 - no value in it
+            "leaves, unique_viewers, active_viewers FROM stream_metrics_minute WHERE left(stream_id, 2) <> '__'"
+        )
+        for window, stream_id, *columns in rows:
+            minutes[window, sys.intern(stream_id)] = MinuteRow(*columns)
+    topic_id, offsets, clocks, ledger_clock = newest if newest is not None else (None, {}, {}, None)
+    return Snapshot(
+        committed=newest is not None,
+        topic_id=topic_id,
+        topics=int(counted[0]) if counted is not None else 0,
+        offsets={int(partition): int(offset) for partition, offset in offsets.items()},
+        clocks={int(partition): int(each) for partition, each in clocks.items() if each is not None},
+        ledger_clock_us=ledger_clock,
+        table_clock_us=clock[0] if clock is not None else None,
+        minutes=minutes,
+        states=states,
+    )

@@ -1,0 +1,227 @@
+"""Finding the differences: row by row, column by column, dead letter by dead letter."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from streampulse.events import partition_of
+from streampulse.oracle.decide import DEAD_LETTER_REASONS, INVALID, LATE, Decision, Record
+from streampulse.oracle.reader import Bounds, Letter
+from streampulse.oracle.tables import MinuteRow, StateRow, Tables
+
+HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
+#: The columns that only need the window's own events; the rest also needs who was there before.
+_COUNT_COLUMNS: Final = tuple(name for name in MinuteRow._fields if name != "active_viewers")
+_EMPTY: Final = MinuteRow(*(0,) * len(MinuteRow._fields))
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class Horizon(NamedTuple):
+    """How far back the tables can be checked.
+
+    ``edge_us``: rows that begin before it may have left the tables. ``certain_from``: for each partition whose log is
+    not whole, the window from which on its records' counts are certain, None where there is none. ``partitions``: how
+    many partitions the topic has.
+    """
+
+    edge_us: int
+    certain_from: Mapping[int, int | None]
+    partitions: int
+
+    def partition(self, stream_id: str) -> int:
+        """Return the partition that a stream's events are in."""
+        return partition_of(stream_id.encode(), self.partitions)
+
+
+def instant(ts_us: int) -> str:
+    """Return an instant as people read it, UTC."""
+    try:
+        return (_EPOCH + datetime.timedelta(microseconds=ts_us)).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        return f"{ts_us} us since 1970"
+
+
+def _shown(column: str, value: int) -> str:
+    if column == "donations_cents":
+        return f"{Decimal(value) / 100:.2f}"
+    return instant(value) if column.endswith("_us") else str(value)
+
+
+def _named(column: str) -> str:
+    return {"donations_cents": "donations_usd", "updated_at_us": "updated_at"}.get(column, column)
+
+
+def _columns(
+    where: str, columns: Iterable[str], expected: MinuteRow | StateRow, found: MinuteRow | StateRow
+) -> Iterator[str]:
+    for column in columns:
+        ours, theirs = getattr(expected, column), getattr(found, column)
+        if ours != theirs:
+            yield f"{where} {_named(column)}: {_shown(column, theirs)} in the table, {_shown(column, ours)} by the log"
+
+
+def minute_differences(
+    expected: Mapping[tuple[int, str], MinuteRow], found: Mapping[tuple[int, str], MinuteRow], horizon: Horizon
+) -> Iterator[str]:
+    """Yield a sentence for each difference of ``stream_metrics_minute``, in the order of its key."""
+    for key in sorted(expected.keys() | found.keys()):
+        window, stream_id = key
+        if window < horizon.edge_us:
+            continue
+        where = f"stream_metrics_minute {instant(window)} {stream_id!r}"
+        ours, theirs = expected.get(key), found.get(key)
+        partition = horizon.partition(stream_id)
+        if partition in horizon.certain_from:
+            first = horizon.certain_from[partition]
+            if first is not None and window >= first:
+                yield from _columns(where, _COUNT_COLUMNS, ours or _EMPTY, theirs or _EMPTY)
+        elif ours is None:
+            yield f"{where}: the row should not be there"
+        elif theirs is None:
+            yield f"{where}: the row is missing"
+        else:
+            yield from _columns(where, MinuteRow._fields, ours, theirs)
+
+
+def state_differences(expected: Tables, found: Mapping[str, StateRow], horizon: Horizon) -> Iterator[str]:
+    """Yield a sentence for each difference of ``stream_state``, by stream."""
+    for stream_id in sorted(expected.last_events.keys() | found.keys()):
+        where = f"stream_state {stream_id!r}"
+        if horizon.partition(stream_id) in horizon.certain_from:
+            continue
+        if stream_id not in expected.last_events:
+            yield f"{where}: the row should not be there"
+            continue
+        ours, theirs = expected.states.get(stream_id), found.get(stream_id)
+        if ours is None:  # older than the history: gone, or about to go
+            continue
+        if theirs is not None:
+            yield from _columns(where, StateRow._fields, ours, theirs)
+        elif ours.active_viewers or expected.last_events[stream_id] >= horizon.edge_us:
+            yield f"{where}: the row is missing"
+
+
+class ExpectedLetter(NamedTuple):
+    """What the dead letter of one record must be. The value is kept as its digest: records may be large."""
+
+    reason: str
+    field: str | None
+    key: bytes | None
+    value: bytes | None
+
+    @classmethod
+    def of(cls, record: Record, decision: Decision) -> ExpectedLetter:
+        """Return the dead letter that a record deserves."""
+        named = decision.detail.partition(":")[0] if decision.detail is not None else None
+        return cls(decision.outcome, named, record.key, digest(record.value))
+
+
+def digest(value: bytes | None) -> bytes | None:
+    """Return a record value's digest; None stays None, which is not the empty value."""
+    return None if value is None else hashlib.sha256(value).digest()
+
+
+@dataclass
+class LetterCheck:
+    """Holds the dead letters that the log asks for against those that are there.
+
+    ``expected``: by (partition, offset). ``uncertain``: records whose lateness cannot be told, since the log's
+    beginning is gone. ``spans``: the offsets that were read. ``first_stamps_ms``: where the topic was made anew, when
+    each partition's first record arrived; letters from before are the earlier topic's.
+    """
+
+    topic: str
+    spans: Mapping[int, Bounds]
+    expected: Mapping[tuple[int, int], ExpectedLetter]
+    uncertain: frozenset[tuple[int, int]] = frozenset()
+    first_stamps_ms: Mapping[int, int | None] | None = None
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)
+    not_checked: int = 0
+
+    def differences(self, letters: Iterable[Letter], log_is_whole: bool) -> Iterator[str]:
+        """Yield a sentence for each difference.
+
+        :param letters: every record of the dead-letter topic, up to its end.
+        :param log_is_whole: the dead-letter topic still holds all that was ever sent to it.
+        """
+        for letter in letters:
+            yield from self._check(letter)
+        oldest: dict[int, int] = {}
+        for partition, offset in self.seen:
+            oldest[partition] = min(oldest.get(partition, offset), offset)
+        for partition, offset in sorted(self.expected.keys() - self.seen.keys()):
+            if log_is_whole or (partition in oldest and offset > oldest[partition]):
+                reason = self.expected[partition, offset].reason
+                yield f"dead letter of partition {partition} offset {offset}: missing, the record is {reason}"
+            else:
+                self.not_checked += 1
+
+    def _check(self, letter: Letter) -> Iterator[str]:
+        at = f"dead letter at offset {letter.record.offset} of the dead-letter topic"
+        headers: dict[str, str] = {}
+        for name in HEADERS:
+            values = [value for each, value in letter.headers if each == name]
+            if len(values) != 1:
+                yield f"{at}: the header {name} is there {len(values)} times"
+                return
+            try:
+                headers[name] = (values[0] or b"").decode()
+            except UnicodeDecodeError:
+                yield f"{at}: the header {name} is not UTF-8"
+                return
+        if headers["topic"] != self.topic:
+            yield f"{at}: the header topic is {headers['topic']!r}, not {self.topic!r}"
+            return
+        try:
+            source = int(headers["partition"]), int(headers["offset"])
+        except ValueError:
+            yield f"{at}: the headers partition and offset are {headers['partition']!r} and {headers['offset']!r}"
+            return
+        yield from self._check_source(letter, source, headers)
+
+    def _check_source(self, letter: Letter, source: tuple[int, int], headers: Mapping[str, str]) -> Iterator[str]:
+        partition, offset = source
+        where = f"dead letter of partition {partition} offset {offset}"
+        span = self.spans.get(partition)
+        if span is None or offset < 0:
+            yield f"{where}: there is no such record"
+            return
+        if offset >= span.end:
+            return  # written by a batch that is not in the ledger row that we look at
+        if offset < span.start or self._of_an_earlier_topic(letter, partition):
+            self.not_checked += 1
+            return
+        if source in self.seen:
+            yield f"{where}: there twice, at offsets {self.seen[source]} and {letter.record.offset}"
+            return
+        self.seen[source] = letter.record.offset
+        expected = self.expected.get(source)
+        if expected is None:
+            if source not in self.uncertain or headers["reason"] != LATE:
+                yield f"{where}: says {headers['reason']!r}, but the record is none of {sorted(DEAD_LETTER_REASONS)}"
+            return
+        yield from _letter_differences(where, letter.record, headers, expected)
+
+    def _of_an_earlier_topic(self, letter: Letter, partition: int) -> bool:
+        if self.first_stamps_ms is None:
+            return False
+        first = self.first_stamps_ms.get(partition)
+        return first is None or letter.record.stamp_ms < first
+
+
+def _letter_differences(
+    where: str, letter: Record, headers: Mapping[str, str], expected: ExpectedLetter
+) -> Iterator[str]:
+    if headers["reason"] != expected.reason:
+        yield f"{where}: says {headers['reason']!r}, the record is {expected.reason}"
+    elif expected.reason == INVALID and headers["detail"].partition(":")[0] != expected.field:
+        yield f"{where}: its detail {headers['detail']!r} should begin with {expected.field}"
+    if letter.key != expected.key:
+        yield f"{where}: its key is not the record's"
+    if digest(letter.value) != expected.value:
+        yield f"{where}: its bytes are not the record's"

@@ -1,0 +1,127 @@
+"""What became of each record: invalid, future, late, duplicate or accepted.
+
+A function of one partition's log alone, in offset order. Written straight from the design's five rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, InvalidEvent, is_internal, parse
+
+INVALID: Final = "invalid"
+FUTURE: Final = "future"
+LATE: Final = "late"
+DUPLICATE: Final = "duplicate"
+ACCEPTED: Final = "accepted"
+#: The outcomes for which a record goes to the dead-letter topic.
+DEAD_LETTER_REASONS: Final = frozenset({INVALID, FUTURE, LATE})
+
+
+class Record(NamedTuple):
+    """One record of the raw topic. ``stamp_ms`` is its arrival at the broker, milliseconds since the epoch."""
+
+    partition: int
+    offset: int
+    stamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Decision(NamedTuple):
+    """What became of one record.
+
+    ``event`` is None only for ``invalid``, ``detail`` is given only then. ``certain`` is False where records that the
+    log no longer holds may have decided otherwise.
+    """
+
+    outcome: str
+    event: Event | None
+    detail: str | None
+    certain: bool = True
+
+
+class PartitionLog:
+    """The acceptance of one partition's records, fed to :meth:`decide` in offset order.
+
+    ``clock_us`` is the partition's clock (None before the first record that moves it), ``own_clocks_us`` the newest
+    time of each internal stream. Both in microseconds since the epoch.
+    """
+
+    def __init__(self, partition: int, partitions: int, missing_until_us: int | None = None) -> None:
+        """Start before the first record.
+
+        :param partition: the partition's number.
+        :param partitions: how many partitions the topic has.
+        :param missing_until_us: where the log does not hold all its records any more, a bound that no missing record's
+            time is past; None for a log from offset 0.
+        """
+        self.partition = partition
+        self.partitions = partitions
+        self.missing_until_us = missing_until_us
+        self.clock_us: int | None = None
+        self.own_clocks_us: dict[str, int] = {}
+        self.next_offset = 0
+        # The time of the newest accepted event of each (stream, event_id). Only the newest can still be within ten
+        # minutes of the clock when any of them is: an id is accepted again only after the earlier one has left.
+        self._accepted: dict[tuple[str, str], int] = {}
+
+    def decide(self, record: Record) -> Decision:
+        """Say what becomes of the next record.
+
+        :raises ValueError: the record is of another partition or not in offset order.
+        """
+        if record.partition != self.partition or record.offset < self.next_offset:
+            raise ValueError(f"partition {record.partition} offset {record.offset} is out of order")
+        self.next_offset = record.offset + 1
+
+        # 1. Not a valid event.
+        try:
+            event = parse(record.key, record.value, record.partition, self.partitions)
+        except InvalidEvent as error:
+            return Decision(INVALID, None, error.detail)
+
+        # 2. More than 5 minutes after its arrival.
+        if event.ts_us - record.stamp_ms * 1000 > ALLOWED_FUTURE_US:
+            return Decision(FUTURE, event, None)
+
+        # The clock is that of the earlier records: this one moves it for those that follow, whatever becomes of it.
+        clock = self.clock_us
+        if is_internal(event.stream_id):
+            self.own_clocks_us[event.stream_id] = max(self.own_clocks_us.get(event.stream_id, event.ts_us), event.ts_us)
+        elif clock is None or event.ts_us > clock:
+            self.clock_us = event.ts_us
+
+        # 3. More than 10 minutes before the clock.
+        if clock is not None and clock - event.ts_us > ALLOWED_LATENESS_US:
+            return Decision(LATE, event, None)
+
+        # What is gone from the log can no longer matter once the clock is ten minutes past all of it.
+        certain = self.missing_until_us is None or (
+            clock is not None and clock - self.missing_until_us > ALLOWED_LATENESS_US
+        )
+
+        # 4. Accepted before, and that one is not more than 10 minutes before the clock.
+        identity = (event.stream_id, event.event_id)
+        before = self._accepted.get(identity)
+        if before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US):
+            return Decision(DUPLICATE, event, None, certain)
+
+        # 5. Everything else.
+        self._accepted[identity] = event.ts_us
+        return Decision(ACCEPTED, event, None, certain)
+
+
+def decide(records: Iterable[Record], partitions: int) -> tuple[list[tuple[Record, Decision]], dict[int, int]]:
+    """Say what becomes of each record of a topic.
+
+    :param records: the records, those of each partition in offset order.
+    :param partitions: how many partitions the topic has.
+    :returns: each record with its decision, in the order given; and the clock of each partition that has one, in
+        microseconds since the epoch.
+    """
+    logs = {number: PartitionLog(number, partitions) for number in range(partitions)}
+    decisions = [(record, logs[record.partition].decide(record)) for record in records]
+    clocks = {number: log.clock_us for number, log in logs.items() if log.clock_us is not None}
+    return decisions, clocks

@@ -1,0 +1,177 @@
+"""Reading Kafka's topics from their beginning, as a ``read_committed`` consumer sees them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from streampulse.errors import OperatorError
+from streampulse.oracle.decide import Record
+from streampulse.settings import KafkaSettings
+
+#: A broker that sends nothing for this long, in seconds, while records are outstanding is reported.
+STALL_SECONDS: Final = 30.0
+
+
+class Bounds(NamedTuple):
+    """The log of one partition: the first offset it holds, and the offset after its last committed record."""
+
+    start: int
+    end: int
+
+
+class Letter(NamedTuple):
+    """One record of the dead-letter topic, headers as they are (a name may stand there twice)."""
+
+    record: Record
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class TopicReader:
+    """A consumer without a group: it commits nothing and disturbs nobody."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """Connect.
+
+        :raises OperatorError: no broker answers.
+        """
+        self._settings = settings
+        self._servers = settings.bootstrap_servers
+        try:
+            self._consumer = KafkaConsumer(
+                **settings.client_arguments("streampulse-verify"),
+                group_id=None,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                # Never jump: an offset that is gone while we read must be said.
+                auto_offset_reset="none",
+                bootstrap_timeout_ms=10_000,
+                request_timeout_ms=15_000,
+                max_poll_records=20_000,
+                fetch_max_bytes=32 * 1024 * 1024,
+                max_partition_fetch_bytes=8 * 1024 * 1024,
+            )
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def _unreachable(self, error: Exception) -> OperatorError:
+        reason = str(error) or type(error).__name__
+        return OperatorError(f"Kafka at {self._servers} does not answer ({reason}): inv logs kafka")
+
+    def bounds(self, topic: str) -> dict[int, Bounds]:
+        """Return the bounds of every partition of a topic.
+
+        :raises OperatorError: the topic does not exist or Kafka does not answer.
+        """
+        try:
+            numbers = self._consumer.partitions_for_topic(topic)
+            if not numbers:
+                raise OperatorError(f"Kafka at {self._servers} has no topic {topic}: inv up makes it")
+            partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+            starts = self._consumer.beginning_offsets(partitions, timeout_ms=15_000)
+            ends = self._consumer.end_offsets(partitions, timeout_ms=15_000)
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+        return {each.partition: Bounds(starts[each], ends[each]) for each in partitions}
+
+    def topic_id(self, topic: str) -> uuid.UUID:
+        """Return the id that Kafka gave the topic when it was made: another one where it was made anew since.
+
+        :raises OperatorError: the topic does not exist or Kafka does not answer.
+        """
+        try:
+            admin = KafkaAdminClient(
+                **self._settings.client_arguments("streampulse-verify"), bootstrap_timeout_ms=10_000
+            )
+            try:
+                found = admin.describe_topics([topic])
+            finally:
+                admin.close()
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+        for each in found:
+            if each["name"] == topic and not each["error_code"]:
+                return uuid.UUID(str(each["topic_id"]))
+        raise OperatorError(f"Kafka at {self._servers} has no topic {topic}: inv up makes it")
+
+    def read(
+        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Record]:
+        """Yield the records of each span, those of a partition in offset order.
+
+        Offsets without a record (markers of transactions, what was aborted) are passed over.
+
+        :param spans: for each partition the first offset and the one after the last.
+        :param progress: called now and then with the number of records so far.
+        :raises OperatorError: Kafka stopped answering, or the log's beginning moved past a span's.
+        """
+        for letter in self.read_with_headers(topic, spans, progress):
+            yield letter.record
+
+    def read_with_headers(
+        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+    ) -> Iterator[Letter]:
+        """Yield the records of each span like :meth:`read`, with their headers."""
+        open_spans = {TopicPartition(topic, number): span for number, span in spans.items() if span.start < span.end}
+        count = 0
+        try:
+            self._consumer.assign(list(open_spans))
+            for partition, span in open_spans.items():
+                self._consumer.seek(partition, span.start)
+                self._consumer.resume(partition)  # an earlier reading of the same topic left it paused
+            positions = {partition: span.start for partition, span in open_spans.items()}
+            moved = time.monotonic()
+            while open_spans:
+                for partition, fetched in self._consumer.poll(timeout_ms=1000).items():
+                    wanted = [each for each in fetched if each.offset < open_spans[partition].end]
+                    count += len(wanted)
+                    yield from map(_letter, wanted)
+                if progress is not None:
+                    progress(count)
+                if self._advance(open_spans, positions):
+                    moved = time.monotonic()
+                elif time.monotonic() - moved > STALL_SECONDS:
+                    partition = next(iter(open_spans))
+                    raise OperatorError(
+                        f"Kafka at {self._servers} sent nothing for {STALL_SECONDS:.0f} s, at partition "
+                        f"{partition.partition} offset {positions[partition]} of {topic}: inv logs kafka"
+                    )
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError):
+            raise OperatorError(
+                f"the beginning of {topic} was removed by its retention while it was being read: run it again"
+            ) from None
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+
+    def _advance(self, open_spans: dict[TopicPartition, Bounds], positions: dict[TopicPartition, int]) -> bool:
+        """Note how far each partition has come, close the spans that are done, and tell whether anything moved.
+
+        The position is asked for, not taken from the records: it also passes offsets that hold none.
+        """
+        moved = False
+        for partition in list(open_spans):
+            position = self._consumer.position(partition, timeout_ms=5_000)
+            if position is not None and position != positions[partition]:
+                positions[partition] = position
+                moved = True
+            if positions[partition] >= open_spans[partition].end:
+                self._consumer.pause(partition)
+                del open_spans[partition]
+        return moved
+
+
+def _letter(fetched: ConsumerRecord) -> Letter:
+    return Letter(
+        Record(fetched.partition, fetched.offset, fetched.timestamp, fetched.key, fetched.value),
+        tuple(fetched.headers),
+    )

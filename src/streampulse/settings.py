@@ -1,0 +1,208 @@
+"""Typed settings, one class for each service, read from the environment.
+
+On a host the variables come from ``/etc/streampulse/<service>.env``, which the service's role writes. What has no
+default here (addresses, names, credentials) is owned by the inventory and must be given; what has one is owned here
+and the roles pass it on only when the inventory sets it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the text names each variable, what is wrong, and where it is set."""
+
+
+def _jaas(text: str) -> str:
+    """Quote a value of a JAAS configuration."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+class KafkaSettings(BaseSettings):
+    """How to reach Kafka and what the topics are called."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_KAFKA_", extra="ignore")
+
+    bootstrap_servers: str = Field(description="host:port of one or more brokers, separated by commas")
+    topic: str = Field(description="topic of the events")
+    dlq_topic: str = Field(description="topic of the dead letters")
+    security_protocol: str = Field(
+        default="PLAINTEXT",
+        pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+        description="Kafka's security.protocol",
+    )
+    sasl_mechanism: str = Field(default="SCRAM-SHA-512", description="SASL mechanism, where the protocol uses SASL")
+    sasl_username: str | None = Field(default=None, description="SASL user")
+    sasl_password: SecretStr | None = Field(default=None, description="SASL password")
+    ssl_cafile: str | None = Field(default=None, description="path of the CA certificates that sign the brokers'")
+
+    def client_arguments(self, client_id: str) -> dict[str, str]:
+        """Return the keyword arguments that every client of kafka-python takes, for these settings.
+
+        :param client_id: what the broker's logs and quotas show for the client.
+        """
+        arguments = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": client_id,
+            "security_protocol": self.security_protocol,
+        }
+        if self.security_protocol.startswith("SASL"):
+            arguments["sasl_mechanism"] = self.sasl_mechanism
+            if self.sasl_username is not None:
+                arguments["sasl_plain_username"] = self.sasl_username
+            if self.sasl_password is not None:
+                arguments["sasl_plain_password"] = self.sasl_password.get_secret_value()
+        if self.ssl_cafile is not None:
+            arguments["ssl_cafile"] = self.ssl_cafile
+        return arguments
+
+    def spark_options(self) -> dict[str, str]:
+        """Return the options of Spark's Kafka source for these settings."""
+        options = {
+            "kafka.bootstrap.servers": self.bootstrap_servers,
+            "kafka.security.protocol": self.security_protocol,
+        }
+        if self.security_protocol.startswith("SASL"):
+            module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+            password = self.sasl_password.get_secret_value() if self.sasl_password else ""
+            options["kafka.sasl.mechanism"] = self.sasl_mechanism
+            options["kafka.sasl.jaas.config"] = (
+                f"{module} required username={_jaas(self.sasl_username or '')} password={_jaas(password)};"
+            )
+        if self.ssl_cafile is not None:
+            options["kafka.ssl.truststore.type"] = "PEM"
+            options["kafka.ssl.truststore.location"] = self.ssl_cafile
+        return options
+
+
+class PostgresSettings(BaseSettings):
+    """How to reach PostgreSQL, and as whom."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_POSTGRES_", extra="ignore")
+
+    host: str = Field(description="address of the server")
+    port: Port = Field(description="port of the server")
+    database: str = Field(description="name of the database")
+    user: str = Field(description="role to log in as")
+    password: SecretStr = Field(description="password of the role")
+    sslmode: str = Field(
+        default="prefer",
+        pattern="^(disable|allow|prefer|require|verify-ca|verify-full)$",
+        description="libpq's sslmode",
+    )
+
+    def connection_arguments(self, application_name: str) -> dict[str, Any]:
+        """Return the keyword arguments of ``psycopg2.connect`` for these settings.
+
+        :param application_name: what ``pg_stat_activity`` shows for the connection.
+        """
+        return {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.database,
+            "user": self.user,
+            "password": self.password.get_secret_value(),
+            "sslmode": self.sslmode,
+            "application_name": application_name,
+            "connect_timeout": 5,
+            # A peer that vanished without a word is noticed after about 5 + 3 * 5 s, not after hours.
+            "keepalives_idle": 5,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+
+
+class CountingSettings(BaseSettings):
+    """The settings of the job that decide what the numbers are: the oracle computes with the same."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_JOB_", extra="ignore")
+
+    viewer_timeout_seconds: int = Field(
+        default=6 * 3600,
+        ge=60,
+        le=7 * 86400,
+        description="a viewer without any event for this long is gone, in seconds",
+    )
+    history_days: int = Field(default=30, ge=1, le=3650, description="how long rows are kept, in days of event time")
+
+
+class JobSettings(CountingSettings):
+    """The streaming job."""
+
+    checkpoint_dir: str = Field(description="directory of Spark's checkpoints, one folder for each run of the driver")
+    max_offsets_per_trigger: int = Field(
+        default=250_000, ge=1, description="records in one micro-batch at most, over all partitions"
+    )
+    trigger_interval_ms: int = Field(
+        default=400,
+        ge=0,
+        le=60_000,
+        description="time between the starts of two micro-batches at least, in milliseconds",
+    )
+    stall_seconds: int = Field(
+        default=90, ge=10, le=3600, description="a micro-batch that takes longer than this ends the driver, in seconds"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="address that the job's scrape endpoint listens on")
+    metrics_port: Port = Field(description="port of the job's scrape endpoint")
+
+
+class GeneratorSettings(BaseSettings):
+    """The event generator."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_GENERATOR_", extra="ignore")
+
+    rate: float = Field(default=300.0, gt=0, le=1_000_000, description="events per second in all")
+    streams: int = Field(default=50, ge=1, le=1_000_000, description="number of streams")
+    users: int = Field(default=20_000, ge=1, le=100_000_000, description="number of users")
+    seed: int | None = Field(default=None, description="seed of the random numbers; unset: a new one at each start")
+    duplicates: Share = Field(default=0.0, description="share of the events that are sent a second time")
+    disorder: Share = Field(default=0.0, description="share of the events that are held back by up to two minutes")
+    late: Share = Field(default=0.0, description="share of the events that are followed by one too late to count")
+    garbage: Share = Field(default=0.0, description="share of the events that are followed by an invalid record")
+    metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
+    metrics_port: Port = Field(description="port of the generator's scrape endpoint")
+
+
+class ApiSettings(BaseSettings):
+    """The HTTP API."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_API_", extra="ignore")
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: Port = Field(description="port to listen on")
+    workers: int = Field(default=2, ge=1, le=64, description="worker processes")
+    pool_size: int = Field(default=4, ge=1, le=64, description="PostgreSQL connections of each worker at most")
+    statement_timeout_ms: int = Field(
+        default=2000, ge=10, le=60_000, description="a query that takes longer is cancelled, in milliseconds"
+    )
+
+
+SettingsType = TypeVar("SettingsType", bound=BaseSettings)
+
+
+def load(kind: type[SettingsType]) -> SettingsType:
+    """Read one settings class from the environment.
+
+    :raises SettingsError: a variable is missing or malformed. The text names the variable and never its value, which
+        may be a secret.
+    """
+    prefix = kind.model_config["env_prefix"]
+    try:
+        return kind()
+    except ValidationError as error:
+        lines = [
+            f"{prefix}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].lower()}"
+            for item in error.errors(include_input=False, include_url=False)
+        ]
+        service = prefix.removeprefix("STREAMPULSE_").rstrip("_").lower()
+        raise SettingsError(
+            "; ".join(lines) + f" (set in /etc/streampulse/*.env by the inventory's {service} variables)"
+        ) from None

@@ -1,0 +1,154 @@
+"""``streampulse wait``: return when a service answers in its own protocol, so that the units' order means readiness."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from streampulse.errors import OperatorError
+from streampulse.settings import KafkaSettings, PostgresSettings, load
+
+_PAUSE_SECONDS = 0.25
+
+
+class _NotYet(Exception):  # noqa: N818 - a state, not an error
+    """The service does not answer as it should yet; the text says what was seen."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse wait``."""
+    parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
+    parser.add_argument("--pid", type=int, metavar="PID", help="the service's process: stop waiting when it has ended")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Wait for a service.
+
+    :raises OperatorError: it did not answer in time; the text says what was seen last.
+    """
+    probe = _PROBES[args.service](args)
+    deadline = time.monotonic() + args.timeout
+    while True:
+        try:
+            print(f"{args.service}: {probe()}")  # noqa: T201 - the command's answer
+        except _NotYet as seen:
+            if args.pid is not None and _ended(args.pid):
+                raise OperatorError(f"{args.service} ended while it was starting: {seen}") from None
+            if time.monotonic() >= deadline:
+                raise OperatorError(
+                    f"{args.service} did not answer within {args.timeout:g} s: {seen}. "
+                    f"Look at its log: inv logs {args.service.replace('spark', 'spark-master')}"
+                ) from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return 0
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _kafka(_: argparse.Namespace) -> Callable[[], str]:
+    import logging
+
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    # Its warnings about a broker that is not up yet are what this command is waiting out.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    settings = load(KafkaSettings)
+
+    def probe() -> str:
+        try:
+            admin = KafkaAdminClient(
+                **settings.client_arguments("streampulse-wait"),
+                request_timeout_ms=5_000,
+                bootstrap_timeout_ms=2_000,
+            )
+        except (KafkaError, OSError) as error:
+            raise _NotYet(_line(error)) from None
+        try:
+            cluster = admin.describe_cluster()
+        except (KafkaError, OSError) as error:
+            raise _NotYet(_line(error)) from None
+        finally:
+            admin.close()
+        brokers = cluster.get("brokers") or []
+        if not brokers:
+            raise _NotYet("no broker is registered")
+        return f"{len(brokers)} broker{'s' * (len(brokers) != 1)} at {settings.bootstrap_servers}"
+
+    return probe
+
+
+def _postgres(_: argparse.Namespace) -> Callable[[], str]:
+    import psycopg2
+
+    settings = load(PostgresSettings)
+
+    def probe() -> str:
+        try:
+            connection = psycopg2.connect(**settings.connection_arguments("streampulse-wait"))
+        except psycopg2.OperationalError as error:
+            raise _NotYet(_line(error)) from None
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT current_setting('server_version'), pg_is_in_recovery()")
+                version, recovering = cursor.fetchone() or ("", True)
+        except psycopg2.OperationalError as error:
+            raise _NotYet(_line(error)) from None
+        finally:
+            connection.close()
+        if recovering:
+            raise _NotYet("the server is recovering and takes no writes")
+        return f"PostgreSQL {version.split()[0]} at {settings.host}:{settings.port}"
+
+    return probe
+
+
+def _spark(args: argparse.Namespace) -> Callable[[], str]:
+    address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
+    if not address:
+        raise OperatorError(
+            "STREAMPULSE_SPARK_MASTER_UI is not set (the base role sets it in /etc/streampulse/spark.env)"
+        )
+
+    def probe() -> str:
+        try:
+            # The address is the inventory's, not a visitor's.
+            with urllib.request.urlopen(f"{address}/json/", timeout=5) as answer:  # noqa: S310
+                state = json.load(answer)
+        except (OSError, urllib.error.URLError, ValueError) as error:
+            raise _NotYet(_line(error)) from None
+        alive = sum(worker.get("state") == "ALIVE" for worker in state.get("workers", []))
+        if state.get("status") != "ALIVE":
+            raise _NotYet(f"the master is {state.get('status')}")
+        if alive < args.workers:
+            raise _NotYet(f"{alive} of {args.workers} workers are registered")
+        return f"master alive, {alive} worker{'s' * (alive != 1)}"
+
+    return probe
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
+    "kafka": _kafka,
+    "postgres": _postgres,
+    "spark": _spark,
+}

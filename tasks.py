@@ -1,0 +1,220 @@
+"""The tasks of streampulse: each one thin, its docstring its help, the work in src/streampulse/ops."""
+
+from __future__ import annotations
+
+import shlex
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from streampulse.errors import OperatorError
+from streampulse.ops.console import Screen
+from streampulse.ops.entry import timed
+
+ENV = "the environment: a folder of ansible/inventories"
+FULL = "the monitoring group as well"
+VERBOSE = "show Ansible's own output"
+JSON = "as JSON, for programs"
+YES = "do not ask first"
+
+
+@task(help={"env": ENV, "full": FULL, "verbose": VERBOSE})
+@timed
+def up(_context: Context, env: str = "local", full: bool = False, verbose: bool = False) -> str:
+    """Bring everything up: machines, software, configuration, start, smoke test. A second run changes nothing."""
+    from streampulse.ops import session, stack
+
+    return stack.up(session.open_session(env, Screen(), verbose), full)
+
+
+@task(help={"env": ENV, "full": FULL, "wipe": "remove all state, and the machines that are ours", "yes": YES})
+@timed
+def down(
+    _context: Context,
+    env: str = "local",
+    full: bool = False,
+    wipe: bool = False,
+    yes: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Stop the services in reverse order and halt the machines that are ours; the data is kept."""
+    from streampulse.ops import session, stack
+
+    opened = session.open_session(env, Screen(), verbose)
+    if wipe:
+        command = f"inv down --wipe --yes --env {env}"
+        stack.confirm(f"This removes all events, numbers and machines of {env}.", yes, command)
+    return stack.down(opened, full, wipe)
+
+
+@task(help={"env": ENV, "full": FULL, "dry-run": "only say what would be done", "yes": YES, "verbose": VERBOSE})
+@timed
+def reset(
+    _context: Context,
+    env: str = "local",
+    full: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    verbose: bool = False,
+) -> str | None:
+    """Remove events, checkpoints and rows together, start again, smoke test."""
+    from streampulse.ops import session, stack
+
+    opened = session.open_session(env, Screen(), verbose)
+    if dry_run:
+        for line in stack.reset_plan(opened):
+            opened.screen.line(line)
+        return "nothing was changed"
+    stack.confirm(f"This removes all events and numbers of {env}.", yes, f"inv reset --yes --env {env}")
+    return stack.reset(opened, full)
+
+
+@task(help={"env": ENV, "json": JSON})
+@timed
+def status(_context: Context, env: str = "local", json: bool = False) -> None:
+    """Show each service's state, since when, its memory and version; exit 1 when one is down."""
+    from streampulse.ops import session
+    from streampulse.ops import status as table
+
+    opened = session.open_session(env, Screen())
+    table.show(opened, table.collect(opened), json)
+
+
+@task(help={"env": ENV, "json": JSON})
+@timed
+def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
+    """Find what is wrong, and say its cause and its fix; exit 1 when there is anything."""
+    from streampulse.ops import doctor as checks
+    from streampulse.ops import session
+
+    opened = session.open_session(env, Screen())
+    return checks.show(opened, checks.examine(opened), json)
+
+
+@task(
+    positional=["service"],
+    help={"service": "its name; all of them without", "env": ENV, "follow": "also what comes", "lines": "how many"},
+)
+@timed
+def logs(
+    _context: Context, service: str | None = None, env: str = "local", follow: bool = False, lines: int = 100
+) -> None:
+    """Print the journal of a service, or of all."""
+    from streampulse.ops import look, session
+
+    look.logs(session.open_session(env, Screen()), service or "", follow, lines)
+
+
+@task(positional=["topic"], help={"topic": "its name; the events' without", "n": "how many records", "env": ENV})
+@timed
+def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "local") -> None:
+    """Print the newest records of a topic."""
+    from streampulse.ops import health, session
+
+    health.peek(session.open_session(env, Screen()), topic or "", n)
+
+
+@task(name="open", positional=["what"], help={"what": "api, docs, spark, worker", "env": ENV, "tunnel": "through SSH"})
+@timed
+def open_(_context: Context, what: str | None = None, env: str = "local", tunnel: bool = False) -> None:
+    """Print the address of a page or a user interface, or open a tunnel to it."""
+    from streampulse.ops import look, session
+
+    look.page(session.open_session(env, Screen()), what or "api", tunnel)
+
+
+@task(positional=["host"], help={"host": "its name; the first without", "env": ENV})
+@timed
+def ssh(_context: Context, host: str | None = None, env: str = "local") -> None:
+    """Log in to a host."""
+    from streampulse.ops import look, session
+
+    look.shell(session.open_session(env, Screen()), host or "")
+
+
+@task(help={"env": ENV})
+@timed
+def verify(_context: Context, env: str = "local") -> None:
+    """Recompute every number from the raw topic and compare."""
+    from streampulse.ops import health, session
+
+    health.verify(session.open_session(env, Screen()), [])
+
+
+@task(help={"env": ENV, "full": FULL})
+@timed
+def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
+    """Send a few events of its own, expect exactly their numbers everywhere, and remove them."""
+    from streampulse.ops import health, session
+
+    if full:
+        raise OperatorError("the monitoring group is not part of this release: inv smoke")
+    health.smoke(session.open_session(env, Screen()))
+
+
+@task(
+    help={"env": ENV, "verify": "hash every file again", "relock": "write artifacts.lock.yml anew, from artifacts.yml"}
+)
+@timed
+def artifacts(_context: Context, env: str = "local", verify: bool = False, relock: bool = False) -> str:
+    """Fetch and build what is pushed to the hosts, checked against its pins."""
+    from streampulse.ops import artifacts as building
+    from streampulse.ops import paths, session, stack
+
+    screen = Screen()
+    if relock:
+        return (
+            f"{building.jars.relock(paths.repository(), screen.line)} jars pinned: look at git diff artifacts.lock.yml"
+        )
+    opened = session.open_session(env, screen)
+    prepared = building.prepare(stack.pythons_of(opened), lambda text: screen.now("artifacts", text))
+    checked = f", {building.verify(prepared)} files hashed again" if verify else ""
+    return prepared.summary() + checked
+
+
+@task(positional=["action", "name"], help={"action": "new, or secrets", "name": "the environment's name"})
+@timed
+def env(_context: Context, action: str, name: str) -> str | None:
+    """Make a new environment (new NAME), or print fresh secrets for its vault (secrets NAME)."""
+    from streampulse.ops import environment, new_environment, secrets
+
+    if action == "new":
+        return f"write your hosts into {new_environment.make(name)}"
+    if action != "secrets":
+        raise OperatorError(f"{action} is nothing that can be done with an environment: inv env new NAME")
+    environment.load(name)
+    print(secrets.as_yaml(), end="")  # noqa: T201 - to be piped into ansible-vault
+    # Without the closing line of other tasks, which would go into the vault too.
+    raise Exit(code=0)
+
+
+@task
+@timed
+def lint(_context: Context) -> str:
+    """Run every linter."""
+    from streampulse.ops import quality
+
+    return quality.lint(Screen())
+
+
+@task(name="test", positional=["only"], help={"only": "what pytest gets instead of everything, as one word"})
+def run_tests(_context: Context, only: str | None = None) -> None:
+    """Run the linters and every test, as CI does; the last line is the summary."""
+    from streampulse.ops import quality
+
+    try:
+        code = quality.test(Screen(), shlex.split(only or ""))
+    except OperatorError as error:
+        raise Exit(f"test: {error}", code=1) from None
+    raise Exit(code=code)
+
+
+@task(help={"check": "change nothing, exit 1 when a page is stale"})
+@timed
+def docs(_context: Context, check: bool = False) -> None:
+    """Write the reference pages under docs/reference anew from the code."""
+    from streampulse.ops import docs as pages
+
+    if pages.main(["--check"] if check else []) != 0:
+        raise OperatorError("the reference is stale: inv docs")

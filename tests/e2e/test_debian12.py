@@ -1,0 +1,24 @@
+"""The main job once more on Debian 12: another Python, JDK and PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from stack import Stack, until
+
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.parametrize("stack", [("e2e12", "debian12", "10.79.1.0/24")], indirect=True, scope="module"),
+]
+
+
+def test_up_again_and_gone(stack: Stack) -> None:
+    stack.inv_ok("up", seconds=900)
+    assert "bookworm" in stack.ssh_ok("cat /etc/os-release")
+    assert re.search(r"(?<!\d)0 changed", stack.inv_ok("up"))
+    before = stack.totals()
+    until(lambda: stack.totals()[1] > before[1] + 300, 20, "more events are counted")
+    assert "all equal" in stack.inv_ok("verify")
+    stack.inv_ok("down", "--wipe", "--yes")
+    assert not stack.machine_pids()

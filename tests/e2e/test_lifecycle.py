@@ -1,0 +1,244 @@
+"""The main job, from nothing to nothing, on Debian 13. The tests build on each other, in this order."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+from kafka import KafkaProducer
+from stack import STATE, Stack, until
+
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.parametrize("stack", [("e2e", "debian13", "10.79.2.0/24")], indirect=True, scope="module"),
+]
+
+SERVICES = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
+# A bound on waiting, not the figure to hold: how long it takes is for the benchmark to say.
+COMES_BACK_SECONDS = 120
+ROW = {
+    "window_start",
+    "stream_id",
+    "chat_messages",
+    "donations",
+    "donations_usd",
+    "joins",
+    "leaves",
+    "unique_viewers",
+    "active_viewers",
+}
+
+
+def test_up_from_nothing(stack: Stack) -> None:
+    said = stack.inv_ok("up", seconds=900)
+    assert re.search(r"smoke +\d+ events sent, 1 row exact, API agrees", said)
+    assert re.search(rf"up in .*http://{re.escape(stack.address)}:8000/", said)
+
+
+def test_a_second_up_changes_nothing(stack: Stack) -> None:
+    assert re.search(r"(?<!\d)0 changed", stack.inv_ok("up"))
+
+
+def test_every_path_of_the_api_answers_in_its_shape(stack: Stack) -> None:
+    assert stack.get("/health") == {"ok": True}
+    listed = stack.get("/metrics?minutes=10&limit=5")
+    assert set(listed) == {"latest_window_start", "rows"}
+    assert listed["rows"]
+    assert set(listed["rows"][0]) >= ROW
+    assert set(stack.get("/metrics/latest?limit=3")["rows"][0]) >= ROW
+    stream = listed["rows"][0]["stream_id"]
+    history = stack.get(f"/metrics/history?minutes=10&stream_id={stream}")["rows"]
+    assert [row["window_start"] for row in history] == sorted(row["window_start"] for row in history)
+    assert set(stack.get("/state?limit=3")["rows"][0]) == {"stream_id", "active_viewers", "updated_at"}
+    assert len(stack.get("/streams/top?minutes=10&by=donations_usd&n=5")["rows"]) == 5
+    assert "# TYPE" in stack.text("/prometheus")
+    assert "openapi" in stack.text("/docs")
+    assert stack.text("/")
+
+
+def test_the_numbers_grow_and_are_right(stack: Stack) -> None:
+    before = stack.totals()
+    until(lambda: stack.totals()[1] > before[1] + 300, 20, "more events are counted")
+    assert "all equal" in stack.inv_ok("verify")
+
+
+def test_hostile_records_are_decided_as_the_contract_says(stack: Stack) -> None:
+    now = datetime.now(UTC)
+
+    def event(ago: float, kind: str = "viewer_join", **fields: object) -> bytes:
+        document = {
+            "event_id": str(uuid.uuid4()),
+            "ts": (now - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "event_type": kind,
+            "stream_id": "hostile \U0001f3a5 <b>'",
+            "user_id": "u",
+        }
+        return json.dumps(document | fields).encode()
+
+    key = "hostile \U0001f3a5 <b>'".encode()
+    twice = event(1, "donation", amount_usd="0.10")
+    records: list[tuple[bytes | None, bytes]] = [
+        (key, event(2)),
+        (key, twice),
+        (key, twice),
+        (key, event(540, "chat_message", message_len=3)),
+        (key, event(-3600)),  # from the future
+        (key, event(1, "donation", amount_usd="NaN")),
+        (b"other key", event(1)),
+        (None, b"not json"),
+        (b"\xff", b"\xff\x00"),
+        (key, b"[" * 100_000),
+        (key, os.urandom(250_000)),
+    ]
+    producer = KafkaProducer(bootstrap_servers=f"{stack.address}:9092", max_request_size=1_000_000)
+    sent = [producer.send("stream.events", key=record_key, value=value) for record_key, value in records]
+    positions = [future.get(timeout=20) for future in sent]
+    producer.close()
+    for position in positions:
+        until(lambda at=position: stack.next_offset(at.partition) > at.offset, 30, "the records are read")  # type: ignore[misc]
+    rows = stack.get(f"/metrics/history?minutes=30&stream_id={quote(key)}")["rows"]
+    assert sum(row["donations"] for row in rows) == 1
+    assert sum(row["chat_messages"] for row in rows) == 1
+    assert "all equal" in stack.inv_ok("verify")
+    assert "invalid" in stack.inv_ok("peek", "stream.events.dlq", "-n", "20")
+
+
+def test_looking_finds_a_healthy_stack(stack: Stack) -> None:
+    table = stack.inv_ok("status")
+    for service in SERVICES:
+        assert re.search(rf"^\W*{service}\b", table, re.MULTILINE), table
+    stack.inv_ok("doctor")
+    findings = json.loads(stack.inv_ok("doctor", "--json"))
+    assert findings
+    assert "Started" in stack.inv_ok("logs", "kafka") or "INFO" in stack.inv_ok("logs", "kafka")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_service_comes_back(stack: Stack, service: str) -> None:
+    unit = {
+        "postgres": "postgresql@17-main",
+        "job": "streampulse-job",
+        "generator": "streampulse-generator",
+        "api": "streampulse-api",
+    }.get(service, service)
+    show = f"systemctl show --property=MainPID --value {unit}"
+    killed = stack.ssh_ok(show).strip()
+    assert killed != "0"
+    stack.ssh_ok(f"kill -9 {killed}")
+    until(
+        lambda: (
+            stack.ssh_ok(show).strip() not in ("0", killed)
+            and stack.ssh_ok(f"systemctl show --property=ActiveState --value {unit}").strip() == "active"
+        ),
+        COMES_BACK_SECONDS,
+        f"{service} is active again",
+    )
+    until(lambda: stack.inv("smoke").code == 0, COMES_BACK_SECONDS, f"smoke passes after {service} was killed")
+
+
+def test_nothing_was_lost_or_doubled(stack: Stack) -> None:
+    assert "all equal" in stack.inv_ok("verify")
+
+
+def test_a_machine_that_is_killed_comes_up_with_its_data(stack: Stack) -> None:
+    before = stack.totals()
+    # The machine's own PID 1, seen from outside: as if its power were cut.
+    for pid in stack.init_pids():
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not stack.machine_pids(), 20, "the machine is gone")
+    assert stack.inv("status").code == 1
+    stack.inv_ok("up")
+    assert stack.totals() > before
+    assert "all equal" in stack.inv_ok("verify")
+
+
+def test_down_twice_then_up_keeps_the_data(stack: Stack) -> None:
+    before = stack.totals()
+    stack.inv_ok("down")
+    assert not stack.machine_pids()
+    stack.inv_ok("down")
+    stack.inv_ok("up")
+    assert stack.totals() > before
+    assert "all equal" in stack.inv_ok("verify")
+
+
+def test_an_interrupted_up_is_completed_by_the_next(stack: Stack) -> None:
+    stack.inv_ok("down")
+    running = stack.start("up")
+    until(lambda: bool(stack.machine_pids()), 60, "the machine is started")
+    time.sleep(3)
+    os.killpg(running.pid, signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode not in (0, None)
+    assert "Traceback" not in said
+    stack.inv_ok("up")
+
+
+def test_two_at_once_the_second_says_who_is_at_it(stack: Stack) -> None:
+    first = stack.start("reset", "--yes")
+    try:
+        until(lambda: (STATE / stack.name / "lock").exists(), 20, "the first has the lock")
+        time.sleep(1)
+        second = stack.inv("up")
+        assert second.code == 1
+        assert "inv reset" in second.text
+        assert "Traceback" not in second.text
+    finally:
+        said, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, said
+
+
+def test_a_reset_state_is_new(stack: Stack) -> None:
+    plan = stack.inv_ok("reset", "--dry-run")
+    assert "would" in plan
+    before = stack.totals()
+    until(lambda: stack.totals()[0] > before[0], 20, "a dry run stops nothing")
+    assert stack.inv("reset").code == 1  # nobody is there to ask
+    stack.inv_ok("reset", "--yes")
+    assert "all equal" in stack.inv_ok("verify")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "expected"),
+    [
+        (["up"], "e2f", 1, "e2f is not an environment. There are:"),
+        (["status"], "../e2e", 1, "is not an environment"),
+        (["logs", "kafak"], None, 1, "kafka"),
+        (["down", "--wipe"], None, 1, "--yes"),
+        (["open", "grafanna"], None, 1, "api"),
+        (["ssh", "nobody"], None, 1, "sp-e2e"),
+        (["peek", "no.such.topic"], None, 1, "no.such.topic"),
+        (["frobnicate"], None, 2, "frobnicate"),
+        (["up", "--frobnicate"], None, 2, "frobnicate"),
+    ],
+)
+def test_wrong_input_is_explained(
+    stack: Stack, arguments: list[str], env: str | None, code: int, expected: str
+) -> None:
+    done = stack.inv(*arguments, env=env)
+    assert done.code == code, done.text
+    assert expected in done.text
+    assert "Traceback" not in done.text
+
+
+def test_wipe_leaves_nothing(stack: Stack) -> None:
+    address = stack.address
+    stack.inv_ok("down", "--wipe", "--yes")
+    stack.inv_ok("down", "--wipe", "--yes")
+    assert not stack.machine_pids()
+    assert stack.name not in subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
+    links = subprocess.run(["ip", "-o", "addr"], check=True, capture_output=True, text=True).stdout
+    assert address.rsplit(".", 1)[0] + "." not in links
+    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - not a file of ours
+        assert f"{STATE / stack.name}/" not in mounts.read()
+    rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout
+    assert address.rsplit(".", 1)[0] not in rules
+    assert not [path for path in (STATE / stack.name).rglob("*") if path.is_file() and path.name != "lock"]

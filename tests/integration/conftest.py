@@ -1,0 +1,68 @@
+"""Fixtures with a real PostgreSQL server. Where its binaries are missing the tests fail, naming the command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg2.extensions
+import pytest
+from postgres import READER, WRITER, PostgresServer
+
+from streampulse.migrate import migrate
+from streampulse.settings import PostgresSettings
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database of one test's own, with a connection of the writing role in autocommit mode."""
+
+    server: PostgresServer
+    name: str
+    writer: psycopg2.extensions.connection
+
+    def settings(self, user: str = READER) -> PostgresSettings:
+        return self.server.settings(self.name, user)
+
+    def execute(self, statement: str, *rows: tuple[object, ...]) -> None:
+        """Run a statement as the writing role, once for each row of parameters, or once without."""
+        with self.writer.cursor() as cursor:
+            for row in rows or (None,):
+                cursor.execute(statement, row)
+
+    def query(self, statement: str, row: tuple[object, ...] | None = None) -> list[tuple[object, ...]]:
+        with self.writer.cursor() as cursor:
+            cursor.execute(statement, row)
+            return cursor.fetchall()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> str:
+    """Migrate an empty database once and return its name: copying it is quicker than migrating each time."""
+    name = postgres_server.create_database()
+    migrate(postgres_server.settings(name))
+    return name
+
+
+@contextlib.contextmanager
+def own_database(server: PostgresServer, template: str) -> Iterator[Database]:
+    """Make a copy of a database and remove it at the end."""
+    name = server.create_database(template=template)
+    try:
+        with contextlib.closing(server.connect(WRITER, name)) as writer:
+            yield Database(server, name, writer)
+    finally:
+        server.drop_database(name)
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
+    with own_database(postgres_server, migrated_template) as database:
+        yield database

@@ -1,0 +1,126 @@
+"""The API as its unit runs it: gunicorn, several workers, systemd's notifications, a graceful end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import Database
+from postgres import READER, WRITER
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def environment(database: Database, tmp_path: Path) -> dict[str, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {
+        **os.environ,
+        **database.server.environment(database.name, READER),
+        "STREAMPULSE_API_PORT": str(port),
+        "STREAMPULSE_API_WORKERS": "2",
+        "STREAMPULSE_API_STATEMENT_TIMEOUT_MS": "5000",
+        "RUNTIME_DIRECTORY": str(tmp_path),
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+    }
+
+
+def command() -> list[str]:
+    return [
+        str(Path(sys.executable).with_name("gunicorn")), "-c", "python:streampulse.api.gunicorn",
+        "streampulse.api.app:app",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def gunicorn(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, (tmp_path / "log").open("wb") as log:
+        receiver.bind(environment["NOTIFY_SOCKET"])
+        receiver.settimeout(20)
+        process = subprocess.Popen(command(), env=environment, stdout=log, stderr=log)
+        try:
+            assert b"READY=1" in receiver.recv(1000)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+@pytest.fixture
+def url(environment: dict[str, str]) -> str:
+    return f"http://127.0.0.1:{environment['STREAMPULSE_API_PORT']}"
+
+
+@pytest.mark.usefixtures("gunicorn")
+def test_ready_means_that_it_answers_and_metrics_are_those_of_all_workers(url: str, tmp_path: Path) -> None:
+    for _ in range(40):
+        # A new connection each time, so that both workers get some.
+        assert httpx.get(url + "/metrics", timeout=10).status_code == 200
+    counted = [
+        line.split()[1]
+        for line in httpx.get(url + "/prometheus").text.splitlines()
+        if line.startswith('streampulse_api_http_requests_total{method="GET",route="/metrics",status="200"}')
+    ]
+    assert counted == ["40.0"]
+    assert len({path.stem.rpartition("_")[2] for path in (tmp_path / "metrics").glob("counter_*.db")}) == 2
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert sum("logger=streampulse.api.access" in line for line in lines) == 40
+    assert all(line.startswith("ts=") for line in lines), [line for line in lines if not line.startswith("ts=")]
+
+
+def test_a_killed_worker_is_replaced(gunicorn: subprocess.Popen[bytes], url: str) -> None:
+    assert httpx.get(url + "/health", timeout=10).json() == {"ok": True}
+    children = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            now = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
+            if len(now) == 2 and children[0] not in now:
+                assert httpx.get(url + "/health", timeout=10).status_code == 200
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_request_under_way_ends_before_the_service_does(
+    gunicorn: subprocess.Popen[bytes], url: str, database: Database
+) -> None:
+    assert httpx.get(url + "/state", timeout=10).status_code == 200
+    answers: list[int] = []
+    with (
+        contextlib.closing(database.server.connect(WRITER, database.name)) as other,
+        other.cursor() as cursor,
+    ):
+        cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
+        asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/metrics", timeout=20).status_code))
+        asking.start()
+        time.sleep(0.5)
+        gunicorn.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert answers == []
+        cursor.execute("COMMIT")
+    asking.join(timeout=20)
+    assert answers == [200]
+    assert gunicorn.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("name", ["STREAMPULSE_API_PORT", "STREAMPULSE_POSTGRES_PASSWORD"])
+def test_a_missing_setting_ends_the_start_in_one_line(environment: dict[str, str], name: str) -> None:
+    del environment[name]
+    ended = subprocess.run(command(), env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"streampulse: {name}: ")
+    assert ended.stderr.count("\n") == 1

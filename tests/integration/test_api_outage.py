@@ -1,0 +1,161 @@
+"""The API while PostgreSQL is stopped, crashed, hanging, slow or not migrated: says so, stays up, recovers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+
+import psycopg2.errors
+import pytest
+from fastapi.testclient import TestClient
+from postgres import WRITER, PostgresServer
+
+from streampulse.api.app import create_app
+from streampulse.api.database import Database as ApiDatabase
+from streampulse.migrate import migrate
+from streampulse.settings import ApiSettings
+
+pytestmark = pytest.mark.postgres
+
+PATHS = ["/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/top"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """Start a server of this module's own, to be stopped at will."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(server: PostgresServer) -> str:
+    name = server.create_database()
+    migrate(server.settings(name))
+    return name
+
+
+@pytest.fixture
+def client(server: PostgresServer, database: str) -> Iterator[TestClient]:
+    settings = ApiSettings(port=1, pool_size=2, statement_timeout_ms=300)
+    app = create_app(lambda: ApiDatabase(server.settings(database, "streampulse_reader"), settings))
+    with TestClient(app) as client:
+        assert client.get("/health").status_code == 200
+        yield client
+
+
+def expect_well(client: TestClient) -> None:
+    """Wait until every path answers again, a few seconds at most."""
+    deadline = time.monotonic() + 10
+    for path in ["/health", *PATHS]:
+        while client.get(path).status_code != 200:
+            assert time.monotonic() < deadline, client.get(path).text
+            time.sleep(0.1)
+
+
+def expect_away(client: TestClient) -> None:
+    for path in PATHS:
+        started = time.monotonic()
+        response = client.get(path)
+        assert time.monotonic() - started < 4
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert list(response.json()) == ["error"]
+    health = client.get("/health")
+    assert health.status_code == 503
+    assert health.json()["ok"] is False
+    assert health.json()["error"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["stopped", "crashed"])
+def test_away_and_back(client: TestClient, server: PostgresServer, how: signal.Signals) -> None:
+    for path in PATHS:
+        assert client.get(path).status_code == 200
+    server.stop(how)
+    try:
+        expect_away(client)
+        assert "Connection refused" in client.get("/health").json()["error"]
+        assert client.get("/").status_code == 200
+        text = client.get("/prometheus").text
+        assert 'streampulse_api_database_failures_total{cause="connection"}' in text
+    finally:
+        server.start()
+    expect_well(client)
+
+
+def test_restart_between_requests_is_not_noticed(client: TestClient, server: PostgresServer) -> None:
+    for path in PATHS:
+        assert client.get(path).status_code == 200
+    server.stop()
+    server.start()
+    for path in [*PATHS, "/health"]:
+        assert client.get(path).status_code == 200
+
+
+def test_hanging_server_costs_bounded_time(client: TestClient, server: PostgresServer) -> None:
+    server.signal(signal.SIGSTOP)
+    try:
+        expect_away(client)
+    finally:
+        server.signal(signal.SIGCONT)
+    expect_well(client)
+
+
+def test_slow_queries_end_and_health_does_not_wait_for_them(
+    client: TestClient, server: PostgresServer, database: str
+) -> None:
+    """A lock on the table makes every query slow: each is cancelled, too many are refused, health is unharmed."""
+    with contextlib.closing(server.connect(WRITER, database)) as writer, writer.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
+        with concurrent.futures.ThreadPoolExecutor(80) as threads:
+            started = time.monotonic()
+            slow = [threads.submit(client.get, "/metrics") for _ in range(80)]
+            time.sleep(0.1)
+            health = client.get("/health")
+            assert health.status_code == 200
+            assert time.monotonic() - started < 2
+            answers = [future.result() for future in slow]
+        assert {answer.status_code for answer in answers} == {503}
+        errors = {answer.json()["error"] for answer in answers}
+        assert "the query took longer than 300 ms" in errors
+        assert "too many requests are waiting for the database" in errors
+        cursor.execute("ROLLBACK")
+    expect_well(client)
+
+
+def test_connections_are_bounded(client: TestClient, server: PostgresServer, database: str) -> None:
+    with concurrent.futures.ThreadPoolExecutor(20) as threads:
+        list(threads.map(client.get, PATHS * 20))
+    with contextlib.closing(server.connect(WRITER, database)) as writer, writer.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streampulse-api'")
+        row = cursor.fetchone()
+    assert row is not None
+    # Two for queries, one for health.
+    assert 1 <= row[0] <= 3
+
+
+def test_a_database_without_tables_is_unavailable_until_it_is_migrated(server: PostgresServer) -> None:
+    name = server.create_database()
+    settings = ApiSettings(port=1, pool_size=1)
+    with TestClient(create_app(lambda: ApiDatabase(server.settings(name), settings))) as client:
+        response = client.get("/metrics")
+        assert response.status_code == 503
+        assert "the schema is not ready" in response.json()["error"]
+        migrate(server.settings(name))
+        assert client.get("/metrics").status_code == 200
+
+
+def test_nothing_can_be_written(server: PostgresServer, database: str) -> None:
+    """Also with the writing role's credentials the API's connections only read."""
+    settings = ApiSettings(port=1, pool_size=1)
+    api = ApiDatabase(server.settings(database, WRITER), settings)
+
+    def write(cursor: object) -> None:
+        cursor.execute("INSERT INTO event_clock DEFAULT VALUES")  # type: ignore[attr-defined]
+
+    with pytest.raises(psycopg2.errors.ReadOnlySqlTransaction):
+        asyncio.run(api.run(write))
+    api.close()

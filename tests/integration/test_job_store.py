@@ -1,0 +1,188 @@
+"""The job's commits against a real PostgreSQL: all or nothing, once, and enough to go on from."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from conftest import Database
+from postgres import WRITER
+
+from streampulse.errors import OperatorError
+from streampulse.events import partition_of
+from streampulse.job import store as store_module
+from streampulse.job.batches import Batches
+from streampulse.job.decode import Decoder
+from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.store import Store
+
+MINUTE_US = 60_000_000
+TIMEOUT_US = 6 * 3_600 * 1_000_000
+NAME = 'tab\tback\\slash "quote" \U0001f3a5\n'
+
+
+class Letters:
+    """Stands in for Kafka's transactions, which have tests of their own."""
+
+    def __init__(self) -> None:
+        self.written: list[DeadLetter] = []
+
+    def write(self, letters: list[DeadLetter], next_offsets: dict[int, int]) -> int:
+        del next_offsets
+        self.written += letters
+        return len(letters)
+
+    def restart(self, partition: int) -> None:
+        del partition
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    made = Store(database.settings(WRITER), TIMEOUT_US, 30)
+    yield made
+    made.close()
+
+
+def record(stream: str, kind: str, ts: str, user: str = "u", **fields: object) -> tuple[bytes, bytes]:
+    document = {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": kind, "stream_id": stream, "user_id": user}
+    return stream.encode(), json.dumps(document | fields).encode()
+
+
+def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]]) -> list[Slice]:
+    made: list[Slice] = []
+    for number in range(2):
+        mine = [(first + i, k, v) for i, (k, v) in enumerate(records) if partition_of(k, 2) == number]
+        if mine:
+            offsets, keys, values = (list(column) for column in zip(*mine, strict=True))
+            columns = ([number] * len(mine), offsets, [1_790_000_000_000_000] * len(mine), keys, values)
+            made += Decoder(clocks, 2).slices([columns])
+    return made
+
+
+def batches_of(store: Store) -> tuple[Batches, Letters]:
+    letters = Letters()
+    batches = Batches(store, letters)  # type: ignore[arg-type]
+    batches.open()
+    return batches, letters
+
+
+FIRST = [
+    record(NAME, "viewer_join", "2026-09-21T12:00:01Z"),
+    record(NAME, "donation", "2026-09-21T12:00:02Z", amount_usd="0.10"),
+    record(NAME, "donation", "2026-09-21T12:00:03Z", amount_usd="0.20"),
+    (b"x", b"garbage"),
+]
+
+
+def rows(database: Database) -> list[tuple[object, ...]]:
+    return database.query(
+        "SELECT to_char(window_start AT TIME ZONE 'UTC', 'HH24:MI'), stream_id, chat_messages, donations,"
+        " donations_usd::text, joins, leaves, unique_viewers, active_viewers FROM stream_metrics_minute ORDER BY 1, 2"
+    )
+
+
+def test_a_batch_lands_whole(database: Database, store: Store) -> None:
+    batches, letters = batches_of(store)
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+
+    assert rows(database) == [("12:00", NAME, 0, 2, "0.30", 1, 0, 1, 1)]
+    assert database.query(
+        "SELECT stream_id, active_viewers, (updated_at AT TIME ZONE 'UTC')::text FROM stream_state"
+    ) == [(NAME, 1, "2026-09-21 12:00:03")]
+    assert database.query("SELECT accepted, duplicates, dead_letters FROM batch_ledger") == [(3, 0, {"invalid": 1})]
+    assert [letter.value for letter in letters.written] == [b"garbage"]
+
+
+def test_a_batch_in_the_ledger_is_passed_over(database: Database, store: Store) -> None:
+    batches, _ = batches_of(store)
+    query = str(uuid.uuid4())
+    batches.process(query, 0, lambda clocks: slices(clocks, 0, FIRST))
+
+    def never(clocks: dict[int, int]) -> list[Slice]:
+        raise AssertionError(clocks)
+
+    batches.process(query, 0, never)
+    assert database.query("SELECT count(*) FROM batch_ledger") == [(1,)]
+
+
+def test_another_run_goes_on_where_this_one_ended(
+    database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A snapshot with every batch, so that what is restored comes from it and from the events kept beside it.
+    monkeypatch.setattr(store_module, "SNAPSHOT_EVERY_EVENTS", 1)
+    batches, _ = batches_of(store)
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    jump = [record(NAME, "chat_message", "2026-09-21T12:30:00Z", message_len=1)]
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 10, jump))
+    store.close()
+
+    again, _ = batches_of(store)
+    leave = [record(NAME, "viewer_leave", "2026-09-21T12:30:30Z"), *FIRST]
+    again.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 11, leave))
+
+    held = {row[0]: row[2:] for row in rows(database)}
+    assert held["12:00"] == (0, 2, "0.30", 1, 0, 1, 1)
+    assert held["12:29"] == (0, 0, "0.00", 0, 0, 0, 1)
+    assert held["12:30"] == (1, 0, "0.00", 0, 1, 1, 0)
+    assert len(held) == 31
+    # What came again is late by now.
+    assert database.query("SELECT dead_letters FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [
+        ({"late": 3, "invalid": 1},)
+    ]
+    assert database.query("SELECT count(*) FROM job_state_snapshot") == [(1,)]
+
+
+def test_one_writer_at_a_time(database: Database, store: Store) -> None:
+    store.open()
+    second = Store(database.settings(WRITER), TIMEOUT_US, 30)
+    with pytest.raises(OperatorError, match="another driver of the job writes to this database"):
+        second.open()
+    store.close()
+    second.open()
+    second.close()
+
+
+def test_a_lost_connection_is_mended_and_nothing_doubled(database: Database, store: Store) -> None:
+    batches, _ = batches_of(store)
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    ended = []
+
+    def cut(clocks: dict[int, int]) -> list[Slice]:
+        # Between decoding and committing, as when the server is restarted in the middle of a batch.
+        made = slices(clocks, 10, [record(NAME, "viewer_leave", "2026-09-21T12:00:04Z")])
+        ended.append(
+            database.query(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE application_name = 'streampulse-job' AND datname = current_database()"
+            )
+        )
+        return made
+
+    batches.process(str(uuid.uuid4()), 1, cut)
+    assert ended == [[(1,)]]
+    assert rows(database) == [("12:00", NAME, 0, 2, "0.30", 1, 1, 1, 0)]
+    assert database.query("SELECT sum(accepted)::bigint, count(*) FROM batch_ledger") == [(4, 2)]
+
+
+def test_rows_older_than_the_history_leave(database: Database, store: Store) -> None:
+    batches, _ = batches_of(store)
+    old = [
+        record("old", "viewer_join", "2026-08-01T12:00:00Z"),
+        record("old", "viewer_leave", "2026-08-01T12:00:30Z"),
+    ]
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, old))
+    batches.process(str(uuid.uuid4()), 1, lambda clocks: slices(clocks, 10, FIRST))
+    clock = 1_789_992_003_000_000  # 2026-09-21T12:00:03Z
+    while store.forget_old(clock):
+        pass
+    assert [row[1] for row in rows(database)] == [NAME]
+    assert database.query("SELECT stream_id FROM stream_state") == [(NAME,)]
+
+
+def test_a_server_that_is_away_is_an_operational_error(database: Database) -> None:
+    settings = database.settings(WRITER).model_copy(update={"port": 1})
+    with pytest.raises(psycopg2.OperationalError):
+        Store(settings, TIMEOUT_US, 30).open()

@@ -1,0 +1,55 @@
+"""Every role on a booted machine, through Molecule: check mode, converge, idempotence, and what the service says.
+
+The roles share one machine, in the order in which they need one another.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROLES = ROOT / "ansible" / "roles"
+ORDER = [
+    "base",
+    "release",
+    "postgres",
+    "kafka",
+    "spark",
+    "spark_master",
+    "spark_worker",
+    "job",
+    "generator",
+    "api",
+]
+
+pytestmark = pytest.mark.machines
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_machine(bootable: None) -> Iterator[None]:  # noqa: ARG001 - asks whether machines can be booted
+    yield
+    subprocess.run([sys.executable, ROOT / "ansible" / "molecule" / "machine.py", "destroy"], check=True)
+
+
+def test_every_role_is_in_the_order() -> None:
+    assert sorted(ORDER) == sorted(path.name for path in ROLES.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("role", ORDER)
+def test_role(role: str) -> None:
+    environment = {
+        **os.environ,
+        "STREAMPULSE_MOLECULE_SHARED": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "NO_COLOR": "1",
+    }
+    done = subprocess.run(
+        ["molecule", "test"], cwd=ROLES / role, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, f"{done.stdout[-12_000:]}\n{done.stderr[-4_000:]}"

@@ -1,0 +1,229 @@
+"""An environment of the tests' own, driven from outside: by ./inv, by SSH, by HTTP and by Kafka's protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STATE = Path("/var/lib/streampulse-machines")
+
+INVENTORY = """\
+---
+all:
+  vars:
+    provider: nspawn
+    machine_os: {machine_os}
+    nspawn_subnet: {subnet}
+  children:
+    kafka: {{hosts: {{{host}: }}}}
+    spark_master: {{hosts: {{{host}: }}}}
+    spark_worker: {{hosts: {{{host}: }}}}
+    postgres: {{hosts: {{{host}: }}}}
+    api: {{hosts: {{{host}: }}}}
+    generator: {{hosts: {{{host}: }}}}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One environment on one machine."""
+
+    name: str
+    inventories: Path
+
+    @classmethod
+    def make(cls, name: str, machine_os: str, subnet: str, inventories: Path) -> Stack:
+        folder = inventories / name
+        folder.mkdir(parents=True)
+        (folder / "hosts.yml").write_text(INVENTORY.format(machine_os=machine_os, subnet=subnet, host=f"sp-{name}"))
+        return cls(name, inventories)
+
+    @property
+    def host(self) -> str:
+        return f"sp-{self.name}"
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "STREAMPULSE_INVENTORIES": str(self.inventories), "NO_COLOR": "1"}
+
+    def inv(self, *arguments: str, seconds: float = 600, env: str | None = None) -> Done:
+        """Run ./inv with this environment's name."""
+        done = subprocess.run(
+            [ROOT / "inv", *arguments, "--env", env or self.name],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        print(f"$ inv {' '.join(arguments)} -> {done.returncode}\n{done.stdout}{done.stderr}")  # noqa: T201
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def inv_ok(self, *arguments: str, seconds: float = 600) -> str:
+        """Run ./inv, which must succeed, and return what it printed."""
+        done = self.inv(*arguments, seconds=seconds)
+        assert done.code == 0, done.text
+        return done.out
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ./inv in a process group of its own."""
+        return subprocess.Popen(
+            [ROOT / "inv", *arguments, "--env", self.name],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def variables(self) -> dict[str, Any]:
+        """Return what the provider says of the machine: address and SSH."""
+        document = json.loads((STATE / self.name / "inventory.json").read_text())
+        found: dict[str, Any] = _find(document, self.host)
+        return found
+
+    @property
+    def address(self) -> str:
+        return str(self.variables()["ansible_host"])
+
+    def ssh(self, command: str, seconds: float = 60) -> Done:
+        """Run a shell command on the machine as root."""
+        known = self.variables()
+        done = subprocess.run(
+            [
+                "ssh",
+                *("-i", str(known["ansible_ssh_private_key_file"])),
+                *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+                *("-o", "BatchMode=yes", f"root@{self.address}", command),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def ssh_ok(self, command: str, seconds: float = 60) -> str:
+        done = self.ssh(command, seconds)
+        assert done.code == 0, f"{command}: {done.text}"
+        return done.out
+
+    def get(self, path: str) -> Any:
+        """Return the JSON that the API answers, whatever its status."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}:8000{path}", timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return json.load(error)
+
+    def text(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self.address}:8000{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many records the job has read and how many events it has counted, as the ledger says."""
+        answer = self.ssh_ok(
+            "runuser -u postgres -- psql -XAt streampulse -c"
+            ' "SELECT (SELECT sum(value::bigint) FROM jsonb_each_text(offsets)),'
+            ' (SELECT sum(accepted) FROM batch_ledger) FROM batch_ledger ORDER BY seq DESC LIMIT 1"'
+        )
+        read, counted = answer.strip().split("|")
+        return int(read), int(counted)
+
+    def next_offset(self, partition: int) -> int:
+        """Return up to where the job has read a partition, as the ledger says."""
+        answer = self.ssh_ok(
+            "runuser -u postgres -- psql -XAt streampulse -c"
+            ' "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1"'
+        )
+        return int(json.loads(answer).get(str(partition), 0))
+
+    def machine_pids(self) -> list[int]:
+        """Return the processes of this host that run this environment's machines."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if any(word.startswith(f"--directory={STATE / self.name}/") for word in words) and any(
+                word.endswith("systemd-nspawn") for word in words[:4]
+            ):
+                found.append(int(entry.name))
+        return found
+
+    def init_pids(self) -> list[int]:
+        """Return the machine's PID 1 as this host sees it: the children of its nspawn."""
+        return [
+            int(child)
+            for pid in self.machine_pids()
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
+
+def _find(document: Any, host: str) -> Any:
+    if isinstance(document, dict):
+        if host in document and isinstance(document[host], dict) and "ansible_host" in document[host]:
+            return document[host]
+        for value in document.values():
+            found = _find(value, host)
+            if found is not None:
+                return found
+    return None
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait for a condition and return how long it took; a time-out fails with what was waited for."""
+    started = time.monotonic()
+    while True:
+        try:
+            if condition():
+                return time.monotonic() - started
+        except (OSError, AssertionError, ValueError) as error:
+            what_else = f" ({error})"
+        else:
+            what_else = ""
+        if time.monotonic() - started > seconds:
+            raise AssertionError(f"not within {seconds:g} s: {what}{what_else}")
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def stack(
+    bootable: None,  # noqa: ARG001 - asks whether machines can be booted
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """Hand out an environment that is not up yet; whatever a test leaves is removed at the end."""
+    name, machine_os, subnet = request.param
+    made = Stack.make(name, machine_os, subnet, tmp_path_factory.mktemp("inventories"))
+    made.inv("down", "--wipe", "--yes")
+    yield made
+    made.inv("down", "--wipe", "--yes")

@@ -1,0 +1,108 @@
+"""What the API answers by itself: refusals come before the database is asked, and its absence costs little time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr, ValidationError
+
+from streampulse.api.app import create_app
+from streampulse.api.database import Database
+from streampulse.api.models import MetricsRow
+from streampulse.settings import ApiSettings, PostgresSettings
+
+
+def database_at(port: int) -> Database:
+    postgres = PostgresSettings(
+        host="127.0.0.1", port=port, database="d", user="u", password=SecretStr("hidden-word"), sslmode="disable"
+    )
+    return Database(postgres, ApiSettings(port=1, pool_size=2, statement_timeout_ms=100))
+
+
+@pytest.fixture
+def client() -> Iterator[TestClient]:
+    """Serve an API whose database's port nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with TestClient(create_app(lambda: database_at(taken.getsockname()[1]))) as client:
+            yield client
+
+
+def test_nobody_there_is_said_quickly_and_without_secrets(client: TestClient) -> None:
+    started = time.monotonic()
+    for path in ("/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/top"):
+        response = client.get(path)
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert response.json() == {"error": "PostgreSQL does not answer: Connection refused"}
+    assert client.get("/health").json() == {"ok": False, "error": "PostgreSQL does not answer: Connection refused"}
+    assert time.monotonic() - started < 3
+
+
+def test_a_server_that_never_answers_costs_bounded_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with TestClient(create_app(lambda: database_at(silent.getsockname()[1]))) as client:
+            started = time.monotonic()
+            response = client.get("/metrics")
+            assert time.monotonic() - started < 4
+    assert response.status_code == 503
+    assert "hidden-word" not in response.text
+
+
+def test_a_bad_parameter_is_refused_before_the_database_is_asked(client: TestClient) -> None:
+    response = client.get("/metrics?minutes=1441&limit=x")
+    assert response.status_code == 422
+    assert response.json() == {
+        "error": "minutes: an integer from 1 to 1440, not '1441'; limit: an integer from 1 to 1000, not 'x'",
+        "parameters": [
+            {"parameter": "minutes", "value": "1441", "allowed": "an integer from 1 to 1440"},
+            {"parameter": "limit", "value": "x", "allowed": "an integer from 1 to 1000"},
+        ],
+    }
+
+
+def test_a_stream_named_twice_counts_once_as_bad(client: TestClient) -> None:
+    response = client.get("/state?stream_id=%00")
+    assert [bad["parameter"] for bad in response.json()["parameters"]] == ["stream_id"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/prometheus"])
+def test_pages_need_no_database(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+def test_answers_cannot_be_stored_or_sniffed(client: TestClient) -> None:
+    headers = client.get("/health").headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("text", ["1", "1.5", "1.505", "1e2", "-1.00", "NaN", ""])
+def test_money_is_two_decimals_or_an_error_of_ours(text: str) -> None:
+    numbers = dict.fromkeys(("chat_messages", "donations", "joins", "leaves", "unique_viewers", "active_viewers"), 0)
+    good = {"stream_id": "s", "window_start": "2026-01-01T00:00:00Z", "donations_usd": "1.50", **numbers}
+    MetricsRow.model_validate(good)
+    with pytest.raises(ValidationError):
+        MetricsRow.model_validate({**good, "donations_usd": text})
+
+
+def test_an_unexpected_error_is_a_plain_500_with_the_requests_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        database = database_at(taken.getsockname()[1])
+
+        async def broken(_: object) -> None:
+            raise RuntimeError("inner detail")
+
+        monkeypatch.setattr(database, "run", broken)
+        with TestClient(create_app(lambda: database), raise_server_exceptions=False) as client:
+            response = client.get("/metrics", headers={"X-Request-ID": "r-7"})
+            assert response.status_code == 500
+            assert response.json() == {"error": "internal error, see the API's log for request r-7"}
+            assert response.headers["x-request-id"] == "r-7"
+            assert 'route="/metrics",status="500"' in client.get("/prometheus").text

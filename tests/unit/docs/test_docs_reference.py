@@ -1,0 +1,53 @@
+"""The generated pages are fresh, and what generates them sees what it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streampulse.ops import docs
+from streampulse.settings import JobSettings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", docs.PAGES)
+def test_the_page_is_what_the_code_says(name: str) -> None:
+    assert name not in docs.stale(ROOT), f"make it again: {docs.COMMAND}"
+
+
+def test_every_setting_of_the_job_is_listed_with_its_limits() -> None:
+    page = docs.settings_page(ROOT)
+    for name in JobSettings.model_fields:
+        assert f"`STREAMPULSE_JOB_{name.upper()}`" in page
+    assert "| `STREAMPULSE_JOB_HISTORY_DAYS` | integer from 1 to 3650 | `30` |" in page
+    assert "| `STREAMPULSE_POSTGRES_PASSWORD` | secret | required |" in page
+
+
+def test_the_commands_page_says_how_a_task_is_called(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.py"
+    before = (
+        "from invoke.tasks import task\n\n\n"
+        '@task(positional=["where", "what"], help={"at_most": "how many"})\n'
+        'def look(c, where, what="", at_most=3):\n    """Look at things.\n\n    Closely.\n    """\n'
+    )
+    file.write_text(before, encoding="utf-8")
+    page = docs.commands_page(tmp_path)
+    assert "| [`look`](#inv-look) | Look at things |" in page
+    assert "    ./inv look WHERE [WHAT] [OPTIONS]" in page
+    assert "| `--at-most, -a` | `3` | how many |" in page
+    assert "Closely." in page
+
+
+def test_check_says_what_is_stale_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(docs, "PAGES", {"docs/reference/one.md": lambda _: "new\n"})
+    monkeypatch.setattr("streampulse.ops.paths.repository", lambda: tmp_path)
+    assert docs.main(["--check"]) == 1
+    assert "docs/reference/one.md" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+    assert docs.main([]) == 0
+    assert (tmp_path / "docs/reference/one.md").read_text(encoding="utf-8") == "new\n"
+    assert docs.main(["--check"]) == 0

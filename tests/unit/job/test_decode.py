@@ -1,0 +1,187 @@
+"""The quick way of reading an event never disagrees with the contract's own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from streampulse.events import InvalidEvent, parse, partition_of
+from streampulse.job.decode import CARRIED_BYTES, Decoder
+from streampulse.job.rows import TYPE_CODES, Slice
+
+PARTITIONS = 4
+ARRIVAL_US = 1_790_000_000_000_000
+
+texts = st.sampled_from(
+    ["a", "é", "\U0001f3a5" * 128, "x" * 129, "", "a\x00b", "\ud800", '"', "\\", "[", "{", "\x1f", "\x7f", "__a"]
+)
+stamps = st.sampled_from(
+    [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00.5Z",
+        "2026-01-01T00:00:00.123456Z",
+        "2026-01-01T00:00:00.1234567Z",
+        "2026-01-01T00:00:60Z",
+        "2026-01-01T00:00:59.999999Z",
+        "2026-01-01T00:00:00.Z",
+        "2026-01-01T00:00:0:Z",
+        "2026-01-01T00:00:00+00:00",
+        "2026-02-29T00:00:00Z",
+        "1999-12-31T23:59:59.9Z",
+        "2026-01-01T00:00:\u0660\u0660Z",
+        "2026-01-01t00:00:00Z",
+    ]
+)
+numbers = st.sampled_from(
+    [
+        "0",
+        "1",
+        "007",
+        "1.5",
+        "5.10",
+        "0.001",
+        "1e2",
+        "-0",
+        "-1",
+        "999999999",
+        "1000000000",
+        "1000000000.01",
+        "2147483647",
+        "2147483648",
+        '"5.10"',
+        '"1e2"',
+        '"-0"',
+        '" 1"',
+        '"\u0665"',
+        "null",
+        "true",
+        "[1]",
+        "NaN",
+        "9" * 4001,
+        '"' + "0" * 99 + '"',
+    ]
+)
+plain = {
+    "event_id": st.sampled_from([str(uuid.UUID(int=7)), str(uuid.UUID(int=2**127)).upper(), "x", "{" + "0" * 34 + "}"]),
+    "ts": stamps,
+    "event_type": st.sampled_from([*TYPE_CODES, "unknown"]),
+    "stream_id": texts,
+    "user_id": texts,
+}
+
+
+@st.composite
+def values(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Write a record's JSON by hand, so that names can repeat, be missing or unknown, and numbers keep their text."""
+    stream = draw(texts)
+    members = [
+        (name, json.dumps(draw(strategy), ensure_ascii=draw(st.booleans())))
+        for name, strategy in plain.items()
+        if name != "stream_id" and draw(st.integers(0, 30))
+    ]
+    members.append(("stream_id", json.dumps(stream, ensure_ascii=draw(st.booleans()))))
+    for name in draw(st.lists(st.sampled_from(["message_len", "amount_usd", "amount", "extra", "ts"]), max_size=4)):
+        members.append((name, draw(numbers)))
+    body = ",".join(f'"{name}":{value}' for name, value in draw(st.permutations(members)))
+    text = draw(st.sampled_from(["", " ", "\ufeff"])) + "{" + body + "}" + draw(st.sampled_from(["", "\n", "x"]))
+    return stream, text.encode("utf-8", "surrogatepass")
+
+
+def decoded(key: bytes | None, value: bytes | None, partition: int) -> Slice:
+    (piece,) = Decoder({}, PARTITIONS).slices([([partition], [3], [ARRIVAL_US], [key], [value])])
+    return Slice.decode(piece.encode())
+
+
+def agree(key: bytes | None, value: bytes | None, partition: int) -> None:
+    piece = decoded(key, value, partition)
+    detail, event = None, None
+    try:
+        event = parse(key, value, partition, PARTITIONS)
+    except InvalidEvent as invalid:
+        detail = invalid.detail
+    if event is None:
+        assert len(piece.rows) == 0
+        (letter,) = piece.dead_letters
+        assert letter == (partition, 3, "invalid", detail, key, value, True)
+        return
+    assert piece.dead_letters == []
+    rows = piece.rows
+    (stream, user) = rows.viewers[rows.viewer[0]]
+    assert (rows.streams[stream], user) == (event.stream_id, event.user_id)
+    assert rows.event_id(0).hex() == event.event_id.replace("-", "")
+    assert (rows.ts_us[0], rows.code[0], rows.cents[0]) == (
+        event.ts_us,
+        TYPE_CODES[event.event_type],
+        event.amount_cents or 0,
+    )
+
+
+@settings(max_examples=1500, deadline=None)
+@given(values(), st.booleans(), st.booleans())
+def test_decoder_agrees_with_the_contract(record: tuple[str, bytes], right_key: bool, right_partition: bool) -> None:
+    stream, value = record
+    key = stream.encode("utf-8", "surrogatepass") if right_key else b"other"
+    home = partition_of(key, PARTITIONS)
+    agree(key, value, home if right_partition else (home + 1) % PARTITIONS)
+
+
+@given(st.binary(max_size=60))
+@example(b"")
+@example(b"\xff")
+@example(b"[" * 100_000)
+@example(b'{"a":' * 200)
+def test_garbage_is_a_dead_letter(value: bytes) -> None:
+    agree(b"a", value, partition_of(b"a", PARTITIONS))
+
+
+@pytest.mark.parametrize(("key", "value"), [(None, None), (None, b"{}"), (b"a", None)])
+def test_absent_key_or_value_is_a_dead_letter(key: bytes | None, value: bytes | None) -> None:
+    agree(key, value, 0)
+
+
+def _event(ts: str, stream: str = "a") -> bytes:
+    return json.dumps(
+        {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": "u"}
+    ).encode()
+
+
+def test_late_and_future_to_the_microsecond() -> None:
+    home = partition_of(b"a", PARTITIONS)
+    stamps = [
+        "2026-09-21T14:13:20Z",  # the arrival itself
+        "2026-09-21T14:18:20Z",  # 5 min after it: allowed, and the clock from here on
+        "2026-09-21T14:18:20.000001Z",  # future
+        "2026-09-21T14:08:20Z",  # 10 min before the clock: allowed
+        "2026-09-21T14:08:19.999999Z",  # late
+    ]
+    values = [_event(ts) for ts in stamps]
+    count = len(values)
+    (piece,) = Decoder({}, PARTITIONS).slices(
+        [([home] * count, list(range(count)), [ARRIVAL_US] * count, [b"a"] * count, list(values))]
+    )
+    assert [(letter.offset, letter.reason) for letter in piece.dead_letters] == [(2, "future"), (4, "late")]
+    assert list(piece.rows.offset) == [0, 1, 3]
+    assert piece.clock_us == ARRIVAL_US + 300_000_000
+
+
+def test_dead_letters_are_carried_only_up_to_a_bound() -> None:
+    count, size = 20, 262_144
+    columns = ([0] * count, list(range(count)), [ARRIVAL_US] * count, [b"a"] * count, [b"x" * size] * count)
+    (piece,) = Decoder({}, PARTITIONS).slices([columns])  # type: ignore[list-item]
+    carried = [letter for letter in piece.dead_letters if letter.carried]
+    assert len(piece.dead_letters) == count
+    assert len(carried) == CARRIED_BYTES // (size + 1)
+    assert len(Slice.encode(piece)) < CARRIED_BYTES + 10_000
+    assert all(letter.value is None for letter in piece.dead_letters if not letter.carried)
+
+
+def test_our_own_streams_move_no_clock() -> None:
+    home = partition_of(b"__a", PARTITIONS)
+    (piece,) = Decoder({home: 5}, PARTITIONS).slices(
+        [([home], [0], [ARRIVAL_US], [b"__a"], [_event("2026-09-21T14:13:20Z", "__a")])]
+    )
+    assert (len(piece.rows), piece.clock_us) == (1, 5)

@@ -1,0 +1,97 @@
+"""Ansible's events, and the few lines that become of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from streampulse.ops import ansible
+from streampulse.ops.console import Screen, took
+from streampulse.ops.environment import Environment, Host
+
+
+def screen() -> tuple[Screen, io.StringIO]:
+    out = io.StringIO()
+    return Screen(Console(file=out, width=200, highlight=False, markup=False)), out
+
+
+def event(kind: str, part: str, **more: Any) -> dict[str, Any]:
+    return {"event": kind, "part": part, "task": "Do it", "host": "h", **more}
+
+
+def test_one_line_for_each_role_with_what_it_changed() -> None:
+    shown, out = screen()
+    progress = ansible.Progress(shown)
+    for kind, part in [
+        ("task", "spark_master"),
+        ("changed", "spark_master"),
+        ("changed", "spark_master"),
+        ("task", "kafka"),
+        ("ok", "kafka"),
+    ]:
+        progress.take(event(kind, part))
+    progress.leave()
+    lines = out.getvalue().splitlines()
+    assert [line.split()[:3] for line in lines] == [["spark-master", "2", "changed"], ["kafka", "as", "it"]]
+    assert progress.changed == 2
+
+
+def test_one_line_in_all_when_it_has_a_name() -> None:
+    shown, out = screen()
+    progress = ansible.Progress(shown, "services")
+    for part in ("Stop Kafka", "Stop PostgreSQL"):
+        progress.take(event("task", part))
+        progress.take(event("changed", part))
+    progress.leave()
+    assert [line.split()[:2] for line in out.getvalue().splitlines()] == [["services", "2"]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return Environment("demo", Path("inventories/demo"), (Host("h", frozenset()),), {"provider": "existing"})
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([event("failed", "kafka", msg="port 9092 is taken")], "kafka on h: Do it: port 9092 is taken"),
+        ([event("failed", "a", msg="x"), event("failed", "base", msg="the end")], "base on h: Do it: the end"),
+        ([event("unreachable", "base", msg="no route")], "h cannot be reached: no route"),
+        ([], "playbook syntax is wrong"),
+    ],
+)
+def test_a_failure_says_what_where_why_and_where_the_rest_is(
+    environment: Environment, tmp_path: Path, events: list[dict[str, Any]], said: str
+) -> None:
+    log = tmp_path / "site.log"
+    log.write_text("...\nplaybook syntax is wrong\n\n")
+    progress = ansible.Progress(screen()[0])
+    for one in events:
+        progress.take(one)
+    text = ansible.failure(progress, "site", log, environment, 2, 3.0)
+    assert said in text
+    assert str(log) in text
+    assert "\n" not in text
+
+
+def test_the_command_line(environment: Environment, tmp_path: Path) -> None:
+    generated = tmp_path / "inventory.json"
+    arguments = ansible.playbook_command(environment, "site", [Path("/s.json"), '{"full": false}'], generated)[1:]
+    inventory = ["-i", "inventories/demo/hosts.yml"]
+    extra = ["-e", "@/s.json", "-e", '{"full": false}', "playbooks/site.yml"]
+    assert arguments == [*inventory, *extra]
+    generated.touch()
+    arguments = ansible.playbook_command(environment, "site", [], generated)[1:]
+    assert arguments == [*inventory, "-i", str(generated), "playbooks/site.yml"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 0 s"), (92, "1 min 32 s")]
+)
+def test_times_are_written_as_people_do(seconds: float, text: str) -> None:
+    assert took(seconds) == text

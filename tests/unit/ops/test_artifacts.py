@@ -1,0 +1,117 @@
+"""Artifacts: pins are held, sets are whole or not there, and nothing is fetched twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streampulse.errors import OperatorError
+from streampulse.ops import paths
+from streampulse.ops.artifacts import jars, release, wheels
+from streampulse.ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
+
+LOCK = """\
+numpy==2.4.6 ; python_full_version < '3.12' \\
+    --hash=sha256:aa \\
+    --hash=sha256:ab
+    # via pandas
+numpy==2.5.5 ; python_full_version >= '3.12' \\
+    --hash=sha256:ba
+# a comment
+colorama==1.0 ; sys_platform == 'win32' \\
+    --hash=sha256:ca
+sdnotify==0.3.2 \\
+    --hash=sha256:da
+"""
+
+
+def quiet(_line: str) -> None:
+    pass
+
+
+def test_conditions_are_those_of_the_host_not_of_this_python() -> None:
+    assert wheels.for_python(LOCK, "cp313", "x86_64") == {
+        "numpy": "numpy==2.5.5 --hash=sha256:ba",
+        "sdnotify": "sdnotify==0.3.2 --hash=sha256:da",
+    }
+    assert wheels.for_python(LOCK, "cp311", "x86_64")["numpy"] == "numpy==2.4.6 --hash=sha256:aa --hash=sha256:ab"
+
+
+def made(folder: Path, _report: object) -> None:
+    (folder / "a.jar").write_bytes(b"a")
+
+
+def test_a_set_is_made_once_and_again_when_a_file_is_gone(tmp_path: Path) -> None:
+    store, item = Store(tmp_path), ArtifactSet("kafka", "d1", made, "making")
+    assert store.ensure(item, quiet)
+    assert not store.ensure(item, quiet)
+    assert Store.rehash(store.folder(item)) == 1
+    (store.folder(item) / "a.jar").unlink()
+    assert store.ensure(item, quiet)
+    (store.folder(item) / "a.jar").write_bytes(b"b")
+    with pytest.raises(OperatorError, match=r"a\.jar has changed since it was made"):
+        Store.rehash(store.folder(item))
+
+
+@pytest.mark.parametrize("error", [OperatorError("no network"), KeyboardInterrupt()])
+def test_a_set_that_could_not_be_made_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    def fail(folder: Path, _report: object) -> None:
+        (folder / "half.jar").touch()
+        raise error
+
+    store = Store(tmp_path)
+    with pytest.raises(type(error)):
+        store.ensure(ArtifactSet("kafka", "d1", fail, "making"), quiet)
+    assert list((tmp_path / "kafka").iterdir()) == []
+
+
+def test_a_wrong_hash_names_the_jar(tmp_path: Path) -> None:
+    (tmp_path / "x-1.jar").write_bytes(b"x")
+    right = sha256_of(tmp_path / "x-1.jar")
+    jars.check({"org.x:x:1": right}, tmp_path)
+    with pytest.raises(OperatorError, match=r"org\.x:x:1 has the wrong hash: artifacts\.lock\.yml pins 00, fetched"):
+        jars.check({"org.x:x:1": "00"}, tmp_path)
+    with pytest.raises(OperatorError, match=r"org\.x:y:1 was not fetched"):
+        jars.check({"org.x:y:1": right}, tmp_path)
+
+
+def test_mavens_list_is_read_and_what_is_no_plain_jar_refused() -> None:
+    text = "\nThe following files have been resolved:\n   org.x:y:jar:1.0:runtime -- module y\n   a:b:jar:2:compile\n"
+    assert jars.parse_listing(text) == ["a:b:2", "org.x:y:1.0"]
+    with pytest.raises(OperatorError, match="native"):
+        jars.parse_listing("   org.x:y:jar:native:1.0:runtime\n")
+
+
+def test_every_root_is_pinned() -> None:
+    import yaml
+
+    root = paths.repository()
+    wanted = yaml.safe_load((root / "artifacts.yml").read_text())
+    lock = jars.read_lock(root)
+    for name in jars.SETS:
+        pinned = {jar["coordinate"] for jar in lock[name]["jars"]}
+        assert pinned >= set(wanted[name]["jars"]), "run inv artifacts --relock"
+        assert lock[name]["version"] == str(wanted[name]["version"])
+
+
+def test_a_release_changes_with_what_is_in_it_and_not_with_the_tasks(tmp_path: Path) -> None:
+    root = tmp_path
+    (root / "src/streampulse/ops").mkdir(parents=True)
+    (root / "requirements").mkdir()
+    (root / "src/streampulse/a.py").write_text("A = 1\n")
+    (root / "src/streampulse/ops/b.py").write_text("B = 1\n")
+    (root / "pyproject.toml").write_text('[project]\nversion = "9"\n')
+    (root / "requirements/host.lock").write_text("x==1\n")
+    first = release.release_set(root).digest
+    (root / "src/streampulse/ops/b.py").write_text("B = 2\n")
+    assert release.release_set(root).digest == first
+    (root / "src/streampulse/a.py").write_text("A = 2\n")
+    second = release.release_set(root).digest
+    assert second != first
+    (root / "requirements/host.lock").write_text("x==2\n")
+    assert release.release_set(root).digest not in (first, second)
+
+
+def test_a_digest_tells_where_one_part_ends() -> None:
+    assert digest_of("ab", "c") != digest_of("a", "bc")

@@ -1,0 +1,96 @@
+"""Environments: what an inventory says, and what is said of one that makes no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streampulse.errors import OperatorError
+from streampulse.ops import environment, new_environment
+from streampulse.ops.environment import parse
+
+FOLDER = Path("inventories/x")
+
+
+def test_groups_children_and_variables_come_together() -> None:
+    made = parse(
+        "x",
+        FOLDER,
+        {
+            "all": {
+                "vars": {"provider": "existing", "ansible_user": "deploy"},
+                "children": {
+                    "base": {
+                        "children": {
+                            "kafka": {"hosts": {"a": {"ansible_host": "203.0.113.1"}, "b": None}},
+                            "spark_worker": {"hosts": {"b": {"cores": 4}}},
+                            "generator": {"hosts": {}},
+                            "api": None,
+                        }
+                    }
+                },
+            }
+        },
+    )
+    assert [host.name for host in made.hosts] == ["a", "b"]
+    assert [host.name for host in made.in_group("kafka")] == ["a", "b"]
+    assert made.host("b").groups >= {"all", "base", "kafka", "spark_worker"}
+    assert made.host("b").variables == {"cores": 4}
+    assert made.in_group("generator") == []
+    with pytest.raises(OperatorError, match=r"c is not a host of x\. There are: a, b"):
+        made.host("c")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "has no group `all`"),
+        ([], "has no group `all`"),
+        ({"all": {}}, "`provider`"),
+        ({"all": {"vars": {"provider": "docker"}}}, "must be one of nspawn, vagrant, existing"),
+        ({"all": {"vars": {"provider": "nspawn"}}}, "has no hosts"),
+        ({"all": {"vars": {"provider": "nspawn"}, "hosts": {"Bad_Name": None}}}, "Bad_Name is not a host name"),
+        ({"all": {"vars": {"provider": "nspawn"}, "hosts": {"-o": None}}}, "-o is not a host name"),
+    ],
+)
+def test_an_inventory_that_makes_no_sense_is_named(content: object, said: str) -> None:
+    with pytest.raises(OperatorError, match=said) as caught:
+        parse("x", FOLDER, content)
+    assert "hosts.yml" in str(caught.value)
+
+
+@pytest.fixture
+def inventories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STREAMPULSE_INVENTORIES", str(tmp_path))
+    for name in ("local", "staging"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hosts.yml").write_text("all: {vars: {provider: existing}, hosts: {a: {}}}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["stagin", "", ".", "..", "../local", "local/", "LOCAL"])
+def test_an_unknown_environment_is_answered_with_those_that_there_are(inventories: Path, name: str) -> None:
+    assert inventories.is_dir()
+    with pytest.raises(OperatorError) as caught:
+        environment.load(name)
+    assert "is not an environment. There are: local, staging. A new one: inv env new" in str(caught.value)
+
+
+def test_a_file_that_is_no_yaml_is_named(inventories: Path) -> None:
+    (inventories / "local" / "hosts.yml").write_text("all: {")
+    with pytest.raises(OperatorError, match=r"local/hosts\.yml cannot be read") as caught:
+        environment.load("local")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_new_environment_can_be_loaded_and_is_made_once(inventories: Path) -> None:
+    file = new_environment.make("mine")
+    assert file == inventories / "mine" / "hosts.yml"
+    assert environment.load("mine").provider == "existing"
+    with pytest.raises(OperatorError, match="mine is an environment already"):
+        new_environment.make("mine")
+    for wrong in ("Mine", "a/b", "../x", "-x", ""):
+        with pytest.raises(OperatorError, match="lower-case letters"):
+            new_environment.make(wrong)
+    assert sorted(path.name for path in inventories.iterdir()) == ["local", "mine", "staging"]

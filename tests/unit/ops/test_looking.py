@@ -1,0 +1,124 @@
+"""status, doctor, vagrant's listings, secrets, and the program's exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streampulse.errors import OperatorError
+from streampulse.ops import paths, secrets, services, status
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.machines import vagrant
+from streampulse.ops.services import Service
+
+HOST = Host("h", frozenset({"kafka", "api"}))
+OUTPUT = """\
+== kafka.service
+Id=kafka.service
+ActiveState=active
+SubState=running
+ActiveEnterTimestamp=Sat 2026-01-31 12:00:00 UTC
+PssKiB=318464
+== streampulse-api.service
+PssKiB=0
+== versions
+kafka=4.3.1-abc
+release=0123
+"""
+
+
+def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
+    listed = [Service("kafka", "kafka.service", "kafka"), Service("api", "streampulse-api.service", "api")]
+    kafka, api = status.parse(HOST, listed, OUTPUT)
+    assert kafka == status.Row("kafka", "h", "active (running)", "2026-01-31 12:00:00 UTC", 311, "4.3.1-abc")
+    assert kafka.healthy
+    assert api.state == "not installed"
+    assert not api.healthy
+
+
+def test_services_are_those_of_the_roles() -> None:
+    names = [service.name for service in services.all_services()]
+    assert names == ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
+    assert services.named("postgres").unit == "postgresql@*-main.service"
+    assert [service.name for service in services.on_host(HOST)] == ["kafka", "api"]
+    with pytest.raises(OperatorError, match=r"kafak is not a service. There are: postgres, kafka"):
+        services.named("kafak")
+
+
+def test_vagrants_listings() -> None:
+    assert vagrant.machine_state("1,a,metadata,provider,libvirt\n1,a,state,running\n") == "running"
+    assert vagrant.machine_state("") == "not_created"
+    lines = ["Host a", "  HostName 127.0.0.1", "  User vagrant", "  Port 2222", '  IdentityFile "/k/1"', "Host b"]
+    assert vagrant.ssh_hosts(lines) == {
+        "a": {
+            "ansible_host": "127.0.0.1",
+            "ansible_user": "vagrant",
+            "ansible_port": 2222,
+            "ansible_ssh_private_key_file": "/k/1",
+        },
+        "b": {},
+    }
+
+
+def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = Environment("demo", tmp_path / "inventory", (), {"provider": "vagrant"})
+    environment.state.mkdir(parents=True)
+    previous = os.umask(0)
+    try:
+        file = secrets.file_for(environment)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    first = json.loads(file.read_text())["streampulse_secrets"]
+    assert set(first) == set(secrets.NAMES)
+    assert len(set(first.values())) == len(first)
+    assert json.loads(secrets.file_for(environment).read_text())["streampulse_secrets"] == first
+    assert len(first["kafka_cluster_id"]) == 22
+
+
+def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
+    environment = Environment("demo", tmp_path, (), {"provider": "existing"})
+    with pytest.raises(OperatorError, match=r"inv env secrets demo \| ansible-vault encrypt"):
+        secrets.file_for(environment)
+    (tmp_path / "vault.yml").write_text(secrets.as_yaml())
+    assert set(yaml.safe_load(secrets.as_yaml())["streampulse_secrets"]) == set(secrets.NAMES)
+    with pytest.raises(OperatorError, match="is not encrypted: ansible-vault encrypt"):
+        secrets.file_for(environment)
+    (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
+    with pytest.raises(OperatorError, match="ANSIBLE_VAULT_PASSWORD_FILE"):
+        secrets.file_for(environment)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/p")
+    assert secrets.file_for(environment) == tmp_path / "vault.yml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--list"], 0, "doctor"),
+        (["frobnicate"], 2, "No idea what 'frobnicate' is"),
+        (["up", "--frobnicate"], 2, "--frobnicate"),
+        (["status", "--env", "stagin"], 1, "stagin is not an environment. There are:"),
+        (["open", "grafanna"], 1, "grafanna is not a page. There are: api"),
+        (["env", "frob", "x"], 1, "inv env new NAME"),
+        (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
+        (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),
+    ],
+)
+def test_the_program_explains_and_ends_with_the_right_code(arguments: list[str], code: int, said: str) -> None:
+    command = [sys.executable, "-m", "streampulse.ops.program", "--search-root", str(paths.repository()), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "STREAMPULSE_INVENTORIES"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

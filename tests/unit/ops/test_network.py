@@ -1,0 +1,179 @@
+"""The network as data: what is there, and exactly the commands that follow."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+
+import pytest
+from fake_commands import FakeCommands
+
+from streampulse.errors import OperatorError
+from streampulse.ops.command import CommandError
+from streampulse.ops.machines import network
+from streampulse.ops.machines.network import Network
+
+NET = Network("demo", ipaddress.IPv4Network("10.99.0.0/24"), Path("inventories/demo/hosts.yml"))
+OURS = {"ifname": "sp-demo", "ifalias": "streampulse demo", "mtu": 1500}
+UPLINK = {"ifname": "eth0", "mtu": 1400}
+ABSENT = CommandError("no such rule")
+
+
+def facts(
+    monkeypatch: pytest.MonkeyPatch, links: list[dict[str, object]], routes: list[dict[str, object]], rules: bool
+) -> FakeCommands:
+    fake = FakeCommands(
+        {
+            "ip -json link show": json.dumps(links),
+            "ip -json -4 route show table all": json.dumps(routes),
+            "ip -json -4 route show default": json.dumps([{"dst": "default", "dev": "eth0"}]),
+            "iptables -w -t nat -C": "" if rules else ABSENT,
+            "iptables -w -t filter -C": "" if rules else ABSENT,
+        }
+    )
+    monkeypatch.setattr(network, "run", fake)
+    return fake
+
+
+def test_a_bridge_is_made_with_its_mark_address_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = facts(monkeypatch, [UPLINK], [{"dst": "192.0.2.0/24", "dev": "eth0"}], rules=False)
+    NET.raise_bridge()
+    assert fake.changes() == [
+        "ip link add name sp-demo type bridge",
+        "ip link set sp-demo alias streampulse demo",
+        "ip address replace 10.99.0.1/24 dev sp-demo",
+        "ip link set sp-demo up",
+        "iptables -w -t nat -I POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
+        "iptables -w -t filter -I FORWARD -i sp-demo -j ACCEPT",
+        "iptables -w -t filter -I FORWARD -o sp-demo -m state --state RELATED,ESTABLISHED -j ACCEPT",
+    ]
+
+
+def test_a_bridge_that_is_there_gets_no_second_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = facts(monkeypatch, [UPLINK, OURS], [{"dst": "10.99.0.0/24", "dev": "sp-demo"}], rules=True)
+    NET.raise_bridge()
+    assert fake.changes() == ["ip address replace 10.99.0.1/24 dev sp-demo", "ip link set sp-demo up"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "taken"),
+    [
+        ("10.99.0.0/24", True),
+        ("10.0.0.0/8", True),
+        ("10.99.0.128/25", True),
+        ("10.99.0.7", True),
+        ("10.98.0.0/24", False),
+        ("default", False),
+    ],
+)
+def test_a_network_that_something_else_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, destination: str, taken: bool
+) -> None:
+    fake = facts(monkeypatch, [UPLINK], [{"dst": destination, "dev": "tun0"}], rules=False)
+    if taken:
+        with pytest.raises(OperatorError, match=r"in use already by interface tun0.*nspawn_subnet in inventories/demo"):
+            NET.raise_bridge()
+        assert fake.changes() == []
+    else:
+        NET.check_free()
+
+
+def test_a_foreign_interface_of_our_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts(monkeypatch, [UPLINK, {"ifname": "sp-demo", "mtu": 1500}], [], rules=False)
+    with pytest.raises(OperatorError, match="not ours"):
+        NET.check_free()
+
+
+def test_removing_leaves_a_foreign_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = facts(monkeypatch, [UPLINK, {"ifname": "sp-demo", "mtu": 1500}], [], rules=False)
+    NET.remove_bridge()
+    assert fake.changes() == []
+
+
+def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=False)
+    left = {"nat": 2}
+
+    def nat(_words: list[str]) -> str:
+        if not left["nat"]:
+            raise ABSENT
+        return ""
+
+    def delete(_words: list[str]) -> str:
+        left["nat"] -= 1
+        return ""
+
+    fake.answers |= {"iptables -w -t nat -C": nat, "iptables -w -t nat -D": delete}
+    NET.remove_bridge()
+    assert fake.changes() == [
+        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
+        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
+        "ip link delete sp-demo",
+    ]
+
+
+def test_a_machine_is_connected_with_the_packet_size_of_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
+    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=True)
+    NET.connect("one", "10.99.0.11")
+    veth = NET.veth("one")
+    assert fake.changes() == [
+        "ip netns add demo.one",
+        f"ip link add name {veth} mtu 1400 type veth peer name eth0 netns demo.one mtu 1400",
+        f"ip link set {veth} master sp-demo up",
+        "ip -netns demo.one link set lo up",
+        "ip -netns demo.one address add 10.99.0.11/24 dev eth0",
+        "ip -netns demo.one link set eth0 up",
+        "ip -netns demo.one route add default via 10.99.0.1",
+    ]
+
+
+def test_a_namespace_with_foreign_processes_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
+    monkeypatch.setattr(network, "ENDING_SECONDS", 0.0)
+    (tmp_path / "demo.one").touch()
+    fake = facts(monkeypatch, [UPLINK], [], rules=True)
+    fake.answers["ip netns pids demo.one"] = "41\n42\n"
+    with pytest.raises(OperatorError, match="in use by pid 41, 42"):
+        NET.disconnect("one")
+    assert fake.changes() == []
+
+
+def test_names_fit_into_the_kernels_limit() -> None:
+    long = Network("an-environment-with-a-long-name", NET.subnet, NET.inventory)
+    other = Network("an-environment-with-a-long-nama", NET.subnet, NET.inventory)
+    assert len(long.bridge) <= 15
+    assert len(long.veth("a-host-with-a-long-name")) <= 15
+    assert long.bridge != other.bridge
+
+
+def test_forwarding_is_restored_only_if_it_was_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    switch, record = tmp_path / "ip_forward", tmp_path / "was-off"
+    monkeypatch.setattr(network, "FORWARDING", switch)
+    switch.write_text("0\n")
+    network.allow_forwarding(record)
+    assert switch.read_text() == "1"
+    network.restore_forwarding(record)
+    assert switch.read_text() == "0"
+    switch.write_text("1\n")
+    network.allow_forwarding(record)
+    network.restore_forwarding(record)
+    assert switch.read_text() == "1\n"
+
+
+def test_a_cable_that_the_kernel_has_just_taken_away_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
+    cable = {"ifname": NET.veth("one"), "mtu": 1500}
+    listings = iter([[UPLINK, cable], [UPLINK]])
+    fake = facts(monkeypatch, [], [], rules=True)
+    fake.answers |= {
+        "ip -json link show": lambda _words: json.dumps(next(listings)),
+        "ip link delete": CommandError("Cannot find device"),
+    }
+    NET.disconnect("one")
+    assert next(listings, None) is None

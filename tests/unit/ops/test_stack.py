@@ -1,0 +1,186 @@
+"""The verbs over a provider made of facts: what is done, in which order, and what is not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from streampulse.errors import OperatorError
+from streampulse.ops import ansible, artifacts, health, stack
+from streampulse.ops.console import Screen
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.session import Session
+
+GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
+
+
+@dataclass
+class FakeProvider:
+    """Machines that exist in a set only."""
+
+    did: list[str]
+    up: set[str] = field(default_factory=set)
+
+    def describe(self) -> str:
+        return "facts"
+
+    def create(self, _host: Host) -> bool:
+        return False
+
+    def start(self, host: Host) -> bool:
+        started = host.name not in self.up
+        self.up.add(host.name)
+        if started:
+            self.did.append(f"start {host.name}")
+        return started
+
+    def stop(self, host: Host) -> bool:
+        stopped = host.name in self.up
+        self.up.discard(host.name)
+        if stopped:
+            self.did.append(f"stop {host.name}")
+        return stopped
+
+    def destroy(self, host: Host) -> bool:
+        self.up.discard(host.name)
+        self.did.append(f"destroy {host.name}")
+        return True
+
+    def running(self, host: Host) -> bool:
+        return host.name in self.up
+
+    def address(self, host: Host) -> str:
+        return f"{host.name}.example"
+
+    def console_log(self, _host: Host) -> Path | None:
+        return None
+
+    def write_inventory(self) -> Path | None:
+        return None
+
+    def forget(self) -> None:
+        self.did.append("forget")
+
+
+@dataclass
+class World:
+    """One environment, and all that was done to it."""
+
+    session: Session
+    provider: FakeProvider
+    did: list[str]
+    out: io.StringIO
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    did: list[str] = []
+    out = io.StringIO()
+    hosts = (Host("a", GROUPS), Host("b", frozenset({"spark_worker"})))
+    environment = Environment("demo", tmp_path / "inventory", hosts, {"provider": "vagrant"})
+    provider = FakeProvider(did)
+    screen = Screen(Console(file=out, width=200, highlight=False, markup=False))
+
+    def play(_environment: Environment, playbook: str, _extra: Any, *_more: Any, **named: Any) -> int:
+        limit: Sequence[Host] = named.get("hosts", ())
+        did.append(" ".join([playbook, *(host.name for host in limit)]))
+        return 3
+
+    def prepare(pythons: Sequence[str], _report: Any) -> artifacts.Prepared:
+        did.append(f"artifacts {' '.join(pythons)}")
+        return artifacts.Prepared({"streampulse_artifacts": {}}, 5, 0, 0)
+
+    monkeypatch.setattr(ansible, "play", play)
+    monkeypatch.setattr(artifacts, "prepare", prepare)
+    monkeypatch.setattr(health, "smoke", lambda _session: did.append("smoke"))
+    return World(Session(environment, provider, screen), provider, did, out)
+
+
+def test_up_makes_configures_and_checks(world: World) -> None:
+    words = stack.up(world.session, full=False)
+    assert world.did == ["artifacts cp311 cp312 cp313", "start a", "start b", "site", "smoke"]
+    assert words.startswith("5 changed · http://")
+    assert (world.session.environment.state / "secrets.json").stat().st_mode & 0o077 == 0
+
+
+def test_down_stops_in_reverse_and_the_second_does_nothing(world: World) -> None:
+    stack.up(world.session, full=False)
+    world.did.clear()
+    assert stack.down(world.session, full=False, wipe=False).startswith("5 changed")
+    assert world.did == ["stop a b", "stop b", "stop a"]
+    world.did.clear()
+    assert stack.down(world.session, full=False, wipe=False).startswith("0 changed")
+    assert world.did == []
+
+
+def test_down_of_machines_of_which_one_has_crashed(world: World) -> None:
+    stack.up(world.session, full=False)
+    world.provider.up.discard("b")
+    world.did.clear()
+    stack.down(world.session, full=False, wipe=False)
+    assert world.did == ["stop a", "stop a"]  # the playbook limited to a, then the machine
+    assert "not running, left alone: b" in world.out.getvalue()
+
+
+def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack.up(world.session, full=False)
+
+    def unreachable(*_arguments: Any, **_named: Any) -> int:
+        raise OperatorError("a cannot be reached")
+
+    monkeypatch.setattr(ansible, "play", unreachable)
+    world.did.clear()
+    stack.down(world.session, full=False, wipe=False)
+    assert world.did == ["stop b", "stop a"]
+    assert "a cannot be reached" in world.out.getvalue()
+
+
+def test_wiping_removes_the_machines_and_what_was_kept(world: World) -> None:
+    stack.up(world.session, full=False)
+    world.did.clear()
+    stack.down(world.session, full=False, wipe=True)
+    assert world.did == ["destroy b", "destroy a", "forget"]
+    assert not world.session.environment.state.exists()
+    assert stack.down(world.session, full=False, wipe=True) == "nothing is there, nothing to do"
+
+
+def test_reset_wipes_stopped_services_only(world: World) -> None:
+    stack.up(world.session, full=False)
+    world.did.clear()
+    stack.reset(world.session, full=False)
+    assert world.did == ["artifacts cp311 cp312 cp313", "stop a b", "wipe", "site", "smoke"]
+
+
+def test_a_plan_changes_nothing(world: World) -> None:
+    assert any("checkpoints" in line for line in stack.reset_plan(world.session))
+    assert world.did == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_who_is_asked_must_say_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    if goes_on:
+        stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
+    else:
+        with pytest.raises(OperatorError, match="nothing was changed"):
+            stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
+
+
+def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(OperatorError, match="Nobody is there to ask: inv down --wipe --yes"):
+        stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
+    stack.confirm("All of it?", yes=True, command="")

@@ -1,0 +1,297 @@
+"""The host's checks: silent where all is well, and each fault named with its cause and its command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from kafka.errors import KafkaConnectionError
+
+from streampulse import check, migrate
+from streampulse.check import Finding, findings_of
+
+UPTIME = 10_000.0
+ENVIRONMENT = {
+    "STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
+    "STREAMPULSE_KAFKA_TOPIC": "stream.events",
+    "STREAMPULSE_KAFKA_DLQ_TOPIC": "stream.events.dlq",
+    "STREAMPULSE_POSTGRES_HOST": "10.0.0.1",
+    "STREAMPULSE_POSTGRES_PORT": "5432",
+    "STREAMPULSE_POSTGRES_DATABASE": "d",
+    "STREAMPULSE_POSTGRES_USER": "u",
+    "STREAMPULSE_POSTGRES_PASSWORD": "very secret",
+    "STREAMPULSE_SPARK_MASTER": "spark://10.0.0.1:7077",
+    "STREAMPULSE_SPARK_MASTER_UI": "http://10.0.0.1:8080",
+    "STREAMPULSE_JOB_METRICS_HOST": "10.0.0.1",
+    "STREAMPULSE_JOB_METRICS_PORT": "9108",
+    "STREAMPULSE_API_HOST": "0.0.0.0",  # noqa: S104 - nothing is bound here
+    "STREAMPULSE_API_PORT": "8000",
+}
+
+
+class FakeHost(check.Host):
+    """A healthy host, until a test breaks something."""
+
+    def __init__(self) -> None:
+        self.units = {
+            unit: {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0",
+                   "ActiveEnterTimestampMonotonic": str(int((UPTIME - 3600) * 1e6)), "Result": "success"}
+            for unit in ("kafka.service", "spark-master.service", "postgresql@17-main.service",
+                         "streampulse-job.service", "streampulse-api.service")
+        }  # fmt: skip
+        self.closed: set[int] = set()
+        self.connected: list[tuple[str, int]] = []
+        self.kib = {"MemTotal": 4 * 2**20, "MemAvailable": 2**20}
+        self.master: Any = {
+            "status": "ALIVE",
+            "workers": [{"state": "ALIVE", "cores": 2}, {"state": "DEAD", "cores": 2}],
+            "activeapps": [{"id": "app-1", "state": "RUNNING", "cores": 2}],
+        }
+        self.health: tuple[int, Any] = (200, {"ok": True})
+
+    def command(self, *words: str) -> str:
+        assert words[:2] == ("systemctl", "list-units")
+        return "postgresql@17-main.service loaded active running PostgreSQL\n"
+
+    def properties(self, unit: str) -> dict[str, str]:
+        return self.units.get(unit, {"LoadState": "not-found", "ActiveState": "inactive"})
+
+    def uptime(self) -> float:
+        return UPTIME
+
+    def fetch(self, url: str) -> tuple[int, Any]:
+        if url == "http://10.0.0.1:8080/json/":
+            return 200, self.master
+        assert url == "http://127.0.0.1:8000/health"
+        return self.health
+
+    def connects(self, host: str, port: int) -> None:
+        self.connected.append((host, port))
+        if port in self.closed:
+            raise ConnectionRefusedError("Connection refused")
+
+    def memory(self) -> dict[str, int]:
+        return self.kib
+
+
+class World:
+    """A healthy host, its database and its topics."""
+
+    def __init__(self) -> None:
+        self.host = FakeHost()
+        self.migrations = sorted(path.stem for path in migrate.sql_directory().glob("*.sql"))
+        self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
+        self.ends = {0: (0, 120)}
+        self.behind = 0.0
+        self.kafka_error: Exception | None = None
+        self.postgres_error: Exception | None = None
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        if self.postgres_error is not None:
+            raise self.postgres_error
+        if "clock_timestamp" in statement:
+            return [(time.time() + self.behind,)]
+        if "to_regclass" in statement:
+            return [(True,)]
+        if "_yoyo_migration" in statement:
+            return [(each,) for each in self.migrations]
+        assert "batch_ledger" in statement
+        return self.ledger
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        if self.kafka_error is not None:
+            raise self.kafka_error
+        return self.ends
+
+    def faults(self) -> list[Finding]:
+        found = findings_of(self.host)
+        assert all(each.seen and not each.cause for each in found if each.ok)
+        assert all(each.cause and each.fix for each in found if not each.ok)
+        assert "very secret" not in repr(found)
+        return [each for each in found if not each.ok]
+
+    def fault(self) -> Finding:
+        (found,) = self.faults()
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(check, "_query", made.query)
+    monkeypatch.setattr(check, "_bounds", made.bounds)
+    # Needs a broker: tested on a machine, its judgement below.
+    monkeypatch.setattr(check, "CHECKS", [each for each in check.CHECKS if each[0] not in ("kafka.topics", "disk")])
+    return made
+
+
+def test_a_healthy_host_has_no_fault(world: World) -> None:
+    assert world.faults() == []
+    found = {each.check: each.seen for each in findings_of(world.host)}
+    assert found["spark.workers"] == "1 alive, 2 cores"
+    assert found["job.progress"] == "newest batch 1 s ago, 20 records behind"
+    assert found["postgres.schema"] == f"at {int(world.migrations[-1].split('.')[0])}"
+    assert set(world.host.connected) == {
+        ("10.0.0.1", 9092), ("10.0.0.1", 5432), ("10.0.0.1", 7077), ("10.0.0.1", 8080), ("10.0.0.1", 9108),
+        ("127.0.0.1", 8000),
+    }  # fmt: skip
+
+
+def test_only_what_is_installed_is_looked_at(world: World) -> None:
+    world.host.units = {"streampulse-api.service": world.host.units["streampulse-api.service"]}
+    world.host.command = lambda *_: ""  # type: ignore[method-assign]
+    assert world.faults() == []
+    names = {each.check for each in findings_of(world.host)}
+    assert names == {"memory", "units.api", "ports.api", "postgres.schema", "clock", "api.health"}
+
+
+@pytest.mark.parametrize(("state", "cause"), [("failed", "has failed (exit-code)"), ("inactive", "is inactive (dead)")])
+def test_a_unit_that_is_not_active(world: World, state: str, cause: str) -> None:
+    world.host.units["kafka.service"] |= {"ActiveState": state, "SubState": "dead", "Result": "exit-code"}
+    found = world.fault()
+    assert (found.check, found.fix) == ("units.kafka", "inv logs kafka; then inv up")
+    assert cause in found.cause
+
+
+@pytest.mark.parametrize(("restarts", "ago", "flaps"), [(1, 10, False), (3, 10, True), (3, 700, False)])
+def test_a_unit_that_comes_back_again_and_again(world: World, restarts: int, ago: int, flaps: bool) -> None:
+    world.host.units["spark-master.service"] |= {
+        "NRestarts": str(restarts),
+        "ActiveEnterTimestampMonotonic": str(int((UPTIME - ago) * 1e6)),
+    }
+    assert [each.check for each in world.faults()] == (["units.spark-master"] if flaps else [])
+
+
+def test_a_closed_port(world: World) -> None:
+    world.host.closed = {9092}
+    found = world.fault()
+    assert found.cause == "nobody listens at 10.0.0.1:9092 (Connection refused)"
+    assert found.fix == "inv logs kafka"
+
+
+def test_little_memory(world: World) -> None:
+    world.host.kib["MemAvailable"] = 100_000
+    assert world.fault().check == "memory"
+
+
+def test_spark_without_workers_or_without_the_job_or_with_two(world: World) -> None:
+    app = world.host.master["activeapps"][0]
+    world.host.master["activeapps"] = [app, {**app, "id": "app-2"}]
+    assert world.fault().cause == "2 applications are running (app-1, app-2)"
+    world.host.master["activeapps"] = [{**app, "state": "WAITING"}]
+    assert world.fault().cause == "no application is running (app-1 is WAITING)"
+    world.host.master = {"status": "ALIVE", "workers": [{"state": "DEAD"}], "activeapps": []}
+    assert [each.check for each in world.faults()] == ["spark.workers", "spark.job"]
+    world.host.master = {"status": "RECOVERING"}
+    assert world.fault().cause == "the master is RECOVERING"
+    world.host.master = []
+    assert "not understood" in world.fault().cause
+
+
+def test_the_jobs_progress(world: World) -> None:
+    world.ledger = [({"0": 100}, 31.0)]
+    found = world.fault()
+    assert found.cause == "20 records wait, and the job committed its newest batch 31 s ago"
+    world.ends = {0: (0, 100)}
+    assert world.faults() == [], "nothing to read: nothing to commit"
+    world.ends = {0: (100, 100), 1: (50, 50)}
+    assert world.faults() == [], "what retention took away does not wait"
+    world.ledger, world.ends = [], {0: (0, 1)}
+    assert world.fault().cause == "1 records wait, and the job has never committed a batch"
+    world.host.units["streampulse-job.service"]["ActiveEnterTimestampMonotonic"] = str(int((UPTIME - 5) * 1e6))
+    assert world.faults() == [], "it has only just started"
+
+
+def test_the_schema(world: World) -> None:
+    last = world.migrations.pop()
+    assert world.fault().cause == f"the database lacks {last}"
+    world.migrations += [last, "9999.later"]
+    assert world.fault().cause == "the database is of a newer release (9999.later)"
+
+
+@pytest.mark.parametrize("behind", [-5.0, 5.0])
+def test_clocks_apart(world: World, behind: float) -> None:
+    world.behind = behind
+    assert world.fault().check == "clock"
+
+
+def test_the_apis_health(world: World) -> None:
+    world.host.health = (503, {"ok": False, "error": "PostgreSQL does not answer"})
+    found = world.fault()
+    assert found.cause == "http://127.0.0.1:8000/health answers 503 (PostgreSQL does not answer)"
+
+
+def test_what_does_not_answer_is_a_fault_and_not_a_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.kafka_error = KafkaConnectionError("gone")
+    assert (world.fault().check, world.fault().fix) == ("job.progress", "inv logs kafka")
+    world.kafka_error = None
+    world.postgres_error = psycopg2.OperationalError("connection refused\n")
+    assert {each.fix for each in world.faults()} == {"inv logs postgres"}
+    world.postgres_error = None
+    monkeypatch.delenv("STREAMPULSE_SPARK_MASTER_UI")
+    assert world.fault().cause == "STREAMPULSE_SPARK_MASTER_UI is not set"
+
+
+def test_no_systemd_is_one_fault(world: World) -> None:
+    def nothing(*_: str) -> str:
+        raise FileNotFoundError("systemctl")
+
+    world.host.command = nothing  # type: ignore[method-assign]
+    world.host.units = {}
+    assert [each.check for each in world.faults()] == ["units"]
+
+
+WANTED: dict[str, Any] = {"name": "t", "partitions": 1, "settings": {"retention.ms": "5"}}
+PARTITION: dict[str, Any] = {"partition_index": 0, "leader_id": 1, "replica_nodes": [1, 2], "isr_nodes": [2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("partitions", "settings", "cause"),
+    [
+        ([PARTITION], {"retention.ms": "5"}, ""),
+        ([PARTITION] * 2, {"retention.ms": "5"}, "t has 2 partitions, 1 are wanted"),
+        ([PARTITION], {"retention.ms": "6"}, "t has retention.ms 6 instead of 5"),
+        ([PARTITION], {}, "t has retention.ms None instead of 5"),
+        ([{**PARTITION, "leader_id": -1}], {"retention.ms": "5"}, "partition 0 of t has no leader"),
+        ([{**PARTITION, "isr_nodes": [1]}], {"retention.ms": "5"}, "partition 0 of t is not in sync on brokers [2]"),
+    ],
+)
+def test_topics(partitions: list[dict[str, Any]], settings: dict[str, Any], cause: str) -> None:
+    (found,) = check._topic_findings(WANTED, partitions, settings)
+    assert found.ok == (not cause)
+    assert found.cause.startswith(cause)
+
+
+def test_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(used: int, free: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: argparse.Namespace(used=used, free=free))
+
+    usage(80, 20)
+    assert [each.ok for each in check.disk(check.Host(), {})] == [True]
+    usage(90, 10)
+    (found,) = check.disk(check.Host(), {})
+    assert found.cause == "the file system of / is 90 % full"
+
+
+def test_the_command_prints_and_tells_by_its_exit_code(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "Host", lambda: world.host)
+    assert check.run(argparse.Namespace(json=True)) == 0
+    assert all(each["ok"] for each in json.loads(capsys.readouterr().out)["findings"])
+    world.host.closed = {8000}
+    assert check.run(argparse.Namespace(json=False)) == 1
+    assert "FAULT ports.api: nobody listens at 127.0.0.1:8000" in capsys.readouterr().out
+
+
+def test_every_services_unit_is_one_of_ours() -> None:
+    templates = {path.name.removesuffix(".j2") for path in (Path(__file__).parents[3] / "systemd").glob("*.service.j2")}
+    assert {unit for unit in check.UNITS.values() if "@" not in unit} <= templates

@@ -1,0 +1,273 @@
+"""What became of each record: the design's five rules, worked by hand."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streampulse.events import partition_of
+from streampulse.oracle.decide import PartitionLog, Record, decide
+
+#: 2026-03-01T12:00:00Z in seconds.
+NOON = 1_772_366_400
+MINUTE = 60
+PARTITIONS = 4
+
+
+def stamp(seconds: float) -> str:
+    """Return the `ts` of an instant given in seconds after noon."""
+    micros = round(seconds * 1_000_000)
+    hour, rest = divmod(12 * 3600 * 1_000_000 + micros, 3600 * 1_000_000)
+    minute, rest = divmod(rest, 60 * 1_000_000)
+    second, fraction = divmod(rest, 1_000_000)
+    return f"2026-03-01T{hour:02d}:{minute:02d}:{second:02d}.{fraction:06d}Z"
+
+
+def identity(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+class Topic:
+    """Records of one partition, one offset after the other, arriving an hour after noon unless said otherwise."""
+
+    def __init__(self, stream_id: str = "stream-1") -> None:
+        self.stream_id = stream_id
+        self.partition = partition_of(stream_id.encode(), PARTITIONS)
+        self.records: list[Record] = []
+
+    def add(
+        self, seconds: float, name: str | None = None, arrival: float = 3600.0, stream_id: str | None = None
+    ) -> None:
+        stream = stream_id or self.stream_id
+        value = {
+            "event_id": identity(name or f"event {len(self.records)}"),
+            "ts": stamp(seconds),
+            "event_type": "viewer_join",
+            "stream_id": stream,
+            "user_id": "user-1",
+        }
+        self.raw(json.dumps(value).encode(), arrival, stream.encode())
+
+    def raw(self, value: bytes | None, arrival: float = 3600.0, key: bytes | None = None) -> None:
+        at = round((NOON + arrival) * 1000)
+        self.records.append(Record(self.partition, len(self.records), at, key or self.stream_id.encode(), value))
+
+    def outcomes(self) -> list[str]:
+        return [decision.outcome for _, decision in decide(self.records, PARTITIONS)[0]]
+
+    def clock(self) -> float | None:
+        """Return the partition's clock after all records, in seconds after noon."""
+        clock = decide(self.records, PARTITIONS)[1].get(self.partition)
+        return None if clock is None else (clock - NOON * 1_000_000) / 1_000_000
+
+
+def same_partition_as(stream_id: str, prefix: str) -> str:
+    """Return a stream id with a prefix that is in the same partition."""
+    wanted = partition_of(stream_id.encode(), PARTITIONS)
+    return next(
+        name
+        for name in (f"{prefix}{number}" for number in range(1000))
+        if partition_of(name.encode(), PARTITIONS) == wanted
+    )
+
+
+def test_what_is_no_event_is_invalid_and_moves_nothing() -> None:
+    topic = Topic()
+    for value in (None, b"", b"{", b'{"ts": "2026-03-01T23:00:00Z"}'):
+        topic.raw(value)
+    topic.add(0)
+    assert topic.outcomes() == ["invalid"] * 4 + ["accepted"]
+    assert topic.clock() == 0
+
+
+def test_the_detail_is_the_contracts() -> None:
+    topic = Topic()
+    topic.raw(b"[]")
+    (_, decision), *_ = decide(topic.records, PARTITIONS)[0]
+    assert decision.detail is not None
+    assert decision.detail.startswith("value:")
+    assert decision.event is None
+
+
+def test_future_is_more_than_five_minutes_after_arrival() -> None:
+    topic = Topic()
+    topic.add(5 * MINUTE, arrival=0)
+    topic.add(5 * MINUTE + 0.000001, arrival=0)
+    topic.add(5 * MINUTE + 0.001, arrival=0.001)
+    topic.add(5 * MINUTE + 0.001001, arrival=0.001)
+    assert topic.outcomes() == ["accepted", "future", "accepted", "future"]
+    assert topic.clock() == 5 * MINUTE + 0.001, "what came from the future moves no clock"
+
+
+def test_late_is_more_than_ten_minutes_before_the_clock() -> None:
+    topic = Topic()
+    topic.add(20 * MINUTE)
+    topic.add(10 * MINUTE)
+    topic.add(10 * MINUTE - 0.000001)
+    topic.add(10 * MINUTE)
+    assert topic.outcomes() == ["accepted", "accepted", "late", "accepted"]
+
+
+def test_the_clock_is_that_of_the_earlier_records() -> None:
+    topic = Topic()
+    topic.add(0)
+    topic.add(50 * MINUTE)  # far ahead of the clock, but not late: it only moves the clock for those after it
+    topic.add(0.0)
+    assert topic.outcomes() == ["accepted", "accepted", "late"]
+
+
+def test_the_clock_belongs_to_the_partition_and_not_to_the_stream() -> None:
+    topic = Topic()
+    other = same_partition_as("stream-1", "other-")
+    topic.add(20 * MINUTE)
+    topic.add(9 * MINUTE, stream_id=other)
+    assert topic.outcomes() == ["accepted", "late"]
+
+
+def test_other_partitions_have_clocks_of_their_own() -> None:
+    one = Topic("stream-1")
+    elsewhere = next(name for name in "abcdefgh" if partition_of(name.encode(), PARTITIONS) != one.partition)
+    two = Topic(elsewhere)
+    one.add(50 * MINUTE)
+    two.add(0)
+    decisions, clocks = decide(one.records + two.records, PARTITIONS)
+    assert [decision.outcome for _, decision in decisions] == ["accepted", "accepted"]
+    assert clocks == {one.partition: (NOON + 3000) * 1_000_000, two.partition: NOON * 1_000_000}
+
+
+def test_late_records_and_duplicates_are_not_forgotten_by_the_clock() -> None:
+    topic = Topic()
+    topic.add(0, "a")
+    topic.add(8 * MINUTE, "a")  # a duplicate, with another time: it passed 1 and 2, so the clock is its
+    topic.add(-3 * MINUTE, "b")
+    assert topic.outcomes() == ["accepted", "duplicate", "late"]
+    assert topic.clock() == 8 * MINUTE
+
+
+def test_a_duplicate_has_the_event_id_in_any_case() -> None:
+    topic = Topic()
+    topic.add(0, "a")
+    written = json.loads(topic.records[0].value or b"")
+    topic.raw(json.dumps({**written, "event_id": written["event_id"].upper(), "user_id": "another"}).encode())
+    assert topic.outcomes() == ["accepted", "duplicate"]
+
+
+def test_the_same_event_id_on_another_stream_is_no_duplicate() -> None:
+    topic = Topic()
+    topic.add(0, "a")
+    topic.add(0, "a", stream_id=same_partition_as("stream-1", "other-"))
+    assert topic.outcomes() == ["accepted", "accepted"]
+
+
+def test_an_event_is_remembered_until_it_is_more_than_ten_minutes_before_the_clock() -> None:
+    topic = Topic()
+    topic.add(0, "a")
+    topic.add(10 * MINUTE)
+    topic.add(5 * MINUTE, "a")  # the clock is exactly ten minutes past it
+    topic.add(10 * MINUTE + 0.000001)
+    topic.add(5 * MINUTE, "a")  # and now a microsecond more: it counts again
+    topic.add(6 * MINUTE, "a")  # the one just accepted is within the ten minutes
+    assert topic.outcomes() == ["accepted", "accepted", "duplicate", "accepted", "accepted", "duplicate"]
+
+
+def test_the_copy_that_moves_the_clock_is_judged_by_the_clock_before_it() -> None:
+    topic = Topic()
+    topic.add(0, "a")
+    topic.add(50 * MINUTE, "a")
+    topic.add(50 * MINUTE, "a")  # by now the first is old, and the second was never accepted
+    assert topic.outcomes() == ["accepted", "duplicate", "accepted"]
+
+
+def test_only_accepted_events_make_duplicates() -> None:
+    topic = Topic()
+    topic.add(20 * MINUTE)
+    topic.add(0, "a")
+    topic.add(15 * MINUTE, "a")
+    topic.add(90 * MINUTE, "b", arrival=0)
+    topic.add(20 * MINUTE, "b")
+    assert topic.outcomes() == ["accepted", "late", "accepted", "future", "accepted"]
+
+
+def test_internal_streams_are_judged_by_the_clock_but_do_not_move_it() -> None:
+    topic = Topic()
+    own = same_partition_as("stream-1", "__smoke-")
+    topic.add(50 * MINUTE, stream_id=own)
+    topic.add(0, stream_id=own)  # no ordinary record yet: no clock, so nothing is late
+    topic.add(0, "a")
+    topic.add(50 * MINUTE, "x", stream_id=own)
+    topic.add(-MINUTE, "b")
+    topic.add(11 * MINUTE, "c")
+    topic.add(0.5, "y", stream_id=own)
+    assert topic.outcomes() == ["accepted"] * 6 + ["late"]
+    assert topic.clock() == 11 * MINUTE
+
+
+def test_internal_streams_have_duplicates_too_also_before_there_is_a_clock() -> None:
+    topic = Topic()
+    own = same_partition_as("stream-1", "__smoke-")
+    topic.add(0, "a", stream_id=own)
+    topic.add(50 * MINUTE, "b", stream_id=own)
+    topic.add(0, "a", stream_id=own)
+    assert topic.outcomes() == ["accepted", "accepted", "duplicate"]
+    log = PartitionLog(topic.partition, PARTITIONS)
+    for record in topic.records:
+        log.decide(record)
+    assert log.clock_us is None
+    assert log.own_clocks_us == {own: (NOON + 3000) * 1_000_000}
+
+
+def test_a_wrong_key_or_partition_is_invalid() -> None:
+    topic = Topic()
+    topic.add(0)
+    good = topic.records[0]
+    elsewhere = (topic.partition + 1) % PARTITIONS
+    for record in (good._replace(key=None), good._replace(key=b"stream-2"), good._replace(partition=elsewhere)):
+        assert PartitionLog(record.partition, PARTITIONS).decide(record).outcome == "invalid"
+
+
+def test_records_out_of_order_are_refused() -> None:
+    topic = Topic()
+    topic.add(0)
+    topic.add(1)
+    with pytest.raises(ValueError, match="out of order"):
+        decide(reversed(topic.records), PARTITIONS)
+
+
+def test_what_is_missing_makes_uncertain_until_the_clock_is_ten_minutes_past_it() -> None:
+    topic = Topic()
+    for seconds in (0.0, 10 * MINUTE, 10 * MINUTE + 0.000001, 5 * MINUTE, -1):
+        topic.add(seconds)
+    log = PartitionLog(topic.partition, PARTITIONS, missing_until_us=NOON * 1_000_000)
+    decisions = [log.decide(record) for record in topic.records]
+    assert [decision.outcome for decision in decisions] == ["accepted"] * 4 + ["late"]
+    assert [decision.certain for decision in decisions] == [False, False, False, True, True]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(-900, 900), st.integers(0, 6), st.integers(-400, 900)), max_size=40))
+def test_the_rules_word_by_word(events: list[tuple[int, int, int]]) -> None:
+    """Decide again with the five sentences as they stand, looking at all earlier records each time."""
+    topic = Topic()
+    for seconds, name, arrival in events:
+        topic.add(seconds, str(name), arrival=arrival)
+    expected: list[str] = []
+    for index, (seconds, name, arrival) in enumerate(events):
+        if seconds - arrival > 300:
+            expected.append("future")
+            continue
+        earlier = list(zip(events[:index], expected, strict=True))
+        clock = max((other[0] for other, outcome in earlier if outcome != "future"), default=None)
+        if clock is not None and clock - seconds > 600:
+            expected.append("late")
+        elif any(
+            other[1] == name and outcome == "accepted" and clock is not None and clock - other[0] <= 600
+            for other, outcome in earlier
+        ):
+            expected.append("duplicate")
+        else:
+            expected.append("accepted")
+    assert topic.outcomes() == expected

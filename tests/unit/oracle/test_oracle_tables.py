@@ -1,0 +1,286 @@
+"""The tables: worked examples by hand for every rule, then the rules word by word over generated events."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streampulse.events import Event
+from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, stream_tables, tables
+
+S = 1_000_000
+HOUR = 3600 * S
+#: A minute's start, 2026-03-01T12:00:00Z.
+T0 = 1_772_366_400 * S
+TIMEOUT = 6 * HOUR
+
+_numbers = itertools.count()
+
+
+def event(kind: str, at: int, user: str = "u", name: str | None = None, cents: int | None = None) -> Event:
+    """Make an accepted event ``at`` microseconds after T0."""
+    event_id = name or f"{next(_numbers):08x}-0000-4000-8000-000000000000"
+    return Event("s", user, event_id, T0 + at, kind, cents)
+
+
+def join(at: int, user: str = "u", name: str | None = None) -> Event:
+    return event("viewer_join", at, user, name)
+
+
+def leave(at: int, user: str = "u", name: str | None = None) -> Event:
+    return event("viewer_leave", at, user, name)
+
+
+def chat(at: int, user: str = "u", name: str | None = None) -> Event:
+    return event("chat_message", at, user, name)
+
+
+def stop(at: int, user: str = "owner", name: str | None = None) -> Event:
+    return event("stream_stop", at, user, name)
+
+
+def active(events: Sequence[Event], clock: int, timeout: int = TIMEOUT) -> dict[int, int]:
+    """Return active_viewers by minute number after T0, and under -1 the state's."""
+    rows, state = stream_tables(events, T0 + clock, timeout)
+    numbers = {(window - T0) // MINUTE_US: row.active_viewers for window, row in rows.items()}
+    assert all((window - T0) % MINUTE_US == 0 for window in rows)
+    return {**numbers, -1: state.active_viewers}
+
+
+def test_the_counts_of_a_minute() -> None:
+    events = [
+        event("stream_start", 0, "owner"),
+        join(1 * S, "a"),
+        join(2 * S, "a"),
+        chat(3 * S, "b"),
+        chat(4 * S, "b"),
+        event("donation", 5 * S, "c", cents=10),
+        event("donation", 6 * S, "c", cents=20),
+        leave(7 * S, "d"),
+        leave(60 * S, "a"),
+        stop(60 * S, "owner"),
+    ]
+    rows, state = stream_tables(events, T0 + 60 * S, TIMEOUT)
+    assert rows == {
+        # a is there until the leave at the very end of the window, which belongs to the next one.
+        T0: MinuteRow(2, 2, 30, 2, 1, unique_viewers=4, active_viewers=1),
+        T0 + MINUTE_US: MinuteRow(0, 0, 0, 0, 1, unique_viewers=1, active_viewers=0),
+    }
+    assert state == StateRow(0, T0 + 60 * S)
+
+
+def test_start_and_stop_make_a_row_but_no_viewer() -> None:
+    rows, _ = stream_tables([event("stream_start", 0), stop(MINUTE_US)], T0 + 3 * MINUTE_US, TIMEOUT)
+    assert rows == {T0: MinuteRow(0, 0, 0, 0, 0, 0, 0), T0 + MINUTE_US: MinuteRow(0, 0, 0, 0, 0, 0, 0)}
+
+
+def test_quiet_minutes_have_rows_while_someone_is_there() -> None:
+    assert active([join(0)], clock=2 * MINUTE_US) == {0: 1, 1: 1, 2: 1, -1: 1}
+    assert active([join(0), leave(MINUTE_US + 1)], clock=5 * MINUTE_US) == {0: 1, 1: 0, -1: 0}
+    # A leave at the boundary: present at the end of minute 0; minute 1 has the leave's own row.
+    assert active([join(0), leave(MINUTE_US)], clock=5 * MINUTE_US) == {0: 1, 1: 0, -1: 0}
+    assert active([join(0), chat(4 * MINUTE_US, "x")], clock=4 * MINUTE_US) == {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, -1: 1}
+
+
+def test_the_window_of_the_clock_is_a_row_like_the_others() -> None:
+    assert active([join(0)], clock=0) == {0: 1, -1: 1}
+    assert active([join(0)], clock=MINUTE_US - 1) == {0: 1, -1: 1}
+    assert active([join(0)], clock=MINUTE_US) == {0: 1, 1: 1, -1: 1}
+
+
+def test_at_its_end_the_time_out_may_have_passed_that_has_not_at_the_clock() -> None:
+    # Timed out at 100.5 minutes: at the clock (100.2) still there, at the end of the clock's window (101) not.
+    events = [join(int(0.5 * MINUTE_US))]
+    got = active(events, clock=int(100.2 * MINUTE_US), timeout=100 * MINUTE_US)
+    assert got[-1] == 1
+    assert 100 not in got
+    assert got[99] == 1
+
+
+def test_equal_times_are_ordered_by_event_id() -> None:
+    low, high = "00000000-0000-4000-8000-000000000000", "ffffffff-0000-4000-8000-000000000000"
+    for order in itertools.permutations([join(0, name=low), leave(0, name=high)]):
+        assert active(order, clock=MINUTE_US) == {0: 0, -1: 0}
+    for order in itertools.permutations([join(0, name=high), leave(0, name=low)]):
+        assert active(order, clock=MINUTE_US) == {0: 1, 1: 1, -1: 1}
+    for order in itertools.permutations([join(0, name=high), stop(0, name=low)]):
+        assert active(order, clock=0) == {0: 1, -1: 1}
+
+
+def test_a_leave_without_a_join_and_chats_make_nobody_present() -> None:
+    assert active([leave(0), chat(1), event("donation", 2, cents=5), event("stream_start", 3)], clock=0) == {
+        0: 0,
+        -1: 0,
+    }
+
+
+def test_a_second_join_changes_nothing_but_the_last_events_time() -> None:
+    twice = [join(0), join(10 * MINUTE_US), leave(20 * MINUTE_US)]
+    assert active(twice, clock=30 * MINUTE_US) == {**dict.fromkeys(range(20), 1), 20: 0, -1: 0}
+    # One leave ends it, however many joins there were; and the join renews the time-out.
+    renewed = active([join(0), join(5 * MINUTE_US)], clock=20 * MINUTE_US, timeout=10 * MINUTE_US)
+    assert renewed == {**dict.fromkeys(range(14), 1), -1: 0}
+
+
+def test_a_stop_between_join_and_leave_ends_everybodys_presence_for_good() -> None:
+    events = [join(0, "a"), join(0, "b"), stop(2 * MINUTE_US + 1), chat(3 * MINUTE_US, "a"), leave(4 * MINUTE_US, "b")]
+    assert active(events, clock=5 * MINUTE_US) == {0: 2, 1: 2, 2: 0, 3: 0, 4: 0, -1: 0}
+    assert active([*events, join(5 * MINUTE_US, "a")], clock=5 * MINUTE_US)[-1] == 1
+
+
+def test_a_stop_does_not_touch_those_who_join_after_it() -> None:
+    assert active([join(0), stop(1)], clock=1) == {0: 0, -1: 0}
+    assert active([join(0), stop(1), join(2)], clock=2) == {0: 1, -1: 1}
+
+
+@pytest.mark.parametrize(("late_by", "there"), [(-1, 1), (0, 0), (1, 0)])
+def test_the_time_out_to_the_microsecond(late_by: int, there: int) -> None:
+    timeout = 10 * MINUTE_US
+    # The state, with another viewer's event moving the clock.
+    assert active([join(7)], clock=7 + timeout + late_by, timeout=timeout)[-1] == there
+    # A window's end: joined so that the end of minute 10 is `late_by` off the time-out.
+    joined = MINUTE_US - late_by
+    got = active([join(joined)], clock=20 * MINUTE_US, timeout=timeout)
+    assert got.get(10, 0) == there
+
+
+@pytest.mark.parametrize(("gap", "there"), [(-1, 1), (0, 0), (1, 0)])
+@pytest.mark.parametrize("kind", ["chat_message", "donation", "stream_start"])
+def test_any_event_of_the_user_renews_the_time_out_if_it_comes_in_time(kind: str, gap: int, there: int) -> None:
+    timeout = 10 * MINUTE_US
+    renewal = timeout + gap
+    events = [join(0), event(kind, renewal, cents=1 if kind == "donation" else None)]
+    assert active(events, clock=renewal, timeout=timeout)[-1] == there
+    assert active(events, clock=renewal + timeout - 1, timeout=timeout)[-1] == there
+    assert active(events, clock=renewal + timeout, timeout=timeout)[-1] == 0
+
+
+def test_a_join_after_the_time_out_is_a_new_presence() -> None:
+    timeout = 2 * MINUTE_US
+    got = active([join(0), chat(5 * MINUTE_US), join(6 * MINUTE_US)], clock=6 * MINUTE_US, timeout=timeout)
+    assert got == {0: 1, 5: 0, 6: 1, -1: 1}
+    # Exactly at the time-out: gone at the end of minute 1, and back with the join that opens minute 2.
+    assert active([join(0), join(timeout)], clock=timeout, timeout=timeout) == {0: 1, 2: 1, -1: 1}
+
+
+def test_one_users_events_do_not_renew_anothers() -> None:
+    got = active([join(0, "a"), chat(MINUTE_US, "b")], clock=3 * MINUTE_US, timeout=2 * MINUTE_US)
+    assert got == {0: 1, 1: 0, -1: 0}
+
+
+def test_a_leave_that_arrives_late_takes_rows_away() -> None:
+    before, _ = stream_tables([join(0)], T0 + 5 * MINUTE_US, TIMEOUT)
+    after, _ = stream_tables([join(0), leave(2 * MINUTE_US + 1)], T0 + 5 * MINUTE_US, TIMEOUT)
+    assert set(before) - set(after) == {T0 + 3 * MINUTE_US, T0 + 4 * MINUTE_US, T0 + 5 * MINUTE_US}
+    assert after[T0 + 2 * MINUTE_US] == MinuteRow(0, 0, 0, 0, 1, 1, 0)
+
+
+def test_the_order_of_arrival_does_not_matter() -> None:
+    events = [join(0, "a"), join(5, "b"), stop(MINUTE_US), join(MINUTE_US + 1, "a"), leave(2 * MINUTE_US, "a")]
+    expected = stream_tables(events, T0 + 4 * MINUTE_US, TIMEOUT)
+    for order in itertools.permutations(events):
+        assert stream_tables(order, T0 + 4 * MINUTE_US, TIMEOUT) == expected
+
+
+def test_money_is_exact() -> None:
+    events = [event("donation", at, cents=10) for at in range(3)] + [event("donation", 4, cents=10**11)]
+    rows, _ = stream_tables(events, T0, TIMEOUT)
+    assert rows[T0].donations_cents == 10**11 + 30
+
+
+def test_the_event_clock_is_the_newest_of_all_partitions_and_drives_every_stream() -> None:
+    got = tables({"s": [join(0)]}, {0: T0, 1: T0 + 3 * MINUTE_US, 2: T0 - 5}, TIMEOUT, 30)
+    assert [window for window, _ in got.minutes] == [T0 + minute * MINUTE_US for minute in range(4)]
+    assert got.states == {"s": StateRow(1, T0 + 3 * MINUTE_US)}
+
+
+def test_an_internal_stream_is_read_at_the_newer_of_the_event_clock_and_its_own() -> None:
+    own = [join(2 * MINUTE_US)._replace(stream_id="__smoke-1")]
+    older = tables({"__smoke-1": own}, {0: T0}, TIMEOUT, 30, {"__smoke-1": T0 + 2 * MINUTE_US})
+    assert older.states["__smoke-1"] == StateRow(1, T0 + 2 * MINUTE_US)
+    newer = tables({"__smoke-1": own}, {0: T0 + 4 * MINUTE_US}, TIMEOUT, 30, {"__smoke-1": T0 + 2 * MINUTE_US})
+    assert newer.states["__smoke-1"] == StateRow(1, T0 + 4 * MINUTE_US)
+    assert len(newer.minutes) == 3
+    alone = tables({"__smoke-1": own}, {}, TIMEOUT, 30, {"__smoke-1": T0 + 2 * MINUTE_US})
+    assert len(alone.minutes) == 1
+
+
+def test_history_leaves_out_what_begins_before_it() -> None:
+    old = [chat(0), chat(MINUTE_US), chat(2 * MINUTE_US)]
+    clock = T0 + 30 * DAY_US + MINUTE_US
+    got = tables({"s": old}, {0: clock}, TIMEOUT, 30)
+    assert [window for window, _ in got.minutes] == [T0 + MINUTE_US, T0 + 2 * MINUTE_US]
+    gone = tables({"s": old}, {0: clock + 2 * MINUTE_US}, TIMEOUT, 30)
+    assert (gone.minutes, gone.states) == ({}, {})
+    assert gone.last_events == {"s": T0 + 2 * MINUTE_US}
+
+
+USERS = st.sampled_from(["a", "b", "c"])
+KINDS = st.sampled_from(
+    ["viewer_join", "viewer_join", "viewer_leave", "stream_stop", "stream_start", "chat_message", "donation"]
+)
+# Around minute boundaries and multiples of the time-out, where mistakes live.
+MOMENTS = st.builds(
+    lambda minute, off: minute * MINUTE_US + off,
+    st.integers(1, 12),
+    st.sampled_from([-1, 0, 1, 0, 30 * S, 17 * S]),
+)
+EVENTS = st.lists(st.tuples(KINDS, MOMENTS, USERS), max_size=14)
+
+
+def present_at(events: Sequence[Event], happened: Callable[[Event], bool], moment: int, timeout: int) -> int:
+    """Count the viewers present at a moment, by the design's sentences alone, user by user."""
+    ordered = sorted((each for each in events if happened(each)), key=lambda each: (each.ts_us, each.event_id))
+    count = 0
+    for user in {each.user_id for each in ordered}:
+        present, last = False, 0
+        for each in ordered:
+            if present and each.ts_us - last >= timeout:
+                present = False
+            if each.user_id == user:
+                last = each.ts_us
+                if each.event_type == "viewer_join":
+                    present = True
+                elif each.event_type == "viewer_leave":
+                    present = False
+            if each.event_type == "stream_stop":
+                present = False
+        count += present and moment - last < timeout
+    return count
+
+
+@settings(max_examples=400, deadline=None)
+@given(EVENTS.filter(bool), st.sampled_from([1, 2, 3, 5]), st.integers(0, 200 * S), st.randoms(use_true_random=False))
+def test_the_tables_word_by_word(
+    drawn: list[tuple[str, int, str]], timeout_minutes: int, ahead: int, shuffler: object
+) -> None:
+    timeout = timeout_minutes * MINUTE_US
+    events = [event(kind, at, user, cents=7 if kind == "donation" else None) for kind, at, user in drawn]
+    clock = max(each.ts_us for each in events) + ahead
+    arrived = list(events)
+    shuffler.shuffle(arrived)  # type: ignore[attr-defined]
+    rows, state = stream_tables(arrived, clock, timeout)
+
+    first = min(each.ts_us for each in events) // MINUTE_US * MINUTE_US
+    expected: dict[int, MinuteRow] = {}
+    for start in range(first, clock + 1, MINUTE_US):
+        end = start + MINUTE_US
+        inside = [each for each in events if start <= each.ts_us < end]
+        there = present_at(events, lambda each, end=end: each.ts_us < end, end, timeout)  # type: ignore[misc]
+        if inside or there:
+            kinds = [each.event_type for each in inside]
+            expected[start] = MinuteRow(
+                kinds.count("chat_message"),
+                kinds.count("donation"),
+                7 * kinds.count("donation"),
+                kinds.count("viewer_join"),
+                kinds.count("viewer_leave"),
+                len({each.user_id for each in inside if not each.event_type.startswith("stream_")}),
+                there,
+            )
+    assert rows == expected
+    assert state == StateRow(present_at(events, lambda each: each.ts_us <= clock, clock, timeout), clock)
