@@ -33,8 +33,10 @@ pytestmark = pytest.mark.machines
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_machine(bootable: None) -> Iterator[None]:  # noqa: ARG001 - asks whether machines can be booted
+    destroy = [sys.executable, ROOT / "ansible" / "molecule" / "machine.py", "destroy"]
+    subprocess.run(destroy, check=True)  # what an interrupted run left
     yield
-    subprocess.run([sys.executable, ROOT / "ansible" / "molecule" / "machine.py", "destroy"], check=True)
+    subprocess.run(destroy, check=True)
 
 
 def test_every_role_is_in_the_order() -> None:

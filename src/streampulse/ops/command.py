@@ -14,6 +14,9 @@ from streampulse.errors import OperatorError
 # Where Debian keeps the administrator's tools; an ordinary account's PATH often leaves these out.
 ADMIN_PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
 
+# What mount(8) says after the cause.
+NO_CAUSE = "dmesg(1) may have more information"
+
 
 class CommandError(OperatorError):
     """A program ended with a code other than 0; the text is its name and its own last words."""
@@ -106,7 +109,7 @@ def stream(
 
 def last_words(output: str, code: int) -> str:
     """Return the last line that says something, or the exit code when there is none."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.lstrip().startswith(NO_CAUSE)]
     return lines[-1] if lines else f"exit code {code}"
 
 

@@ -38,6 +38,8 @@ TOOLS = {
     "mount": "mount",
 }
 DEFAULT_OS = "debian13"
+# The file that says that a machine was made to its end.
+MADE = "made"
 # What a machine writes while the base stack is installed and runs for a day, with room to spare.
 MACHINE_BYTES = 6 * 2**30
 BOOT_SECONDS = 60.0
@@ -100,7 +102,7 @@ class Nspawn:
     def create(self, host: Host) -> bool:
         """Make the machine's disk: an overlay over the image with its own identity and the environment's key."""
         self._prepare()
-        if (self._disk(host) / "made").exists():
+        if (self._disk(host) / MADE).exists():
             return False
         self.network.check_free()
         check_space(self.folder, MACHINE_BYTES, f"machine {host.name}")
@@ -119,7 +121,7 @@ class Nspawn:
             self._mount(host)
             self._furnish(host, address)
             self._unmount(host)
-            (disk / "made").touch()
+            (disk / MADE).touch()
             undo.pop_all()
         return True
 
@@ -260,7 +262,8 @@ class Nspawn:
         except CommandError as error:
             raise OperatorError(
                 f"the disk of {host.name} cannot be mounted: {error}; {paths.MACHINES_STATE} must be on a file system "
-                "that overlayfs can write to, such as ext4 or xfs: mount one there"
+                "that overlayfs can write to, such as ext4 or xfs: mount one there. If it is, the disk is damaged: "
+                f"inv down --wipe --env {self.environment.name}, then inv up --env {self.environment.name}"
             ) from None
 
     def _unmount(self, host: Host) -> None:
@@ -408,4 +411,6 @@ def _remove_tree(folder: Path) -> None:
     if (folder / "root").is_mount():
         raise OperatorError(f"{folder / 'root'} is still mounted: umount it, then try again")
     if folder.exists():
+        # First what says that the machine is whole: a removal that is interrupted leaves no half machine behind.
+        (folder / MADE).unlink(missing_ok=True)
         shutil.rmtree(folder)
