@@ -28,7 +28,15 @@ def up(_context: Context, env: str = "local", full: bool = False, verbose: bool 
     return stack.up(session.open_session(env, Screen(), verbose), full)
 
 
-@task(help={"env": ENV, "full": FULL, "wipe": "remove all state, and the machines that are ours", "yes": YES})
+@task(
+    help={
+        "env": ENV,
+        "full": FULL,
+        "wipe": "remove all state, and the machines that are ours",
+        "yes": YES,
+        "verbose": VERBOSE,
+    }
+)
 @timed
 def down(
     _context: Context,

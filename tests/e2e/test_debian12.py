@@ -9,7 +9,7 @@ from stack import Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.parametrize("stack", [("e2e12", "debian12", "10.79.1.0/24")], indirect=True, scope="module"),
+    pytest.mark.parametrize("stack", [("e2e12", "debian12", "10.79.1.0/24")], indirect=True, scope="session"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""The main job, from nothing to nothing, on Debian 13. The tests build on each other, in this order."""
+"""The main job, from nothing, on Debian 13. The tests build on each other, in this order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 from kafka import KafkaProducer
-from stack import STATE, Stack, until
+from stack import DEBIAN_13, STATE, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.parametrize("stack", [("e2e", "debian13", "10.79.2.0/24")], indirect=True, scope="module"),
+    pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
 ]
 
 SERVICES = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
@@ -227,18 +226,3 @@ def test_wrong_input_is_explained(
     assert done.code == code, done.text
     assert expected in done.text
     assert "Traceback" not in done.text
-
-
-def test_wipe_leaves_nothing(stack: Stack) -> None:
-    address = stack.address
-    stack.inv_ok("down", "--wipe", "--yes")
-    stack.inv_ok("down", "--wipe", "--yes")
-    assert not stack.machine_pids()
-    assert stack.name not in subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
-    links = subprocess.run(["ip", "-o", "addr"], check=True, capture_output=True, text=True).stdout
-    assert address.rsplit(".", 1)[0] + "." not in links
-    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - not a file of ours
-        assert f"{STATE / stack.name}/" not in mounts.read()
-    rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout
-    assert address.rsplit(".", 1)[0] not in rules
-    assert not [path for path in (STATE / stack.name).rglob("*") if path.is_file() and path.name != "lock"]

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.machines
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_machine(bootable: None) -> Iterator[None]:  # noqa: ARG001 - asks whether machines can be booted
-    destroy = [sys.executable, ROOT / "ansible" / "molecule" / "machine.py", "destroy"]
+    destroy = [sys.executable, str(ROOT / "ansible" / "molecule" / "machine.py"), "destroy"]
     subprocess.run(destroy, check=True)  # what an interrupted run left
     yield
     subprocess.run(destroy, check=True)

@@ -18,6 +18,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATE = Path("/var/lib/streampulse-machines")
 
+# The machine that most tests share: name, system, network.
+DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24")
+
 INVENTORY = """\
 ---
 all:
@@ -25,6 +28,7 @@ all:
     provider: nspawn
     machine_os: {machine_os}
     nspawn_subnet: {subnet}
+    generator_settings: {{duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
     kafka: {{hosts: {{{host}: }}}}
     spark_master: {{hosts: {{{host}: }}}}
@@ -113,20 +117,20 @@ class Stack:
 
     def ssh(self, command: str, seconds: float = 60) -> Done:
         """Run a shell command on the machine as root."""
-        known = self.variables()
-        done = subprocess.run(
-            [
-                "ssh",
-                *("-i", str(known["ansible_ssh_private_key_file"])),
-                *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
-                *("-o", "BatchMode=yes", f"root@{self.address}", command),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        done = subprocess.run(self._login(command), capture_output=True, text=True, timeout=seconds, check=False)
         return Done(done.returncode, done.stdout, done.stderr)
+
+    def popen(self, command: str) -> subprocess.Popen[bytes]:
+        """Start a shell command on the machine as root; what it prints is dropped."""
+        return subprocess.Popen(self._login(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def _login(self, command: str) -> list[str]:
+        return [
+            "ssh",
+            *("-i", str(self.variables()["ansible_ssh_private_key_file"])),
+            *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
+            *("-o", "BatchMode=yes", f"root@{self.address}", command),
+        ]
 
     def ssh_ok(self, command: str, seconds: float = 60) -> str:
         done = self.ssh(command, seconds)
@@ -215,13 +219,16 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
         time.sleep(0.5)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(
     bootable: None,  # noqa: ARG001 - asks whether machines can be booted
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """Hand out an environment that is not up yet; whatever a test leaves is removed at the end."""
+    """Hand out an environment that is not up yet; whatever a test leaves is removed at the end.
+
+    Modules that ask for the same one share its machine, one after the other.
+    """
     name, machine_os, subnet = request.param
     made = Stack.make(name, machine_os, subnet, tmp_path_factory.mktemp("inventories"))
     made.inv("down", "--wipe", "--yes")

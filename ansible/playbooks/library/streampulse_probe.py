@@ -22,6 +22,11 @@ options:
     description: Port number to systemd unit for every port that the services of this host listen on.
     type: dict
     default: {}
+  unwanted:
+    description: Units that may have been set up here by an earlier inventory and that this one does not ask for.
+    type: list
+    elements: str
+    default: []
   artifacts_dir:
     description: Where artifact sets are pushed to.
     type: path
@@ -34,6 +39,7 @@ container: {description: Whether the host shares its kernel and so its clock, ty
 packages: {description: Names of the installed packages, type: list, elements: str, returned: always}
 artifacts: {description: Complete artifact sets as set/digest, type: list, elements: str, returned: always}
 foreign: {description: One line for each port of ours that another process holds, type: list, returned: always}
+unwanted: {description: Those of these units that run or start at boot, type: list, elements: str, returned: always}
 free_mb: {description: Free space below /var in MB, type: int, returned: always}
 """
 
@@ -91,11 +97,27 @@ def foreign_listeners(expected: dict[int, str]) -> list[str]:
     return sorted(lines)
 
 
+def still_there(module: AnsibleModule, units: list[str]) -> list[str]:
+    """Return those of the units that run or would be started at boot."""
+    if not units or shutil.which("systemctl") is None:
+        return []
+    command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *units]
+    _, listing, _ = module.run_command(command)
+    found = []
+    for block in listing.split("\n\n"):
+        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        idle = fields.get("ActiveState") in ("inactive", "failed")
+        if fields and not (idle and fields.get("UnitFileState") != "enabled"):
+            found.append(fields["Id"])
+    return found
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "ports": {"type": "dict", "default": {}},
+            "unwanted": {"type": "list", "elements": "str", "default": []},
             "artifacts_dir": {"type": "path", "required": True},
         },
         supports_check_mode=True,
@@ -114,6 +136,7 @@ def main() -> None:
         packages=installed_packages(module),
         artifacts=sorted("/".join(path.parts[-3:-1]) for path in complete),
         foreign=foreign_listeners({int(port): unit for port, unit in module.params["ports"].items()}),
+        unwanted=still_there(module, module.params["unwanted"]),
         free_mb=shutil.disk_usage("/var").free // 1_000_000,
     )
 

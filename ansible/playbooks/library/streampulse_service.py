@@ -19,12 +19,20 @@ description:
     the unit's journal.
 options:
   name: {description: Name of the unit., type: str, required: true}
-  state: {description: Wanted state., type: str, choices: [started, stopped], default: started}
+  state:
+    description: Wanted state. C(absent) stops the unit and has it not started at boot; its file stays.
+    type: str
+    choices: [started, stopped, absent]
+    default: started
   watch:
     description: Files and links the running process was started from.
     type: list
     elements: path
     default: []
+  wait:
+    description: Wait until the unit is ready. Without, systemd is told to start it and nothing more is known.
+    type: bool
+    default: true
   lines: {description: Lines of the journal shown on failure., type: int, default: 30}
 """
 
@@ -71,9 +79,9 @@ class Unit:
             if (Path(path).is_symlink() or Path(path).exists()) and Path(path).lstat().st_mtime > started
         ]
 
-    def run(self, verb: str, lines: int) -> None:
+    def run(self, verb: str, lines: int, wait: bool = True) -> None:
         """Run a verb of systemctl on the unit; on failure end with the journal."""
-        code, _, err = self.module.run_command(["systemctl", verb, self.name])
+        code, _, err = self.module.run_command(["systemctl", *(() if wait else ("--no-block",)), verb, self.name])
         if code == 0:
             return
         _, journal, _ = self.module.run_command(
@@ -85,12 +93,15 @@ class Unit:
         )
 
 
-def stop(module: AnsibleModule, unit: Unit) -> None:
-    """Stop the unit and end the module."""
+def stop(module: AnsibleModule, unit: Unit, for_good: bool) -> None:
+    """Stop the unit, for good: also at the next boot, and end the module."""
     running = unit.state["LoadState"] != "not-found" and unit.state["ActiveState"] not in ("inactive", "failed")
+    enabled = for_good and unit.state["UnitFileState"] == "enabled"
     if running and not module.check_mode:
         unit.run("stop", module.params["lines"])
-    module.exit_json(changed=running, reason="it was running" if running else "")
+    if enabled and not module.check_mode:
+        unit.run("disable", module.params["lines"])
+    module.exit_json(changed=running or enabled, reason="it was running" if running else "")
 
 
 def start(module: AnsibleModule, unit: Unit) -> None:
@@ -108,19 +119,19 @@ def start(module: AnsibleModule, unit: Unit) -> None:
     # has started it has read nothing.
     starting = unit.state["ActiveState"] == "activating"
     newer = unit.newer(module.params["watch"]) if unit.active or (starting and unit.started_at()) else []
-    verb, reason = "", ""
+    verb, reason, wait = "", "", module.params["wait"]
     if newer:
         verb, reason = "restart", f"{', '.join(newer)} changed after it had started"
     elif starting:
         # Waiting until it is ready changes nothing.
-        if not module.check_mode:
+        if wait and not module.check_mode:
             unit.run("start", module.params["lines"])
     elif not unit.active:
         verb, reason = "start", f"it was {unit.state['ActiveState']}"
     enable = unit.state["UnitFileState"] == "disabled"
     for step in ["enable"] * enable + [verb] * bool(verb):
         if not module.check_mode:
-            unit.run(step, module.params["lines"])
+            unit.run(step, module.params["lines"], wait or step == "enable")
     module.exit_json(changed=enable or bool(verb), reason=reason)
 
 
@@ -129,17 +140,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
+            "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
             "watch": {"type": "list", "elements": "path", "default": []},
+            "wait": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
     unit = Unit(module, module.params["name"])
-    if module.params["state"] == "stopped":
-        stop(module, unit)
-    else:
+    if module.params["state"] == "started":
         start(module, unit)
+    else:
+        stop(module, unit, for_good=module.params["state"] == "absent")
 
 
 if __name__ == "__main__":
