@@ -148,7 +148,13 @@ class JobSettings(CountingSettings):
         description="time between the starts of two micro-batches at least, in milliseconds",
     )
     stall_seconds: int = Field(
-        default=90, ge=10, le=3600, description="a micro-batch that takes longer than this ends the driver, in seconds"
+        default=300,
+        ge=10,
+        le=3600,
+        description="a micro-batch that gets no step further for this long ends the driver, in seconds",
+    )
+    ledger_days: int = Field(
+        default=2, ge=1, le=3650, description="how long entries of the ledger of batches are kept, in days"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the job's scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the job's scrape endpoint")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg2
 import pytest
@@ -17,6 +17,7 @@ from streampulse.job import store as store_module
 from streampulse.job.batches import Batches
 from streampulse.job.decode import Decoder
 from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.source import Start
 from streampulse.job.store import Store
 
 MINUTE_US = 60_000_000
@@ -29,14 +30,18 @@ class Letters:
 
     def __init__(self) -> None:
         self.written: list[DeadLetter] = []
+        self.positions: dict[int, int] = {}
 
-    def write(self, letters: list[DeadLetter], next_offsets: dict[int, int]) -> int:
-        del next_offsets
-        self.written += letters
-        return len(letters)
+    def write(self, letters: list[DeadLetter], next_offsets: dict[int, int], on_progress: Callable[[], None]) -> int:
+        due = [letter for letter in letters if letter.offset >= self.positions.get(letter.partition, 0)]
+        self.written += due
+        self.positions.update({letter.partition: next_offsets[letter.partition] for letter in due})
+        on_progress()
+        return len(due)
 
-    def restart(self, partition: int) -> None:
-        del partition
+    def go_back(self, offsets: dict[int, int]) -> None:
+        for number, offset in offsets.items():
+            self.positions[number] = min(self.positions.get(number, 0), offset)
 
 
 @pytest.fixture
@@ -186,3 +191,52 @@ def test_a_server_that_is_away_is_an_operational_error(database: Database) -> No
     settings = database.settings(WRITER).model_copy(update={"port": 1})
     with pytest.raises(psycopg2.OperationalError):
         Store(settings, TIMEOUT_US, 30).open()
+
+
+def test_a_topic_made_anew_is_read_from_its_beginning_also_when_postgres_goes_away(
+    database: Database, store: Store
+) -> None:
+    batches, letters = batches_of(store)
+    batches.start_topic("first", Start({0: 0, 1: 0}, []))
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 1_000, FIRST))
+    counted = database.query("SELECT sum(donations) FROM stream_metrics_minute")
+
+    batches.start_topic("second", Start({0: 0, 1: 0}, [0, 1]))
+    cut = [True]
+
+    def decode(clocks: dict[int, int]) -> list[Slice]:
+        if cut.pop() if cut else False:
+            store.close()  # as a lost connection: the batch is taken up again with the state that is committed
+        return slices(clocks, 0, [record(NAME, "donation", "2026-09-21T12:00:09Z", amount_usd="1"), (b"y", b"more")])
+
+    batches.process(str(uuid.uuid4()), 0, decode)
+    assert counted == [(2,)]
+    assert database.query("SELECT sum(donations) FROM stream_metrics_minute") == [(3,)]
+    assert [letter.value for letter in letters.written] == [b"garbage", b"more"]
+    assert database.query("SELECT topic_id FROM topics_read ORDER BY first_read, topic_id") == [("first",), ("second",)]
+
+
+def test_a_log_that_lost_its_end_is_read_on_from_there(database: Database, store: Store) -> None:
+    batches, letters = batches_of(store)
+    batches.start_topic("topic", Start({0: 0, 1: 0}, []))
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    batches.start_topic("topic", Start({0: 2, 1: 2}, [0, 1]))
+    # Noted before anything is read, so that whoever starts next does not take the new records for counted ones.
+    assert database.query("SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [({"0": 2, "1": 2},)]
+    after = [record(NAME, "donation", "2026-09-21T12:00:08Z", amount_usd="3"), (b"x", b"new garbage")]
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 2, after))
+    assert rows(database) == [("12:00", NAME, 0, 3, "3.30", 1, 0, 1, 1)]
+    assert [letter.value for letter in letters.written] == [b"garbage", b"new garbage"]
+    assert database.query("SELECT clock IS NOT NULL FROM event_clock") == [(True,)]
+
+
+def test_the_ledger_is_bounded_and_its_newest_entry_stays(database: Database, store: Store) -> None:
+    database.execute(
+        "INSERT INTO batch_ledger (query_id, batch_id, committed_at)"
+        " SELECT gen_random_uuid(), 0, now() - interval '3 days' FROM generate_series(1, 7000)"
+    )
+    batches_of(store)
+    assert store.forget_old(0) is True
+    assert store.forget_old(0) is False
+    # Old as it is, the newest is the position.
+    assert database.query("SELECT seq FROM batch_ledger") == [(7000,)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Sequence
 
 import psycopg2
@@ -13,6 +14,7 @@ from streampulse.job import metrics
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.engine import Engine
 from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class Batches:
         self._topic_id: str | None = None
         self._retention_due = 0.0
         self.commits = 0
+        #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
+        self.alive_at = time.monotonic()
 
     def open(self) -> tuple[dict[int, int], str | None]:
         """Become the writer and load the state.
@@ -60,16 +64,24 @@ class Batches:
         )
         return self._engine.next_offsets(), topic_id
 
-    def start_topic(self, topic_id: str | None, begun_anew: Sequence[int]) -> None:
-        """Say which topic the batches are of.
+    def start_topic(self, topic_id: str, start: Start) -> None:
+        """Say which topic the batches are of, and where reading it begins.
+
+        A log that was lost, or lost its end, is noted in Kafka and in the ledger before anything is read from it: who
+        starts again finds the position in the log that there is now.
 
         :param topic_id: its id, which a topic that was deleted and made again does not keep.
-        :param begun_anew: partitions whose log has begun at 0 again since the last commit.
         """
         self._topic_id = topic_id
-        for number in begun_anew:
-            self._state().begin_anew(number)
-            self._letters.restart(number)
+        if not start.gone_back:
+            return
+        back = {number: start.offsets[number] for number in start.gone_back}
+        self._letters.go_back(back)
+        engine = self._state()
+        for number, offset in back.items():
+            engine.go_back(number, offset)
+        changes, accepted = engine.apply([])
+        self._store.commit(Batch(str(uuid.uuid4()), 0, topic_id, {}), engine, changes, accepted)
 
     def process(self, query_id: str, batch_id: int, decode: Callable[[dict[int, int]], list[Slice]]) -> None:
         """Decode, count and commit one batch; a batch already in the ledger is passed over.
@@ -82,6 +94,7 @@ class Batches:
             try:
                 if self._store.committed(query_id, batch_id):
                     return
+                self.alive_at = time.monotonic()
                 if slices is None:
                     with metrics.PHASE_SECONDS.labels("decode").time():
                         slices = decode(self._state().clocks())
@@ -100,7 +113,8 @@ class Batches:
             letter for piece in slices for letter in piece.dead_letters if letter.offset >= done.get(piece.partition, 0)
         ]
         with metrics.PHASE_SECONDS.labels("dead_letters").time():
-            self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices})
+            self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices}, self._got_further)
+        self._got_further()
         with metrics.PHASE_SECONDS.labels("count").time():
             changes, accepted = engine.apply((piece.rows, piece.next_offset) for piece in slices)
         reasons = _by_reason(letters)
@@ -120,17 +134,18 @@ class Batches:
         if changes.event_clock_us is not None:
             metrics.EVENT_CLOCK.set(changes.event_clock_us / 1_000_000)
 
+    def _got_further(self) -> None:
+        self.alive_at = time.monotonic()
+
     def _retain(self) -> None:
         """Now and then remove what is older than the history, and say how much state is held."""
         now = time.monotonic()
         if now < self._retention_due:
             return
         engine = self._state()
-        removed = 0
-        if engine.event_clock_us is not None:
-            removed = self._store.forget_old(engine.event_clock_us)
-        # While there is more to remove, the next batch goes on with it.
-        self._retention_due = now + (1.0 if removed else _RETENTION_INTERVAL_SECONDS)
+        more = engine.event_clock_us is not None and self._store.forget_old(engine.event_clock_us)
+        # While there is more to remove, one of the next batches goes on with it.
+        self._retention_due = now + (1.0 if more else _RETENTION_INTERVAL_SECONDS)
         for kind, count in engine.size().items():
             metrics.STATE.labels(kind).set(count)
 
@@ -139,6 +154,7 @@ class Batches:
         self._engine = None
         lock_deadline: float | None = None
         while self._engine is None:
+            self.alive_at = time.monotonic()
             time.sleep(_RETRY_SECONDS)
             try:
                 self.open()

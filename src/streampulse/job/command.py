@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
+_ASK_QUERY_EVERY_SECONDS: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
     del args
     logfmt.configure()
     # One warning a connection attempt while a broker restarts is noise beside the job's own words.
-    logging.getLogger("kafka").setLevel(logging.ERROR)
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger("py4j").setLevel(logging.WARNING)
     kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(JobSettings)
-    store = Store(postgres, settings.viewer_timeout_seconds * 1_000_000, settings.history_days)
+    store = Store(postgres, settings.viewer_timeout_seconds * 1_000_000, settings.history_days, settings.ledger_days)
     letters = DeadLetters(kafka)
     batches = Batches(store, letters)
     # Spark's own start takes longer than everything else here, so the two run side by side.
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         next_offsets, topic_id = _patiently("PostgreSQL", batches.open)
         topic = _patiently("Kafka", lambda: describe(kafka))
         start = decide_start(topic, next_offsets, topic_id)
-        _patiently("Kafka", lambda: letters.open(topic.partitions))
-        batches.start_topic(topic.topic_id, start.begun_anew)
+        _patiently("Kafka", lambda: letters.open(topic.partitions, topic.topic_id))
+        batches.start_topic(topic.topic_id, start)
     except psycopg2.Error as error:
         raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {_line(error)} (inv doctor)") from None
     except KafkaError as error:
@@ -83,7 +84,9 @@ class Driver:
         self._settings = settings
         self._kafka = kafka
         self._notifier = sdnotify.SystemdNotifier()
-        self._busy_since: float | None = None
+        self._busy = False
+        self._seen: object = None
+        self._look_due = 0.0
 
     def run(self, session: Any, start: Start) -> int:
         """Run the query from ``start`` until it ends, which is always a failure: 1."""
@@ -92,15 +95,15 @@ class Driver:
         ready = False
         try:
             while query.isActive:
-                stalled = self._stalled()
-                if stalled:
-                    log.error("the batch has taken longer than %d s", self._settings.stall_seconds)
+                if self._stalled():
+                    log.error("the batch got no step further within %d s", self._settings.stall_seconds)
                     return 1
                 if not ready and (self._batches.commits or self._idle(query)):
                     ready = True
                     self._notifier.notify("READY=1")
                     log.info("running", extra={"fields": {"query_id": query.id}})
-                self._notifier.notify("WATCHDOG=1")
+                if not ready or self._moves(query):
+                    self._notifier.notify("WATCHDOG=1")
                 time.sleep(_LOOK_EVERY_SECONDS)
             failure = query.exception()
             log.error("the query has ended: %s", failure and _line(failure)[:500])
@@ -124,11 +127,11 @@ class Driver:
         query_id = str(uuid.uuid4())
 
         def process(frame: Any, batch_id: int) -> None:
-            self._busy_since = time.monotonic()
+            self._busy = True
             try:
                 self._batches.process(query_id, batch_id, lambda clocks: self._decode(frame, clocks))
             finally:
-                self._busy_since = None
+                self._busy = False
 
         return (
             reader.load()
@@ -155,8 +158,21 @@ class Driver:
         return [Slice.decode(bytes(row[0])) for row in columns.mapInArrow(decoder, "slice binary").collect()]
 
     def _stalled(self) -> bool:
-        since = self._busy_since
-        return since is not None and time.monotonic() - since > self._settings.stall_seconds
+        """Tell whether a batch is under way that has not got a step further for too long."""
+        return self._busy and time.monotonic() - self._batches.alive_at > self._settings.stall_seconds
+
+    def _moves(self, query: Any) -> bool:
+        """Tell whether the query or its batch has moved since the last look; the query is asked every few seconds."""
+        now = time.monotonic()
+        if now < self._look_due:
+            return False
+        self._look_due = now + _ASK_QUERY_EVERY_SECONDS
+        # Spark reports on its triggers at least every ten seconds, also when there is nothing to read.
+        progress = query.lastProgress
+        seen = (progress and progress["timestamp"], self._batches.alive_at)
+        moved = seen != self._seen
+        self._seen = seen
+        return moved
 
     @staticmethod
     def _idle(query: Any) -> bool:

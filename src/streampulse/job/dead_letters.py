@@ -9,7 +9,8 @@ passed over. The producer's ``transactional.id`` fences a driver that is thought
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -26,7 +27,11 @@ TRANSACTIONAL_ID: Final = "streampulse-dead-letters"
 _MAX_REQUEST_BYTES: Final = 128 * 1024 * 1024
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
+#: Or when gathering them has taken this long: what is out by then need not be gathered again after a fault.
+_TRANSACTION_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 60.0
+#: Records between two that are wanted which are read on past rather than sought over.
+_READ_AHEAD: Final = 2_000
 
 
 def _unwrapped(value: tuple[bytes | None]) -> bytes | None:
@@ -42,15 +47,18 @@ class DeadLetters:
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._producer: Any = None
+        self._topic_id = ""
         self._written: dict[int, int] = {}
 
-    def open(self, partitions: int) -> None:
+    def open(self, partitions: int, topic_id: str) -> None:
         """Fence earlier writers and learn up to where letters are out.
 
         :param partitions: how many partitions the topic of the events has.
+        :param topic_id: its id; positions in an earlier topic of the same name say nothing about this one.
         :raises kafka.errors.KafkaError: the broker does not answer.
         """
         self.close()
+        self._topic_id = topic_id
         self._producer = KafkaProducer(
             **self._settings.client_arguments("streampulse-job"),
             transactional_id=TRANSACTIONAL_ID,
@@ -68,10 +76,11 @@ class DeadLetters:
             isolation_level="read_committed",
         )
         try:
-            topic = self._settings.topic
-            self._written = {
-                number: consumer.committed(TopicPartition(topic, number)) or 0 for number in range(partitions)
-            }
+            self._written = {}
+            for number in range(partitions):
+                found = consumer.committed(TopicPartition(self._settings.topic, number), metadata=True)
+                ours = found is not None and found.offset >= 0 and found.metadata == topic_id
+                self._written[number] = found.offset if ours else 0
         finally:
             consumer.close()
 
@@ -81,17 +90,28 @@ class DeadLetters:
             self._producer.close(timeout=5)
             self._producer = None
 
-    def restart(self, partition: int) -> None:
-        """Forget the position in a partition whose log has begun anew."""
-        self._written[partition] = 0
+    def go_back(self, offsets: dict[int, int]) -> None:
+        """Take the positions in partitions whose log lost what stood there back to these offsets, where they are past.
 
-    def write(self, letters: Sequence[DeadLetter], next_offsets: dict[int, int]) -> int:
+        :raises kafka.errors.KafkaError: the transaction failed.
+        """
+        past = {number: offset for number, offset in offsets.items() if self._written.get(number, 0) > offset}
+        if past:
+            self._transaction([], past)
+
+    def write(
+        self,
+        letters: Sequence[DeadLetter],
+        next_offsets: dict[int, int],
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> int:
         """Write a batch's letters, but for those that are out already.
 
         Large numbers of bytes go out in several transactions, each of which moves the position on by itself.
 
         :param letters: the letters of the batch; those of one partition in offset order.
         :param next_offsets: for each partition of the batch the offset after its last record.
+        :param on_progress: called after each transaction but the last.
         :returns: how many were written.
         :raises kafka.errors.KafkaError: a transaction failed; none of its letters is ever seen.
         """
@@ -101,13 +121,16 @@ class DeadLetters:
         reached: dict[int, int] = {}
         size = 0
         piece: list[DeadLetter] = []
+        ends = time.monotonic() + _TRANSACTION_SECONDS
         for letter in self._with_bytes(due):
             piece.append(letter)
             reached[letter.partition] = letter.offset + 1
             size += len(letter.key or b"") + len(letter.value or b"")
-            if size >= _TRANSACTION_BYTES:
+            if size >= _TRANSACTION_BYTES or time.monotonic() > ends:
                 self._transaction(piece, reached)
+                on_progress()
                 piece, reached, size = [], {}, 0
+                ends = time.monotonic() + _TRANSACTION_SECONDS
         # The last transaction takes the position past the batch's good records too.
         self._transaction(piece, {letter.partition: next_offsets[letter.partition] for letter in due})
         return len(due)
@@ -134,7 +157,10 @@ class DeadLetters:
         for outcome in sent:
             outcome.get(timeout=60)
         self._producer.send_offsets_to_transaction(
-            {TopicPartition(topic, number): OffsetAndMetadata(offset, "", -1) for number, offset in reached.items()},
+            {
+                TopicPartition(topic, number): OffsetAndMetadata(offset, self._topic_id, -1)
+                for number, offset in reached.items()
+            },
             GROUP,
         )
         self._producer.commit_transaction()
@@ -142,38 +168,59 @@ class DeadLetters:
 
     def _with_bytes(self, letters: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
         """Yield the letters with their records' own key and value, read again where they were not carried."""
-        consumer: Any = None
+        reader: _Reader | None = None
         try:
             for letter in letters:
                 if letter.carried:
                     yield letter
                     continue
-                if consumer is None:
-                    consumer = KafkaConsumer(
-                        **self._settings.client_arguments("streampulse-job"),
-                        enable_auto_commit=False,
-                        isolation_level="read_committed",
-                    )
-                record = _read(consumer, TopicPartition(self._settings.topic, letter.partition), letter.offset)
+                reader = reader or _Reader(self._settings)
+                record = reader.read(TopicPartition(self._settings.topic, letter.partition), letter.offset)
                 yield letter._replace(key=record.key, value=record.value, carried=True)
         finally:
-            if consumer is not None:
-                consumer.close()
+            if reader is not None:
+                reader.close()
 
 
-def _read(consumer: Any, partition: TopicPartition, offset: int) -> Any:
-    """Return the record at an offset, reading on where the consumer stands there already.
+class _Reader:
+    """Reads single records, most of them a little further on in the log than the one before."""
 
-    :raises KafkaTimeoutError: the broker did not hand it out within a minute.
-    """
-    if consumer.assignment() != {partition}:
-        consumer.assign([partition])
-    if consumer.position(partition) != offset:
-        consumer.seek(partition, offset)
-    deadline = time.monotonic() + _READ_SECONDS
-    while time.monotonic() < deadline:
-        for record in consumer.poll(timeout_ms=1_000, max_records=1).get(partition, []):
-            if record.offset == offset:
-                return record
-            raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} is gone")
-    raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} could not be read again")
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._consumer = KafkaConsumer(
+            **settings.client_arguments("streampulse-job"),
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
+        self._partition: TopicPartition | None = None
+        self._next = 0
+        self._fetched: deque[Any] = deque()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()
+
+    def read(self, partition: TopicPartition, offset: int) -> Any:
+        """Return the record at an offset.
+
+        Going on from where the last one stood, past records that are not wanted, is cheaper than a fetch for each:
+        seeking throws away what the client has fetched ahead.
+
+        :raises KafkaTimeoutError: the record is gone, or the broker did not hand it out within a minute.
+        """
+        if partition != self._partition:
+            self._consumer.assign([partition])
+        if partition != self._partition or not 0 <= offset - self._next <= _READ_AHEAD:
+            self._partition = partition
+            self._fetched.clear()
+            self._consumer.seek(partition, offset)
+        self._next = offset + 1
+        deadline = time.monotonic() + _READ_SECONDS
+        while time.monotonic() < deadline:
+            while self._fetched:
+                record = self._fetched.popleft()
+                if record.offset == offset:
+                    return record
+                if record.offset > offset:
+                    raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} is gone")
+            self._fetched.extend(self._consumer.poll(timeout_ms=1_000).get(partition, []))
+        raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} could not be read again")

@@ -245,9 +245,9 @@ class Engine:
             "event_ids": sum(len(p.seen) for p in self._partitions.values()),
         }
 
-    def begin_anew(self, number: int) -> None:
-        """Take a partition's offsets from 0 again: its log was lost and begun anew. What was counted stays."""
-        self._partition(number).next_offset = 0
+    def go_back(self, number: int, offset: int) -> None:
+        """Take a partition's records from an offset again: its log lost what stood there. What was counted stays."""
+        self._partition(number).next_offset = offset
 
     # -- a batch ------------------------------------------------------------------------------------------------
 

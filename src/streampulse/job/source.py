@@ -26,10 +26,10 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where to read from, by partition, and which partitions' logs have begun anew since the last commit."""
+    """Where to read from, by partition, and which partitions' logs ended before that or were begun anew."""
 
     offsets: dict[int, int]
-    begun_anew: list[int]
+    gone_back: list[int]
 
     def spark_option(self, topic: str) -> str:
         """Return the value of the Kafka source's ``startingOffsets``."""
@@ -67,23 +67,32 @@ def decide_start(topic: Topic, next_offsets: dict[int, int], topic_id: str | Non
     :param topic_id: the id of the topic that these are of, None where nothing was committed.
     """
     remade = topic_id is not None and topic_id != topic.topic_id
-    offsets, begun_anew = {}, []
+    offsets, gone_back = {}, []
     for number in range(topic.partitions):
         earliest, latest = topic.earliest[number], topic.latest[number]
         wanted = next_offsets.get(number, 0)
-        if remade or wanted > latest:
+        if remade:
             log.error(
-                "partition %d: Kafka's log was lost, it ends at offset %d where %d was reached; reading from %d,"
+                "partition %d: Kafka's log was lost and begun anew; reading from %d, what was counted is kept",
+                number,
+                earliest,
+            )
+            gone_back.append(number)
+            wanted = earliest
+        elif wanted > latest:
+            # Of what is still there, everything was counted before: a broker that lost power lost the newest records.
+            log.error(
+                "partition %d: Kafka's log lost its end, it ends at offset %d where %d was reached; reading from %d,"
                 " what was counted is kept",
                 number,
                 latest,
                 wanted,
-                earliest,
+                latest,
             )
-            begun_anew.append(number)
-            wanted = earliest
+            gone_back.append(number)
+            wanted = latest
         elif wanted < earliest:
             log.error("partition %d: records %d to %d were deleted unread", number, wanted, earliest - 1)
             wanted = earliest
         offsets[number] = wanted
-    return Start(offsets, begun_anew)
+    return Start(offsets, gone_back)

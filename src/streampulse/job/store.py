@@ -30,6 +30,7 @@ SNAPSHOT_EVERY_EVENTS: Final = 50_000
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 # Retention takes this many windows at a time, so that no statement holds its locks for long.
 _RETENTION_WINDOWS = 60
+_RETENTION_ENTRIES = 5_000
 
 _STAGING = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_rows (
@@ -68,6 +69,7 @@ ON CONFLICT (stream_id) DO UPDATE SET
   active_viewers = EXCLUDED.active_viewers, own_clock = EXCLUDED.own_clock,
   last_event = GREATEST(kept.last_event, EXCLUDED.last_event)
 """
+_NOTE_TOPIC = "INSERT INTO topics_read (topic_id) VALUES (%s) ON CONFLICT DO NOTHING"
 
 
 @dataclass(slots=True)
@@ -94,16 +96,22 @@ class Store:
     :param settings: where the database is and who writes.
     :param viewer_timeout_us: see :class:`~streampulse.job.engine.Engine`.
     :param history_days: rows whose window begins more than this many days before the event clock are removed.
+    :param ledger_days: entries of the ledger that are older than this are removed, but for the newest.
     """
 
-    def __init__(self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int) -> None:
+    def __init__(
+        self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int = 2
+    ) -> None:
         self._settings = settings
         self._timeout = viewer_timeout_us
         self._history_us = history_days * 86_400 * 1_000_000
+        self._ledger_days = ledger_days
         self._connection: psycopg2.extensions.connection | None = None
         self._deltas: list[_Delta] = []
         self._events_since_snapshot = 0
         self._snapshot_folds: dict[int, int | None] = {}
+        # The topic that is known to be among those that were read.
+        self._topic_id: str | None = None
 
     def open(self) -> None:
         """Connect and become the one writer.
@@ -205,6 +213,8 @@ class Store:
                 ),
             )
             seq = int(_one(cursor)[0])
+            if batch.topic_id is not None and batch.topic_id != self._topic_id:
+                cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
             kept = [rows for rows in accepted if len(rows)]
             if kept:
                 cursor.execute(
@@ -213,6 +223,7 @@ class Store:
             snapshot = self._write_snapshot(cursor, seq, engine, sum(len(rows) for rows in kept))
         self._end()
         # Only now: what a failed transaction did not do must not be remembered as done.
+        self._topic_id = batch.topic_id
         if kept:
             self._deltas.append(_Delta(seq, _newest(kept)))
             self._events_since_snapshot += sum(len(rows) for rows in kept)
@@ -241,10 +252,10 @@ class Store:
 
     # -- retention ------------------------------------------------------------------------------------------------
 
-    def forget_old(self, event_clock_us: int) -> int:
-        """Remove rows, streams and ledger entries older than the history, a bounded piece at a time.
+    def forget_old(self, event_clock_us: int) -> bool:
+        """Remove rows and streams older than the history, and old ledger entries, a bounded piece at a time.
 
-        :returns: how many rows were removed; 0: nothing is left to remove.
+        :returns: whether there is more to remove.
         """
         horizon = _timestamp(event_clock_us - self._history_us)
         with self._cursor() as cursor:
@@ -253,23 +264,26 @@ class Store:
                 " (SELECT min(window_start) FROM stream_metrics_minute) + %(windows)s * interval '1 minute'",
                 {"horizon": horizon, "windows": _RETENTION_WINDOWS},
             )
-            removed = cursor.rowcount
+            cursor.execute("SELECT min(window_start) < %s FROM stream_metrics_minute", (horizon,))
+            more = bool(_one(cursor)[0])
             cursor.execute(
                 "DELETE FROM stream_presence AS p WHERE active_viewers = 0"
                 " AND last_event < %s::timestamptz - interval '1 hour' AND NOT"
                 " EXISTS (SELECT FROM stream_metrics_minute AS m WHERE m.stream_id = p.stream_id)",
                 (horizon,),
             )
-            removed += cursor.rowcount
-            # The newest row is the job's position and stays, however old.
+            # Entries are as old as they are in order, so the oldest are looked at and no others. The newest is the
+            # job's position and stays, however old.
             cursor.execute(
-                "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM batch_ledger WHERE committed_at < now() -"
-                " %s * interval '1 microsecond' AND seq < (SELECT max(seq) FROM batch_ledger) ORDER BY seq LIMIT 5000)",
-                (self._history_us,),
+                "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM"
+                " (SELECT seq, committed_at FROM batch_ledger ORDER BY seq LIMIT %(limit)s) AS oldest"
+                " WHERE committed_at < now() - %(days)s * interval '1 day')"
+                " AND seq < (SELECT max(seq) FROM batch_ledger)",
+                {"limit": _RETENTION_ENTRIES, "days": self._ledger_days},
             )
-            removed += cursor.rowcount
+            more = more or cursor.rowcount >= _RETENTION_ENTRIES
         self._end()
-        return removed
+        return more
 
     # -- the connection -------------------------------------------------------------------------------------------
 

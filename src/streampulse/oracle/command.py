@@ -445,7 +445,7 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
             f"SELECT topic_id, offsets, clocks, {_epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
         )
         newest = cursor.fetchone()
-        cursor.execute("SELECT count(DISTINCT topic_id) FROM batch_ledger")
+        cursor.execute("SELECT count(*) FROM topics_read")
         counted = cursor.fetchone()
         cursor.execute(f"SELECT {_epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
         clock = cursor.fetchone()

@@ -63,9 +63,9 @@ class Image:
         return self.folder / f"{self.os}-{self.digest}"
 
     @property
-    def packages(self) -> Path:
-        """Packages that machines of this image fetched, kept for the next one."""
-        return self.folder / f"{self.os}-{self.digest}.apt"
+    def kept(self) -> Path:
+        """What machines of this image fetched or made, kept for the next one under its path there."""
+        return self.folder / f"{self.os}-{self.digest}.kept"
 
     def build(self, report: Report) -> bool:
         """Build the image unless it is there; False when it was.

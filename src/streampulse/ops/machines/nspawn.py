@@ -42,6 +42,9 @@ DEFAULT_OS = "debian13"
 MADE = "made"
 # What a machine writes while the base stack is installed and runs for a day, with room to spare.
 MACHINE_BYTES = 6 * 2**30
+# What the next machine of the same image can use: packages that apt fetched, and the class-data archives of its JVMs,
+# which refuse one that does not fit.
+KEPT = ("var/cache/apt/archives/*.deb", "var/lib/*/*.jsa", "var/cache/*/*/*.jsa")
 BOOT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 30.0
 FIRST_ADDRESS = 11
@@ -116,7 +119,7 @@ class Nspawn:
                 (disk / name).mkdir(parents=True)
             (disk / "image").write_text(self.image.root.name, encoding="utf-8")
             (disk / "address").write_text(address, encoding="utf-8")
-            self._link_packages(host)
+            self._hand_over_kept(host)
             undo.callback(self._unmount, host)
             self._mount(host)
             self._furnish(host, address)
@@ -157,7 +160,7 @@ class Nspawn:
         self._end_processes(host)
         self._clear(host)
         if was_running:
-            self._keep_packages(host)
+            self._keep(host)
         self._lower_network()
         return was_running
 
@@ -311,23 +314,29 @@ class Nspawn:
         file.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
         _give_to_invoker(file)
 
-    def _link_packages(self, host: Host) -> None:
-        """Put the packages that earlier machines fetched where apt looks first: no copy, and no second download.
+    def _hand_over_kept(self, host: Host) -> None:
+        """Put where they are looked for what earlier machines fetched or made: no copy, and no second time.
 
         Only before the first mount: what lies below a mounted overlay must not be touched.
         """
-        archives = self._disk(host) / "upper/var/cache/apt/archives"
-        archives.mkdir(parents=True)
-        for package in self.image.packages.glob("*.deb"):
-            os.link(package, archives / package.name)
+        upper = self._disk(host) / "upper"
+        for kept in (path for pattern in KEPT for path in self.image.kept.glob(pattern)):
+            target = upper / kept.relative_to(self.image.kept)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(kept, target)
 
-    def _keep_packages(self, host: Host) -> None:
-        """Keep what this machine fetched for the next machine."""
-        self.image.packages.mkdir(exist_ok=True)
-        for package in (self._disk(host) / "upper/var/cache/apt/archives").glob("*.deb"):
-            kept = self.image.packages / package.name
-            if package.is_file() and not package.is_symlink() and not kept.exists():
-                os.link(package, kept)
+    def _keep(self, host: Host) -> None:
+        """Keep for the next machine what this one fetched or made, where it is newer."""
+        upper = self._disk(host) / "upper"
+        for file in (path for pattern in KEPT for path in upper.glob(pattern)):
+            kept = self.image.kept / file.relative_to(upper)
+            if file.is_symlink() or (kept.exists() and kept.stat().st_mtime >= file.stat().st_mtime):
+                continue
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.unlink(missing_ok=True)
+            os.link(file, kept)
+            # Users have other numbers on the next machine.
+            kept.chmod(0o644)
 
     def _wait_for_ssh(self, host: Host, address: str) -> None:
         deadline = time.monotonic() + BOOT_SECONDS
