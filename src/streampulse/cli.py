@@ -14,6 +14,7 @@ from streampulse.settings import SettingsError
 # Imported only when asked for: a host has the libraries of its own roles and no others.
 COMMANDS = {
     "generator": ("streampulse.generator.command", "send made-up but plausible events to Kafka"),
+    "fill": ("streampulse.generator.fill", "fill the topic with a backlog of made-up events, as fast as it goes"),
     "job": ("streampulse.job.command", "count the events: the streaming job's driver, started by spark-submit"),
     "migrate": ("streampulse.migrate", "bring the database's schema to this release's version"),
     "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),

@@ -64,6 +64,26 @@ class KafkaSettings(BaseSettings):
             arguments["ssl_cafile"] = self.ssl_cafile
         return arguments
 
+    def librdkafka_options(self, client_id: str) -> dict[str, str]:
+        """Return the configuration that every client made of librdkafka takes, for these settings.
+
+        :param client_id: what the broker's logs and quotas show for the client.
+        """
+        options = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": client_id,
+            "security.protocol": self.security_protocol,
+        }
+        if self.security_protocol.startswith("SASL"):
+            options["sasl.mechanism"] = self.sasl_mechanism
+            if self.sasl_username is not None:
+                options["sasl.username"] = self.sasl_username
+            if self.sasl_password is not None:
+                options["sasl.password"] = self.sasl_password.get_secret_value()
+        if self.ssl_cafile is not None:
+            options["ssl.ca.location"] = self.ssl_cafile
+        return options
+
     def spark_options(self) -> dict[str, str]:
         """Return the options of Spark's Kafka source for these settings."""
         options = {
@@ -160,19 +180,30 @@ class JobSettings(CountingSettings):
     metrics_port: Port = Field(description="port of the job's scrape endpoint")
 
 
-class GeneratorSettings(BaseSettings):
-    """The event generator."""
+class WorldSettings(BaseSettings):
+    """What the generator makes up, at a steady rate as well as for a backlog."""
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_GENERATOR_", extra="ignore")
 
-    rate: float = Field(default=300.0, gt=0, le=1_000_000, description="events per second in all")
     streams: int = Field(default=50, ge=1, le=1_000_000, description="number of streams")
     users: int = Field(default=20_000, ge=1, le=100_000_000, description="number of users")
+    skew: float = Field(
+        default=1.0,
+        ge=0,
+        le=4,
+        description="how unequal streams are: the n-th most popular one has 1/n^skew of the first one's audience",
+    )
     seed: int | None = Field(default=None, description="seed of the random numbers; unset: a new one at each start")
     duplicates: Share = Field(default=0.0, description="share of the events that are sent a second time")
     disorder: Share = Field(default=0.0, description="share of the events that are held back by up to two minutes")
     late: Share = Field(default=0.0, description="share of the events that are followed by one too late to count")
     garbage: Share = Field(default=0.0, description="share of the events that are followed by an invalid record")
+
+
+class GeneratorSettings(WorldSettings):
+    """The event generator."""
+
+    rate: float = Field(default=300.0, gt=0, le=1_000_000, description="events per second in all")
     metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the generator's scrape endpoint")
 

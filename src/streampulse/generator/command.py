@@ -15,11 +15,11 @@ import sdnotify
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from pydantic import ValidationError
 
 from streampulse import logfmt
 from streampulse.errors import OperatorError
-from streampulse.generator.faults import Faults, Shares
+from streampulse.generator import arguments
+from streampulse.generator.faults import Faults
 from streampulse.generator.model import Model
 from streampulse.generator.send import Sender
 from streampulse.settings import GeneratorSettings, KafkaSettings, load
@@ -37,24 +37,15 @@ _RETRY_SECONDS: Final = 1.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``streampulse generator``; each overrides its STREAMPULSE_GENERATOR_ variable."""
     parser.add_argument("--rate", type=float, help="events per second in all")
-    parser.add_argument("--streams", type=int, help="number of streams")
-    parser.add_argument("--users", type=int, help="number of users")
-    parser.add_argument("--seed", type=int, help="seed of the random numbers (default: a new one)")
     parser.add_argument("--limit", type=int, metavar="N", help="stop after N events instead of going on for ever")
-    for name, what in (
-        ("duplicates", "sent a second time"),
-        ("disorder", "held back by up to two minutes"),
-        ("late", "followed by one that is too late to count"),
-        ("garbage", "followed by a record that is not a valid event"),
-    ):
-        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=f"share of the events, 0 to 1, {what}")
+    arguments.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Generate events until SIGTERM or the limit; 1 when not all of a limited number were acknowledged."""
     kafka = load(KafkaSettings)
     load(GeneratorSettings)  # says what is wrong with the environment before the arguments come into it
-    settings = _with_arguments(args)
+    settings = arguments.settings(args, GeneratorSettings, ("rate",))
     logfmt.configure()
     # The client logs four lines for each attempt to connect; the sender says the same once.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
@@ -76,11 +67,10 @@ def run(args: argparse.Namespace) -> int:
             }
         },
     )
-    shares = Shares(settings.duplicates, settings.disorder, settings.late, settings.garbage)
     loop = Loop(
         sender=sender,
-        model=Model(streams=settings.streams, users=settings.users, seed=seed),
-        faults=Faults(shares, seed=seed),
+        model=Model(streams=settings.streams, users=settings.users, seed=seed, skew=settings.skew),
+        faults=Faults(arguments.shares(settings), seed=seed),
         rate=settings.rate,
         limit=args.limit,
         stop=stop,
@@ -199,18 +189,3 @@ def _serve_metrics(settings: GeneratorSettings, sender: Sender) -> None:
             f"the metrics port {settings.metrics_host}:{settings.metrics_port} cannot be opened ({error.strerror}): "
             f"see who has it with `ss -ltnp sport = :{settings.metrics_port}`, or set another"
         ) from None
-
-
-def _with_arguments(args: argparse.Namespace) -> GeneratorSettings:
-    """Return the settings with the arguments in the place of those that were given.
-
-    :raises OperatorError: an argument is out of range.
-    """
-    names = ("rate", "streams", "users", "seed", "duplicates", "disorder", "late", "garbage")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    try:
-        # Arguments of the class come before variables of the environment.
-        return GeneratorSettings(**given)
-    except ValidationError as error:
-        wrong = [f"--{item['loc'][0]} {item['input']}: {item['msg'].lower()}" for item in error.errors()]
-        raise OperatorError("; ".join(wrong) + " (see `streampulse generator --help`)") from None

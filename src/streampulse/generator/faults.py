@@ -14,13 +14,16 @@ from typing import Final, NamedTuple
 
 from streampulse.generator.model import MINUTE_US, Encoder, GeneratedEvent, random_uuid
 
-# Duplicates repeat one of the newest records; held-back records are kept until their time has come. Both are bounded.
+# Duplicates repeat one of the newest records, none so old that it would be late the second time; held-back records are
+# kept until their time has come. Both are bounded.
 _REMEMBERED: Final = 1_000
+_REPEATED_WITHIN_US: Final = 5 * MINUTE_US
 _HELD_AT_MOST: Final = 100_000
 # Disorder stays well inside the ten minutes that the contract allows, lateness is beyond them.
 _HELD_BACK_US: Final = 2 * MINUTE_US
 _LATE_FROM_US, _LATE_TO_US = 11 * MINUTE_US, 60 * MINUTE_US
-_FUTURE_US: Final = 60 * MINUTE_US
+#: How far a record from the future is ahead of its event, in microseconds.
+FUTURE_US: Final = 60 * MINUTE_US
 
 
 class Record(NamedTuple):
@@ -49,13 +52,16 @@ class Faults:
     """Turns events into records and spoils the chosen shares of them.
 
     :param seed: the same seed and the same events give the same records.
+    :param future_us: how far a record from the future is ahead of its event, in microseconds. Events that are sent
+        long after their time need more than the usual.
     """
 
-    def __init__(self, shares: Shares, *, seed: int) -> None:
+    def __init__(self, shares: Shares, *, seed: int | str, future_us: int = FUTURE_US) -> None:
         self._shares = shares
+        self._future_us = future_us
         self._random = random.Random(f"faults {seed}")  # noqa: S311 - no secrets
         self._encoder = Encoder()
-        self._newest: deque[Record] = deque(maxlen=_REMEMBERED)
+        self._newest: deque[tuple[int, Record]] = deque(maxlen=_REMEMBERED)
         self._held: list[tuple[int, int, Record]] = []
         self._count = 0
 
@@ -75,7 +81,7 @@ class Faults:
                 heapq.heappush(self._held, (release, self._count, record))
                 continue
             yield record
-            self._newest.append(record)
+            self._newest.append((event.ts_us, record))
             yield from self._spoiled(event)
 
     def rest(self) -> Iterator[Record]:
@@ -91,7 +97,9 @@ class Faults:
         """Yield the additional records that follow a good one."""
         shares, rng = self._shares, self._random
         if rng.random() < shares.duplicates:
-            yield self._newest[int(rng.random() * len(self._newest))]
+            while self._newest[0][0] < event.ts_us - _REPEATED_WITHIN_US:
+                self._newest.popleft()
+            yield self._newest[int(rng.random() * len(self._newest))][1]
         if rng.random() < shares.late:
             ago = _LATE_FROM_US + int(rng.random() * (_LATE_TO_US - _LATE_FROM_US))
             late = event._replace(event_id=random_uuid(rng), ts_us=event.ts_us - ago)
@@ -103,7 +111,7 @@ class Faults:
         """Return a record that the contract refuses: invalid in one of many ways, or from the future."""
         key = event.stream_id.encode("ascii")
         value = self._encoder.encode(event)
-        future = self._encoder.encode(event._replace(ts_us=event.ts_us + _FUTURE_US))
+        future = self._encoder.encode(event._replace(ts_us=event.ts_us + self._future_us))
         forms = (
             Record(key, b""),
             Record(key, b"not json"),

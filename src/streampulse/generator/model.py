@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -26,6 +26,9 @@ _SHOWS: Final = (
 _SHARE_WATCHING = 0.6
 _JOIN_EMPTY, _JOIN_FULL, _LEAVE_FULL, _DONATE = 0.45, 0.15, 0.15, 0.02
 _SMALLEST_AUDIENCE = 3
+# Lengths of messages and amounts in cents follow log-normal laws, cut off at both ends. A table of each is drawn once:
+# a draw from it costs a fifth of a new one.
+_TABLE_SIZE = 4_096
 
 
 class GeneratedEvent(NamedTuple):
@@ -74,18 +77,27 @@ class Model:
     :param streams: number of streams.
     :param users: number of users; each may watch several streams.
     :param seed: the same seed and the same calls give the same events.
+    :param skew: exponent of Zipf's law, 0 for streams that are all alike.
+    :param only: numbers of the streams that this model plays; None for all. Their audiences are what they are among
+        all streams.
     """
 
-    def __init__(self, *, streams: int, users: int, seed: int) -> None:
+    def __init__(
+        self, *, streams: int, users: int, seed: int | str, skew: float = 1.0, only: Sequence[int] | None = None
+    ) -> None:
         self._random = random.Random(seed)  # noqa: S311 - made-up viewers, not secrets
         self._users = users
-        self._cumulative = list(accumulate(1.0 / rank for rank in range(1, streams + 1)))
-        total = self._cumulative[-1]
+        weights = popularity(streams, skew)
+        total = sum(weights)
         watching = users * _SHARE_WATCHING
         self._streams = [
-            _Stream(number, min(users, max(_SMALLEST_AUDIENCE, round(watching / (number + 1) / total))))
-            for number in range(streams)
+            _Stream(number, min(users, max(_SMALLEST_AUDIENCE, round(watching * weights[number] / total))))
+            for number in (range(streams) if only is None else only)
         ]
+        self._cumulative = list(accumulate(weights[stream.number] for stream in self._streams))
+        draw = self._random.lognormvariate
+        self._lengths = [min(500, max(1, round(draw(3.3, 0.8)))) for _ in range(_TABLE_SIZE)]
+        self._amounts = [min(1_000_000, max(100, round(draw(6.2, 1.0)))) for _ in range(_TABLE_SIZE)]
 
     def events(self, start_us: int, end_us: int, count: int) -> Iterator[GeneratedEvent]:
         """Yield ``count`` events with times spread evenly over the interval (start, end].
@@ -150,10 +162,10 @@ class Model:
         # Some viewers talk far more than others.
         user = stream.viewers[int(rng.random() ** 2 * len(stream.viewers))]
         if draw >= 1.0 - _DONATE:
-            cents = min(1_000_000, max(100, round(rng.lognormvariate(6.2, 1.0))))
-            return self._make("donation", stream, user_name(user), now_us, amount_cents=cents)
-        length = min(500, max(1, round(rng.lognormvariate(3.3, 0.8))))
-        return self._make("chat_message", stream, user_name(user), now_us, message_len=length)
+            cents = self._amounts[int(rng.random() * _TABLE_SIZE)]
+            return self._make("donation", stream, user_name(user), now_us, None, cents)
+        length = self._lengths[int(rng.random() * _TABLE_SIZE)]
+        return self._make("chat_message", stream, user_name(user), now_us, length)
 
     def _newcomer(self, stream: _Stream) -> int | None:
         for _ in range(8):
@@ -180,6 +192,14 @@ class Model:
     ) -> GeneratedEvent:
         event_id = random_uuid(self._random)
         return GeneratedEvent(event_id, now_us, event_type, stream.stream_id, user_id, message_len, amount_cents)
+
+
+def popularity(streams: int, skew: float) -> list[float]:
+    """Return the weight of each stream by its number, the first one's being 1 (Zipf's law).
+
+    :param skew: the exponent.
+    """
+    return [rank**-skew for rank in range(1, streams + 1)]
 
 
 def stream_name(number: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from streampulse.cli import main
 from streampulse.errors import OperatorError
+from streampulse.generator import arguments as options
 from streampulse.generator import command
 from streampulse.generator.command import Loop
 from streampulse.generator.faults import Faults, Record, Shares
@@ -145,7 +146,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def arguments(*words: str) -> argparse.Namespace:
+def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args(words)
@@ -153,7 +154,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 @pytest.mark.usefixtures("environment")
 def test_arguments_come_before_the_environment() -> None:
-    settings = command._with_arguments(arguments("--streams", "7", "--late", "0.5"))
+    settings = options.settings(parsed("--streams", "7", "--late", "0.5"), GeneratorSettings, ("rate",))
     assert (settings.rate, settings.streams, settings.late, settings.garbage) == (5, 7, 0.5, 0)
 
 

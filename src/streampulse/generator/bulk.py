@@ -1,0 +1,92 @@
+"""Sending many records quickly: librdkafka, in batches that are handed over whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from streampulse.errors import OperatorError
+from streampulse.generator.faults import Record
+from streampulse.settings import KafkaSettings
+
+# Records that wait for their acknowledgement at most, each some 250 bytes.
+_PENDING_AT_MOST: Final = 200_000
+_CONNECT_SECONDS: Final = 10.0
+# Nothing acknowledged for this long: the broker is gone.
+_DELIVERY_TIMEOUT_MS: Final = 60_000
+# librdkafka's own lines about a broker that is away; the errors that matter are raised here.
+_ONLY_CRITICAL: Final = 2
+
+
+class BulkSender:
+    """Sends batches of records, each to the partition that the caller names, in order and without duplicates."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.topic
+        self._where = settings.bootstrap_servers
+        self._error: KafkaError | None = None
+        self._producer = Producer(
+            {
+                **settings.librdkafka_options("streampulse-fill"),
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 50,
+                "batch.size": 1_000_000,
+                "queue.buffering.max.messages": 2 * _PENDING_AT_MOST,
+                "message.timeout.ms": _DELIVERY_TIMEOUT_MS,
+                # A call into Python for each acknowledged record would cost as much as making it.
+                "delivery.report.only.error": True,
+                # As Kafka's own clients choose a key's partition; the callers here know it already.
+                "partitioner": "murmur2_random",
+                "log_level": _ONLY_CRITICAL,
+            }
+        )
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has.
+
+        :raises OperatorError: Kafka does not answer, or has no such topic.
+        """
+        try:
+            topic = self._producer.list_topics(self._topic, timeout=_CONNECT_SECONDS).topics[self._topic]
+        except KafkaException as error:
+            reason = error.args[0].str()
+            raise OperatorError(f"Kafka at {self._where} does not answer: {reason} (inv doctor)") from None
+        if topic.error is not None:
+            raise OperatorError(f"Kafka has no topic {self._topic}: make it with inv up")
+        return len(topic.partitions)
+
+    def send(self, partition: int, records: Sequence[Record]) -> None:
+        """Hand a batch over; wait first while too many records are on their way.
+
+        :raises OperatorError: an earlier record was given up.
+        """
+        while len(self._producer) > _PENDING_AT_MOST:
+            self._producer.poll(0.01)
+        self._producer.poll(0)
+        self._check()
+        batch: list[dict[str, Any]] = [{"key": record.key, "value": record.value} for record in records]
+        taken = self._producer.produce_batch(self._topic, batch, partition=partition, on_delivery=self._delivered)
+        if taken != len(batch):
+            refused = next(str(message["_error"]) for message in batch if "_error" in message)
+            raise OperatorError(f"a record was refused before it was sent: {refused}")
+
+    def flush(self) -> None:
+        """Return when everything is acknowledged.
+
+        :raises OperatorError: a record was given up.
+        """
+        # Each record is either acknowledged or given up after its own time-out.
+        while self._producer.flush(1.0):
+            self._check()
+        self._check()
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None and self._error is None:
+            self._error = error
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise OperatorError(f"Kafka at {self._where} did not take everything: {self._error.str()} (inv doctor)")
