@@ -21,6 +21,7 @@ COMMANDS = {
     "smoke": ("streampulse.smoke", "send a few events of its own and expect exactly their numbers"),
     "peek": ("streampulse.peek", "print the newest records of a topic"),
     "check": ("streampulse.check", "what doctor looks at on this host, as JSON"),
+    "measure": ("streampulse.measure.command", "what bench measures on this host, as JSON"),
     "wait": ("streampulse.wait", "wait until a service really answers"),
 }
 

@@ -1,0 +1,74 @@
+"""When each record of the topic became visible in the tables, from the moments at which commits did.
+
+A ledger row is written in the transaction that writes its batch's rows, so both become visible in one instant, and it
+says up to which offset of each partition the batch reached. The first commit that reaches beyond a record's offset is
+the one that made it visible.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+#: The percentiles that are reported.
+REPORTED: Final = (50, 95, 99)
+
+
+class Commit(NamedTuple):
+    """A ledger row as it became visible.
+
+    ``at`` is in seconds since the epoch, by this host's clock; ``offsets`` are by partition the next offset to read.
+    """
+
+    seq: int
+    at: float
+    offsets: Mapping[int, int]
+
+
+class Visibility:
+    """Answers when a record became visible.
+
+    :param commits: in the order of their sequence numbers.
+    """
+
+    def __init__(self, commits: Iterable[Commit]) -> None:
+        self._reached: dict[int, list[int]] = {}
+        self._at: dict[int, list[float]] = {}
+        for commit in commits:
+            for partition, offset in commit.offsets.items():
+                reached = self._reached.setdefault(partition, [])
+                # Most commits do not move every partition on.
+                if not reached or offset > reached[-1]:
+                    reached.append(offset)
+                    self._at.setdefault(partition, []).append(commit.at)
+
+    def at(self, partition: int, offset: int) -> float | None:
+        """Return when the record at an offset became visible, in seconds since the epoch; None: not yet."""
+        reached = self._reached.get(partition, [])
+        index = bisect_right(reached, offset)
+        return self._at[partition][index] if index < len(reached) else None
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Return a percentile by the nearest-rank method: the smallest value that ``percent`` % of all do not exceed.
+
+    It is always one of the values, none is interpolated.
+
+    :param ordered: at least one value, ascending.
+    :param percent: above 0, at most 100.
+    """
+    return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
+
+
+def summary(values: Iterable[float]) -> dict[str, float]:
+    """Return how many values there are, the reported percentiles and the largest.
+
+    :raises ValueError: there are none.
+    """
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("nothing was measured")
+    found = {f"p{percent}": percentile(ordered, percent) for percent in REPORTED}
+    return {"count": len(ordered), **found, "max": ordered[-1]}

@@ -1,0 +1,108 @@
+"""From a kill -9 to the first commit of an event that arrived after it, for each service under a steady load."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from typing import Any, Final
+
+from streampulse.errors import OperatorError
+from streampulse.measure.ledger import LedgerWatch
+from streampulse.measure.load import Load
+from streampulse.measure.match import Visibility
+from streampulse.measure.topic import Topic
+from streampulse.measure.units import main_pid, processes
+from streampulse.settings import KafkaSettings, PostgresSettings, load
+
+#: What Spark's executors are called on their command lines.
+EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
+_SETTLE_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 120.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the measurement."""
+    parser.add_argument(
+        "targets", nargs="+", metavar="NAME=UNIT", help="what is killed; `executor` without a unit is an executor"
+    )
+    parser.add_argument("--rate", type=float, default=300.0, help="events per second meanwhile (default: 300)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Kill one after the other and return, for each, the seconds until the numbers were up to date again.
+
+    ``to_commit`` is the time from the kill to the first commit with a record that arrived after it; ``longest_wait``
+    the longest time that any record, which arrived from the kill until then, waited for its commit.
+
+    :raises OperatorError: something does not run, or does not come back.
+    """
+    found: dict[str, Any] = {}
+    topic = Topic(load(KafkaSettings))
+    kills: list[tuple[str, float, dict[int, int]]] = []
+    with Load(args.rate), LedgerWatch(load(PostgresSettings)) as watch:
+        _wait_for_more(watch, 2)
+        first = topic.ends()
+        for target in args.targets:
+            name, _, unit = target.partition("=")
+            time.sleep(_SETTLE_SECONDS)
+            before = topic.ends()
+            pid = main_pid(unit) if unit else _executor()
+            killed = time.time()
+            os.kill(pid, signal.SIGKILL)
+            kills.append((name, killed, before))
+            _wait_past(watch, topic, killed, name)
+        last = topic.ends()
+        _wait_for_more(watch, 2)
+    records = list(topic.between(first, last))
+    topic.close()
+    visible = Visibility(watch.commits)
+    borders = [killed for _, killed, _ in kills[1:]] + [float("inf")]
+    for (name, killed, _), border in zip(kills, borders, strict=True):
+        waits = [
+            (seen, seen - record.arrived)
+            for record in records
+            if killed < record.arrived < border and (seen := visible.at(record.partition, record.offset)) is not None
+        ]
+        if not waits:
+            raise OperatorError(f"no event arrived after {name} was killed: inv logs kafka")
+        found[name] = {
+            "to_commit_seconds": min(seen for seen, _ in waits) - killed,
+            "longest_wait_seconds": max(wait for _, wait in waits),
+        }
+    return found
+
+
+def _executor() -> int:
+    for process in processes():
+        if EXECUTOR in process.words:
+            return process.pid
+    raise OperatorError("no executor of Spark runs here: inv logs job")
+
+
+def _wait_for_more(watch: LedgerWatch, commits: int) -> None:
+    wanted = len(watch.commits) + commits
+    watch.wait(lambda seen: len(seen.commits) >= wanted, _PATIENCE_SECONDS, "the job commits batches")
+
+
+def _wait_past(watch: LedgerWatch, topic: Topic, killed: float, name: str) -> None:
+    """Wait until records that arrived after the kill are visible, and things are quiet again."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    # What killed the broker is still felt by who asks it.
+    while True:
+        time.sleep(1.0)
+        try:
+            ends = topic.ends()
+            break
+        except OperatorError:
+            if time.monotonic() > deadline:
+                raise
+    time.sleep(1.0)
+    watch.wait(
+        lambda seen: (
+            any(seen.reached().get(number, 0) > end for number, end in ends.items()) and seen.commits[-1].at > killed
+        ),
+        _PATIENCE_SECONDS,
+        f"the job commits new events after {name} was killed",
+    )
