@@ -226,3 +226,49 @@ def docs(_context: Context, check: bool = False) -> None:
 
     if pages.main(["--check"] if check else []) != 0:
         raise OperatorError("the reference is stale: inv docs")
+
+
+@task(
+    help={
+        "env": "an environment that is not there yet; it is made, filled and removed",
+        "only": "measurements, separated by commas: catch-up, latency, memory, start, recovery, growth, up",
+        "out": "folder for bench.json and bench.md",
+        "compare": "the bench.json of an earlier run, to show ratios to",
+        "keep-machine": "leave the machine there, with its data",
+        "seconds": "how long each steady load is measured",
+        "rates": "of the latency, in events per second",
+        "backlog": "events to catch up with",
+        "repeats": "how often the job is started",
+        "days": "simulated days after which growth is measured",
+    }
+)
+@timed
+def bench(
+    _context: Context,
+    env: str = "bench",
+    only: str = "",
+    out: str = "",
+    compare: str = "",
+    keep_machine: bool = False,
+    seconds: int = 60,
+    rates: str = "300,3000,10000",
+    backlog: int = 2_000_000,
+    repeats: int = 3,
+    days: str = "1,7,30",
+) -> str:
+    """Measure the real stack in an environment of its own and hold it against its limits; exit 1 when one is missed."""
+    from streampulse.ops import session
+    from streampulse.ops.bench import options, run
+
+    asked = options.read(
+        only=only,
+        out=out,
+        compare=compare,
+        keep_machine=keep_machine,
+        seconds=seconds,
+        rates=rates,
+        backlog=backlog,
+        repeats=repeats,
+        days=days,
+    )
+    return run.run(session.open_session(env, Screen()), asked)

@@ -43,12 +43,14 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def title(process: Process) -> str:
     """Return what a process is in a word or two: a JVM by its main class, Python by its module or script."""
     words = process.words
+    # PostgreSQL's processes say what they do in place of their arguments.
+    if words[0].startswith("postgres:"):
+        return " ".join(words)[:40]
     program = words[0].rpartition("/")[2]
     if program == "java":
-        classes = [word for word in words[1:] if word.count(".") >= 1 and "/" not in word and not word.startswith("-")]
+        classes = [word for word in words[1:] if "." in word and "/" not in word and not word.startswith("-")]
         return f"java {classes[0].rpartition('.')[2]}" if classes else program
     if program.startswith("python") and len(words) > 1:
         arguments = [word for word in words[1:] if not word.startswith("-")]
         return f"python {arguments[0].rpartition('/')[2]}" if arguments else program
-    # PostgreSQL's processes say what they do in place of their arguments.
-    return " ".join(words)[:40] if program.endswith(":") else program
+    return program

@@ -13,11 +13,9 @@ from streampulse.measure.ledger import LedgerWatch
 from streampulse.measure.load import Load
 from streampulse.measure.match import Visibility
 from streampulse.measure.topic import Topic
-from streampulse.measure.units import main_pid, processes
+from streampulse.measure.units import EXECUTOR, main_pid, processes
 from streampulse.settings import KafkaSettings, PostgresSettings, load
 
-#: What Spark's executors are called on their command lines.
-EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 _SETTLE_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 120.0
 

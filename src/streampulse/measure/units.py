@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from streampulse.errors import OperatorError
+
+#: What Spark's executors are called on their command lines.
+EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 class Process(NamedTuple):

@@ -1,0 +1,5 @@
+"""``inv bench``: the real stack in an environment of its own, measured, and held against what is asked of it.
+
+:mod:`.place` makes the environment and removes it, :mod:`.measures` has one module for each measurement, which asks
+``streampulse measure`` on the host, :mod:`.figures` knows the limits' arithmetic and :mod:`.report` writes it down.
+"""

@@ -1,0 +1,24 @@
+"""The measurements by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from streampulse.ops.bench.measures import catch_up, growth, latency, memory, recovery, start, up
+from streampulse.ops.bench.measures.outcome import Outcome
+from streampulse.ops.bench.options import Options
+from streampulse.ops.bench.place import Place
+
+#: Takes a running stack and leaves one behind.
+Measure = Callable[[Place, Options], Outcome]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "catch-up": catch_up.measure,
+    "latency": latency.measure,
+    "memory": memory.measure,
+    "start": start.measure,
+    "recovery": recovery.measure,
+    "growth": growth.measure,
+    "up": up.measure,
+}

@@ -1,0 +1,42 @@
+"""From the start of the job to its first commit, with and without class-data archives."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, Final
+
+from streampulse.ops.bench.figures import Figure
+from streampulse.ops.bench.measures.outcome import Outcome
+from streampulse.ops.bench.options import Options
+from streampulse.ops.bench.place import Place
+
+AIM_SECONDS: Final = 6.0
+
+
+def measure(place: Place, options: Options) -> Outcome:
+    """Start the job several times, with its archives and without."""
+    words = ["start", "--unit", place.unit("job"), "--repeats", str(options.repeats)]
+    details = {}
+    with place.session.screen.step("start") as step:
+        step.note("without class-data archives")
+        details["without"] = place.measure([*words, "--without-archives"])
+        step.note("with class-data archives")
+        # The first stop of these writes the archives, and the first start maps them.
+        details["with"] = place.measure(words)
+        found = figures(details)
+        step.done(f"{found[0].value:.1f} s to the first commit")
+    return Outcome(found, details)
+
+
+def figures(details: dict[str, Any]) -> list[Figure]:
+    """Return the figures: the median of the starts."""
+    made = []
+    for name, title, aim in (("with", "start to the first commit", AIM_SECONDS), ("without", "... no archive", None)):
+        answer = details[name]
+        if name == "without" and not answer["archives"]:
+            continue
+        note = "median of " + ", ".join(f"{seconds:.1f}" for seconds in answer["seconds"])
+        if name == "with":
+            note += f"; {answer['there']:g} class-data archives" if answer["archives"] else "; this JDK has no archives"
+        made.append(Figure(f"start.{name}", title, statistics.median(answer["seconds"]), "s", aim=aim, note=note))
+    return made

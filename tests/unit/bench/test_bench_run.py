@@ -1,0 +1,220 @@
+"""A run over a stack made of facts: what is refused, what is removed, what is written when something fails."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from streampulse.errors import OperatorError
+from streampulse.ops import environment, paths, stack
+from streampulse.ops.bench import options, run
+from streampulse.ops.bench.figures import Figure
+from streampulse.ops.bench.measures import MEASURES, catch_up, growth, latency, memory, recovery, start
+from streampulse.ops.bench.measures.outcome import Outcome
+from streampulse.ops.bench.place import Place
+from streampulse.ops.console import Screen
+from streampulse.ops.session import Session
+
+GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api")
+
+
+class Provider:
+    """Says what it is, and no more."""
+
+    def describe(self) -> str:
+        return "facts"
+
+
+def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn") -> Session:
+    members: dict[str, dict[str, None]] = {"hosts": dict.fromkeys(hosts)}
+    content = {"all": {"vars": {"provider": provider}, "children": dict.fromkeys(GROUPS, members)}}
+    made = environment.parse("x", Path("inventories/x"), content)
+    screen = Screen(Console(file=io.StringIO(), width=200, highlight=False))
+    return Session(made, Provider(), screen)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Stand for the stack, and write down what is done with it."""
+    done: list[str] = []
+    monkeypatch.setattr(paths, "MACHINES_STATE", tmp_path / "state")
+    monkeypatch.setattr(stack, "up", lambda *_, **__: done.append("up"))
+    monkeypatch.setattr(stack, "down", lambda *_, **how: done.append(f"down wipe={how['wipe']}"))
+
+    def good(_place: Place, _options: options.Options) -> Outcome:
+        done.append("measured")
+        return Outcome([Figure("good", "good", 1.0, "s", must=2.0)], {"seen": 1})
+
+    for name in MEASURES:
+        monkeypatch.setitem(MEASURES, name, good)
+    return done
+
+
+def test_everything_is_measured_and_the_machine_removed(did: list[str], tmp_path: Path) -> None:
+    said = run.run(session(), options.Options(out=tmp_path / "out"))
+    assert did == ["up", *["measured"] * len(options.NAMES), "down wipe=True"]
+    assert "bench.md" in said
+    document = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert document["details"]["latency"] == {"seen": 1}
+    assert document["figures"][0]["name"] == "up.first"
+
+
+def test_every_name_has_a_measurement() -> None:
+    assert set(options.NAMES) == set(MEASURES)
+
+
+def test_only_what_was_asked_for_and_the_machine_is_kept(did: list[str]) -> None:
+    run.run(session(), options.Options(only=("memory",), keep_machine=True))
+    assert did == ["up", "measured"]
+
+
+def test_an_environment_that_is_there_is_left_alone(did: list[str], tmp_path: Path) -> None:
+    (tmp_path / "state" / "x").mkdir(parents=True)
+    with pytest.raises(OperatorError, match="inv down --wipe --env x"):
+        run.run(session(), options.Options())
+    assert did == []
+
+
+def test_hosts_that_exist_already_are_left_alone(did: list[str]) -> None:
+    with pytest.raises(OperatorError, match="environment of its own"):
+        run.run(session(provider="existing"), options.Options())
+    assert did == []
+
+
+def test_several_hosts_have_several_clocks(did: list[str]) -> None:
+    with pytest.raises(OperatorError, match="one clock"):
+        run.run(session(("a", "b")), options.Options())
+    assert did == []
+
+
+def test_a_failure_keeps_what_was_measured_and_removes_the_machine(
+    did: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_place: Place, _options: options.Options) -> Outcome:
+        raise OperatorError("it broke")
+
+    monkeypatch.setitem(MEASURES, "memory", broken)
+    with pytest.raises(OperatorError, match="it broke"):
+        run.run(session(), options.Options(only=("latency", "memory"), out=tmp_path))
+    assert did == ["up", "measured", "down wipe=True"]
+    names = [figure["name"] for figure in json.loads((tmp_path / "bench.json").read_text())["figures"]]
+    assert names == ["up.first", "good"]
+
+
+def test_a_must_that_is_missed_fails_the_run_and_is_named(did: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Outcome([Figure("slow", "slow one", 3.0, "s", aim=1.0, must=2.0), Figure("x", "x", 2.0, "s", aim=1.0)], {})
+    monkeypatch.setitem(MEASURES, "memory", lambda *_: slow)
+    with pytest.raises(OperatorError, match=r"^1 MUST missed: slow one: 3 s, must be at most 2$"):
+        run.run(session(), options.Options(only=("memory",)))
+    assert did[-1] == "down wipe=True"
+
+
+def test_the_comparison_is_read_before_anything_is_made(did: list[str], tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="cannot be read"):
+        run.run(session(), options.Options(compare=tmp_path / "none.json"))
+    assert did == []
+
+
+def given(**more: Any) -> options.Options:
+    words: dict[str, Any] = {
+        "only": "", "out": "", "compare": "", "keep_machine": False, "seconds": 60, "rates": "300", "backlog": 10,
+        "repeats": 1, "days": "30,1",
+    }  # fmt: skip
+    return options.read(**{**words, **more})
+
+
+def test_options_are_read() -> None:
+    read = given(only="latency, up", rates="300,3_000", out="x")
+    assert (read.only, read.rates, read.days, read.out) == (("latency", "up"), (300, 3_000), (1, 30), Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"only": "speed"}, "--only speed"),
+        ({"rates": "fast"}, "--rates fast"),
+        ({"rates": "0"}, "--rates 0"),
+        ({"days": ""}, "--days"),
+        ({"seconds": 0}, "--seconds 0"),
+        ({"backlog": -1}, "--backlog -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(wrong: dict[str, Any], named: str) -> None:
+    with pytest.raises(OperatorError, match=named):
+        given(**wrong)
+
+
+def times(p50: float, p95: float) -> dict[str, Any]:
+    return {"count": 10, "p50": p50, "p95": p95, "p99": p95, "max": 9.0}
+
+
+def test_latency_has_its_aims_at_one_rate_and_its_limit_at_all() -> None:
+    made = {f.name: f for f in latency.figures(3_000, {"from_creation": times(0.5, 2.6), "sent_per_second": 2_999.0})}
+    assert made["latency.3000.p50"].verdict == "ok"
+    assert made["latency.3000.p95"].verdict == "MUST missed"
+    assert made["latency.3000.p99"].verdict == ""
+    slow = latency.figures(300, {"from_creation": times(9.0, 2.4), "sent_per_second": 200.0})
+    assert [figure.verdict for figure in slow] == ["", "ok", ""]
+    assert "only 200 events/s were sent" in slow[0].note
+
+
+def test_catching_up_is_held_against_spark_of_the_same_run() -> None:
+    batches = [{"records": 250, "at_seconds": 3.0}]
+    caught = {"records_per_second": 40.0, "records": 9, "first_commit_seconds": 5.0, "batches": batches}
+    made = {
+        f.name: f for f in catch_up.figures({"events": 300_000, "seconds": 2.0}, caught, {"records_per_second": 50.0})
+    }
+    assert made["catch_up.ratio"].value == 0.8
+    assert made["catch_up.ratio"].verdict == "aim missed"
+    assert made["fill.rate"].verdict == "ok"
+
+
+def test_starts_are_medians_and_a_jdk_without_archives_has_one_figure() -> None:
+    answer = {"seconds": [9.0, 5.0, 6.0], "archives": 2, "there": 2.0}
+    both = start.figures({"with": answer, "without": {**answer, "seconds": [12.0]}})
+    assert [(figure.name, figure.value) for figure in both] == [("start.with", 6.0), ("start.without", 12.0)]
+    none = {"seconds": [9.0], "archives": 0, "there": 0.0}
+    assert [figure.name for figure in start.figures({"with": none, "without": none})] == ["start.with"]
+
+
+def test_recovery_must_be_within_half_a_minute() -> None:
+    made = recovery.figures(
+        {
+            "job": {"to_commit_seconds": 8.0, "longest_wait_seconds": 7.0},
+            "kafka": {"to_commit_seconds": 31.0, "longest_wait_seconds": 1.0},
+        }
+    )
+    assert [figure.verdict for figure in made] == ["ok", "MUST missed"]
+
+
+def test_memory_is_added_up_by_service() -> None:
+    rows = [("job", "java SparkSubmit", 2048), ("job", "python", 1024), ("kafka", "java Kafka", 1024)]
+    made = memory.figures([{"service": s, "process": p, "pss_kib": k} for s, p, k in rows])
+    assert {figure.name: figure.value for figure in made} == {"memory.total": 4, "memory.job": 3, "memory.kafka": 1}
+    assert made[1].note == "java SparkSubmit 2, python 1"
+
+
+def mark(days: int, seconds: float) -> dict[str, Any]:
+    return {
+        "days": days,
+        "batch_median_seconds": seconds,
+        "batch_p95_seconds": seconds,
+        "load_seconds": 0.1,
+        "rows": 5,
+        "table_bytes": {"batch_ledger": 1024 * 1024, "job_state_snapshot": 1024 * 1024, "job_state_delta": 0},
+        "state_entries": {"streams": 2, "event_ids": 3},
+    }
+
+
+def test_growth_compares_the_last_mark_with_the_first() -> None:
+    made = {figure.name: figure for figure in growth.figures([mark(1, 0.01), mark(30, 0.02)])}
+    assert made["growth.ratio"].value == 2.0
+    assert made["growth.ratio"].verdict == "aim missed"
+    assert (made["growth.30.tables"].value, made["growth.30.stored_state"].value) == (1, 1)
+    assert made["growth.30.entries"].value == 5
+    assert "growth.ratio" not in {figure.name for figure in growth.figures([mark(1, 0.01)])}

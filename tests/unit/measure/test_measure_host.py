@@ -1,0 +1,165 @@
+"""What is read off a host: processes, units, the job's phases, the time of an event; and Spark's rate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from streampulse.errors import OperatorError
+from streampulse.measure import command, spark, start, topic, units
+from streampulse.measure.memory import title
+from streampulse.measure.phases import Phases
+from streampulse.measure.units import EXECUTOR, Process
+from streampulse.settings import JobSettings
+
+UNIT = """\
+# /etc/systemd/system/streampulse-job.service
+[Unit]
+Description=The job
+[Service]
+User=streampulse-job
+EnvironmentFile=/etc/streampulse/kafka.env
+Environment=SPARK_HOME=/opt/spark
+WatchdogSec=120
+ExecStartPre=/bin/true
+ExecStart=/opt/spark/bin/spark-submit --master spark://10.0.0.1:7077 --properties-file /etc/job.conf /x/__main__.py
+Restart=always
+"""
+
+
+def test_spark_alone_takes_the_jobs_place_and_nothing_that_would_start_it_again() -> None:
+    words = spark.transient(UNIT, Path("/x/reading.py"))
+    assert words[0] == "systemd-run"
+    assert "--property=User=streampulse-job" in words
+    assert "--property=EnvironmentFile=/etc/streampulse/kafka.env" in words
+    assert "--property=Environment=SPARK_HOME=/opt/spark" in words
+    assert not any("Restart" in word or "Watchdog" in word or "ExecStart" in word for word in words)
+    assert words[-6:] == [
+        "/opt/spark/bin/spark-submit",
+        *("--master", "spark://10.0.0.1:7077"),
+        *("--properties-file", "/etc/job.conf"),
+        "/x/reading.py",
+    ]
+    with pytest.raises(OperatorError, match="no ExecStart"):
+        spark.transient("[Service]\nUser=x\n", Path("/x"))
+
+
+def test_sparks_rate_is_that_of_the_batches_after_the_first() -> None:
+    batches = [{"records": n, "seconds": s} for n, s in ((100, 50.0), (0, 9.0), (300, 2.0), (100, 2.0))]
+    assert spark.rate(batches)["records_per_second"] == 100.0
+    with pytest.raises(OperatorError, match="one batch"):
+        spark.rate(batches[:2])
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("0::/system.slice/kafka.service\n", "kafka.service"),
+        ("0::/system.slice/system-postgresql.slice/postgresql@17-main.service\n", "postgresql@17-main.service"),
+        ("3:memory:/x.service\n1:name=systemd:/system.slice/a.service/sub\n0::/\n", "a.service"),
+        ("0::/user.slice/session-1.scope\n", None),
+    ],
+)
+def test_the_service_of_a_process(text: str, unit: str | None) -> None:
+    assert units._unit(text) == unit
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["/usr/bin/java", "-Xmx1g", "-cp", "/a/*:/b.jar", "kafka.Kafka", "/etc/x.properties"], "java Kafka"),
+        (["java", "-cp", "/a/*", "org.apache.spark.deploy.SparkSubmit", "--x"], "java SparkSubmit"),
+        (["/venv/bin/python", "-m", "pyspark.daemon", "pyspark.worker"], "python pyspark.daemon"),
+        (["/venv/bin/python3", "/x/job/__main__.py"], "python __main__.py"),
+        (["postgres: 17/main: checkpointer"], "postgres: 17/main: checkpointer"),
+        (["/usr/lib/postgresql/17/bin/postgres", "-D", "/x"], "postgres"),
+    ],
+)
+def test_a_process_has_a_name_that_says_something(words: list[str], expected: str) -> None:
+    assert title(Process("u", 1, tuple(words), 1)) == expected
+
+
+def test_this_process_is_measured() -> None:
+    assert units._pss_kib(Path("/proc/self")) > 1_000
+
+
+def test_archives_are_those_of_the_job_and_of_its_executors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def java(unit: str, archive: str, *words: str) -> Process:
+        return Process(unit, 1, ("java", f"-XX:SharedArchiveFile={archive}", *words), 1)
+
+    running = [
+        java("job.service", "/a/driver.jsa"),
+        java("spark-worker.service", "/b/executor.jsa", EXECUTOR),
+        java("spark-worker.service", "/b/worker.jsa"),
+        java("kafka.service", "/c/kafka.jsa"),
+    ]
+    monkeypatch.setattr(start, "processes", lambda: running)
+    monkeypatch.setattr(start, "properties", lambda unit: {"Id": unit})
+    assert start._archives("job.service") == [Path("/a/driver.jsa"), Path("/b/executor.jsa")]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b'{"event_id":"x","ts":"2026-01-01T00:00:00.25Z"}', 1_767_225_600.25),
+        (b'{"ts":"yesterday"}', None),
+        (b"garbage", None),
+        (None, None),
+    ],
+)
+def test_the_time_at_which_an_event_was_made(value: bytes | None, seconds: float | None) -> None:
+    assert topic._created(value) == seconds
+
+
+def test_phases_are_means_of_what_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "streampulse_job_batch_phase_seconds"
+
+    def scrape(decode: float, batches: int) -> str:
+        return f'{name}_bucket{{le="1",phase="decode"}} 1\n{name}_sum{{phase="decode"}} {decode}\n' + (
+            f'{name}_count{{phase="decode"}} {batches}\n{name}_created{{phase="decode"}} 1.7e9\n'
+        )
+
+    pages = iter([scrape(10.0, 100), scrape(16.0, 120)])
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Page(next(pages)))
+    phases = Phases(JobSettings(checkpoint_dir="/x", metrics_port=1))
+    phases.begin()
+    assert phases.end() == {"decode": pytest.approx(0.3)}
+
+
+class _Page:
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> _Page:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self) -> bytes:
+        return self._text.encode()
+
+
+def test_the_answer_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    args = parser.parse_args(["memory", "job=streampulse-job.service"])
+    args.measure = lambda _: [{"service": "job"}]
+    assert command.run(args) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert json.loads(said) == [{"service": "job"}]
+
+
+@pytest.mark.parametrize("name", command.MEASUREMENTS)
+def test_every_measurement_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([name, "--help"])
+    assert caught.value.code == 0
+    assert "--help" in capsys.readouterr().out
