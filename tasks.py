@@ -231,7 +231,7 @@ def docs(_context: Context, check: bool = False) -> None:
 @task(
     help={
         "env": "an environment that is not there yet; it is made, filled and removed",
-        "only": "measurements, separated by commas: catch-up, latency, memory, start, recovery, growth, up",
+        "only": "measurements, separated by commas: memory, start, recovery, latency, catch-up, growth, up",
         "out": "folder for bench.json and bench.md",
         "compare": "the bench.json of an earlier run, to show ratios to",
         "keep-machine": "leave the machine there, with its data",

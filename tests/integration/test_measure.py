@@ -6,8 +6,6 @@ import argparse
 import json
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from conftest import Database
@@ -16,7 +14,7 @@ from postgres import WRITER
 from streampulse.errors import OperatorError
 from streampulse.measure import growth
 from streampulse.measure.ledger import LedgerWatch
-from streampulse.settings import CountingSettings, PostgresSettings
+from streampulse.settings import CountingSettings
 
 pytestmark = pytest.mark.postgres
 QUERY = str(uuid.uuid4())
@@ -83,12 +81,6 @@ def test_what_does_not_happen_is_said(database: Database) -> None:
 def test_simulated_days_are_counted_and_forgotten(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days with a history of one: the second mark has no more rows than a day and what is not yet removed."""
     settings = database.settings(WRITER)
-
-    @contextmanager
-    def same(given: PostgresSettings) -> Iterator[PostgresSettings]:
-        yield given
-
-    monkeypatch.setattr(growth, "_database", same)
     monkeypatch.setattr(
         growth, "load", lambda kind: CountingSettings(history_days=1) if kind is CountingSettings else settings
     )
@@ -100,3 +92,6 @@ def test_simulated_days_are_counted_and_forgotten(database: Database, monkeypatc
         assert mark["table_bytes"]["batch_ledger"] > 0
         assert 0 < mark["state_entries"]["streams"] <= 50
     assert marks[1]["rows"] < 1.2 * marks[0]["rows"]
+    # Nothing of it is left, and the job's own tables were not touched.
+    assert database.query("SELECT count(*) FROM batch_ledger") == [(0,)]
+    assert database.query("SELECT to_regnamespace('streampulse_growth')") == [(None,)]

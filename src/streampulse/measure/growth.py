@@ -1,15 +1,15 @@
 """What a batch costs, and how large tables and state are, after days of events: engine and store, no Kafka, no Spark.
 
 Thirty days cannot be waited for, and a backlog of them would measure catching up. So the records are decoded, counted
-and committed by the job's own code, into a database of their own on the stack's own server, each batch a few simulated
+and committed by the job's own code, into a schema of their own in the stack's own database, each batch a few simulated
 minutes long. What is left out does not depend on how long the job has run: Kafka's reading and Spark's scheduling.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import psycopg2
 
-from streampulse.errors import OperatorError
 from streampulse.events import partition_of
 from streampulse.generator.faults import Faults, Record, Shares
 from streampulse.generator.model import MINUTE_US, Model
@@ -31,7 +30,7 @@ from streampulse.measure.match import percentile
 from streampulse.migrate import migrate
 from streampulse.settings import CountingSettings, PostgresSettings, load
 
-_DATABASE: Final = "streampulse_growth"
+_SCHEMA: Final = "streampulse_growth"
 _PARTITIONS: Final = 4
 _STREAMS, _USERS = 50, 20_000
 _SHARES: Final = Shares(duplicates=0.01, disorder=0.02)
@@ -52,9 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Simulate the days and return, for each mark, the costs of its last day's batches and the sizes at its end.
 
-    :raises OperatorError: the database could not be made.
+    The job has to be stopped: it is the database's one writer.
+
+    :raises OperatorError: another writer is at work.
     """
-    with _database(load(PostgresSettings)) as settings:
+    settings = load(PostgresSettings)
+    with _own_schema(settings):
         migrate(settings)
         simulation = _Simulation(settings, load(CountingSettings), args.per_minute)
         marks = []
@@ -157,18 +159,25 @@ def _resident_bytes() -> int:
 
 
 @contextmanager
-def _database(settings: PostgresSettings) -> Iterator[PostgresSettings]:
-    """Make a database for the simulation that the writing role owns, and remove it at the end."""
-    _as_postgres("dropdb", "--if-exists", "--force", _DATABASE)
-    _as_postgres("createdb", "--owner", settings.user, _DATABASE)
+def _own_schema(settings: PostgresSettings) -> Iterator[None]:
+    """Have every connection of this process use a schema of the simulation's own, which is removed at the end."""
+    _execute(settings, f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE", f"CREATE SCHEMA {_SCHEMA}")
+    before = os.environ.get("PGOPTIONS")
+    # Read by libpq whenever it connects.
+    os.environ["PGOPTIONS"] = f"-c search_path={_SCHEMA}"
     try:
-        yield settings.model_copy(update={"database": _DATABASE})
+        yield
     finally:
-        _as_postgres("dropdb", "--force", _DATABASE)
+        if before is None:
+            del os.environ["PGOPTIONS"]
+        else:
+            os.environ["PGOPTIONS"] = before
+        _execute(settings, f"DROP SCHEMA {_SCHEMA} CASCADE")
 
 
-def _as_postgres(*words: str) -> None:
-    command = ["runuser", "-u", "postgres", "--", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)  # noqa: S603 - made here
-    if done.returncode != 0:
-        raise OperatorError(f"`{' '.join(words)}` failed: {' '.join(done.stderr.split())}. Is PostgreSQL on this host?")
+def _execute(settings: PostgresSettings, *statements: str) -> None:
+    with closing(psycopg2.connect(**settings.connection_arguments("streampulse-measure"))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)

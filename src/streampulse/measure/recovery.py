@@ -6,13 +6,14 @@ import argparse
 import os
 import signal
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 from streampulse.errors import OperatorError
 from streampulse.measure.ledger import LedgerWatch
 from streampulse.measure.load import Load
 from streampulse.measure.match import Visibility
-from streampulse.measure.topic import Topic
+from streampulse.measure.topic import Arrival, Topic
 from streampulse.measure.units import EXECUTOR, main_pid, processes
 from streampulse.settings import KafkaSettings, PostgresSettings, load
 
@@ -32,44 +33,58 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Kill one after the other and return, for each, the seconds until the numbers were up to date again.
 
     ``to_commit`` is the time from the kill to the first commit with a record that arrived after it; ``longest_wait``
-    the longest time that any record, which arrived from the kill until then, waited for its commit.
+    the longest time that any record, which arrived after the kill, waited for its commit.
 
     :raises OperatorError: something does not run, or does not come back.
     """
-    found: dict[str, Any] = {}
     topic = Topic(load(KafkaSettings))
-    kills: list[tuple[str, float, dict[int, int]]] = []
+    kills: list[tuple[str, float]] = []
     with Load(args.rate), LedgerWatch(load(PostgresSettings)) as watch:
         _wait_for_more(watch, 2)
         first = topic.ends()
         for target in args.targets:
             name, _, unit = target.partition("=")
             time.sleep(_SETTLE_SECONDS)
-            before = topic.ends()
             pid = main_pid(unit) if unit else _executor()
             killed = time.time()
             os.kill(pid, signal.SIGKILL)
-            kills.append((name, killed, before))
+            kills.append((name, killed))
             _wait_past(watch, topic, killed, name)
         last = topic.ends()
         _wait_for_more(watch, 2)
     records = list(topic.between(first, last))
     topic.close()
-    visible = Visibility(watch.commits)
-    borders = [killed for _, killed, _ in kills[1:]] + [float("inf")]
-    for (name, killed, _), border in zip(kills, borders, strict=True):
-        waits = [
-            (seen, seen - record.arrived)
-            for record in records
-            if killed < record.arrived < border and (seen := visible.at(record.partition, record.offset)) is not None
-        ]
-        if not waits:
+    found = {}
+    borders = [*kills[1:], ("", float("inf"))]
+    for (name, killed), (_, next_kill) in zip(kills, borders, strict=True):
+        times = between(records, Visibility(watch.commits), killed, next_kill)
+        if times is None:
             raise OperatorError(f"no event arrived after {name} was killed: inv logs kafka")
-        found[name] = {
-            "to_commit_seconds": min(seen for seen, _ in waits) - killed,
-            "longest_wait_seconds": max(wait for _, wait in waits),
-        }
+        found[name] = times
     return found
+
+
+def between(
+    records: Iterable[Arrival], visible: Visibility, killed: float, next_kill: float
+) -> dict[str, float] | None:
+    """Return what became of the records that arrived after a kill and were visible before the next one.
+
+    :param killed: seconds since the epoch, as ``next_kill``.
+    :returns: None where there are none.
+    """
+    waits = [
+        (seen, seen - record.arrived)
+        for record in records
+        if record.arrived > killed
+        and (seen := visible.at(record.partition, record.offset)) is not None
+        and seen < next_kill
+    ]
+    if not waits:
+        return None
+    return {
+        "to_commit_seconds": min(seen for seen, _ in waits) - killed,
+        "longest_wait_seconds": max(wait for _, wait in waits),
+    }
 
 
 def _executor() -> int:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from streampulse.errors import OperatorError
-from streampulse.measure import command, spark, start, topic, units
+from streampulse.measure import command, recovery, spark, start, topic, units
+from streampulse.measure.match import Commit, Visibility
 from streampulse.measure.memory import title
 from streampulse.measure.phases import Phases
+from streampulse.measure.topic import Arrival
 from streampulse.measure.units import EXECUTOR, Process
 from streampulse.settings import JobSettings
 
@@ -29,6 +31,17 @@ ExecStartPre=/bin/true
 ExecStart=/opt/spark/bin/spark-submit --master spark://10.0.0.1:7077 --properties-file /etc/job.conf /x/__main__.py
 Restart=always
 """
+
+
+def test_recovery_looks_at_records_that_arrived_after_the_kill() -> None:
+    records = [Arrival(0, offset, arrived, None) for offset, arrived in enumerate((9.9, 10.1, 10.2, 14.0, 19.9))]
+    visible = Visibility([Commit(1, 10.5, {0: 1}), Commit(2, 15.0, {0: 4}), Commit(3, 21.0, {0: 5})])
+    # The commit at 10.5 has only what arrived before; the last record waits because of the next kill.
+    assert recovery.between(records, visible, 10.0, 20.0) == {
+        "to_commit_seconds": 5.0,
+        "longest_wait_seconds": pytest.approx(4.9),
+    }
+    assert recovery.between(records, visible, 15.0, 20.0) is None
 
 
 def test_spark_alone_takes_the_jobs_place_and_nothing_that_would_start_it_again() -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from streampulse.errors import OperatorError
 
-#: The measurements, in the order in which they are made. Catching up comes first: a backlog is of the past, and where
-#: live events have moved the clocks on it would be late.
-NAMES: Final = ("catch-up", "latency", "memory", "start", "recovery", "growth", "up")
+#: The measurements, in the order in which they are made. What depends on how much state there is (a start reads the
+#: events of the last ten minutes) comes before the high rates and the backlog.
+NAMES: Final = ("memory", "start", "recovery", "latency", "catch-up", "growth", "up")
 
 
 @dataclass(frozen=True)

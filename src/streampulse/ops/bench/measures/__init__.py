@@ -14,11 +14,11 @@ from streampulse.ops.bench.place import Place
 Measure = Callable[[Place, Options], Outcome]
 
 MEASURES: Final[Mapping[str, Measure]] = {
-    "catch-up": catch_up.measure,
-    "latency": latency.measure,
     "memory": memory.measure,
     "start": start.measure,
     "recovery": recovery.measure,
+    "latency": latency.measure,
+    "catch-up": catch_up.measure,
     "growth": growth.measure,
     "up": up.measure,
 }
