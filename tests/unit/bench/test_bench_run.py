@@ -98,7 +98,7 @@ def test_a_failure_keeps_what_was_measured_and_removes_the_machine(
     def broken(_place: Place, _options: options.Options) -> Outcome:
         raise OperatorError("it broke")
 
-    monkeypatch.setitem(MEASURES, "memory", broken)
+    monkeypatch.setitem(MEASURES, "latency", broken)
     with pytest.raises(OperatorError, match="it broke"):
         run.run(session(), options.Options(only=("latency", "memory"), out=tmp_path))
     assert did == ["up", "measured", "down wipe=True"]
