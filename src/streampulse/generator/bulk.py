@@ -1,9 +1,9 @@
-"""Sending many records quickly: librdkafka, in batches that are handed over whole."""
+"""Sending many records quickly, by librdkafka."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -68,11 +68,10 @@ class BulkSender:
             self._producer.poll(0.01)
         self._producer.poll(0)
         self._check()
-        batch: list[dict[str, Any]] = [{"key": record.key, "value": record.value} for record in records]
-        taken = self._producer.produce_batch(self._topic, batch, partition=partition, on_delivery=self._delivered)
-        if taken != len(batch):
-            refused = next(str(message["_error"]) for message in batch if "_error" in message)
-            raise OperatorError(f"a record was refused before it was sent: {refused}")
+        # One by one: handing a whole batch over takes a dictionary for each record, which costs more than it saves.
+        produce, topic, delivered = self._producer.produce, self._topic, self._delivered
+        for record in records:
+            produce(topic, key=record.key, value=record.value, partition=partition, on_delivery=delivered)
 
     def flush(self) -> None:
         """Return when everything is acknowledged.
