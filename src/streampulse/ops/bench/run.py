@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streampulse import __version__
 from streampulse.errors import OperatorError
@@ -19,6 +19,9 @@ from streampulse.ops.bench.options import NAMES, Options
 from streampulse.ops.bench.report import Report, earlier_figures
 from streampulse.ops.session import Session
 
+#: A load average, for each core, above which the machine is doing something else.
+BUSY: Final = 0.3
+
 
 def run(session: Session, options: Options) -> str:
     """Measure, show and write down, and return the closing words.
@@ -28,6 +31,11 @@ def run(session: Session, options: Options) -> str:
     """
     earlier = None if options.compare is None else earlier_figures(options.compare)
     place = places.Place(session)
+    about = _about(session, options)
+    if about["load_before"] > BUSY * (os.cpu_count() or 1):
+        session.screen.line(
+            f"  this machine is busy with something else (load {about['load_before']:.1f}): figures will suffer"
+        )
     figures: list[Figure] = []
     details: dict[str, Any] = {}
     try:
@@ -41,7 +49,7 @@ def run(session: Session, options: Options) -> str:
                     figures += outcome.figures
                     details[name] = outcome.details
     finally:
-        files = _show(session, Report(_about(session, options), figures, details, earlier), options)
+        files = _show(session, Report(about, figures, details, earlier), options)
     wrong = missed(figures)
     if wrong:
         raise OperatorError(f"{len(wrong)} MUST missed: {'; '.join(wrong)}")
@@ -67,6 +75,8 @@ def _about(session: Session, options: Options) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_MiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
         "kernel": platform.release(),
+        # Of the minute before: what else the machine was doing.
+        "load_before": os.getloadavg()[0],
         "options": {name: value or "all" if name == "only" else value for name, value in chosen.items()},
     }
 
