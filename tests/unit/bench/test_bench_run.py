@@ -175,10 +175,10 @@ def test_catching_up_is_held_against_spark_of_the_same_run() -> None:
 
 
 def test_starts_are_medians_and_a_jdk_without_archives_has_one_figure() -> None:
-    answer = {"seconds": [9.0, 5.0, 6.0], "archives": 2, "there": 2.0}
+    answer = {"seconds": [9.0, 5.0, 6.0], "archives": 2, "there": 2}
     both = start.figures({"with": answer, "without": {**answer, "seconds": [12.0]}})
     assert [(figure.name, figure.value) for figure in both] == [("start.with", 6.0), ("start.without", 12.0)]
-    none = {"seconds": [9.0], "archives": 0, "there": 0.0}
+    none = {"seconds": [9.0], "archives": 0, "there": 0}
     assert [figure.name for figure in start.figures({"with": none, "without": none})] == ["start.with"]
 
 

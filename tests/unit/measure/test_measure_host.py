@@ -115,6 +115,19 @@ def test_archives_are_those_of_the_job_and_of_its_executors(monkeypatch: pytest.
     assert start._archives("job.service") == [Path("/a/driver.jsa"), Path("/b/executor.jsa")]
 
 
+def test_an_archive_is_out_of_the_way_and_back_again(tmp_path: Path) -> None:
+    file = tmp_path / "spark.jsa"
+    file.write_text("first")
+    with start._aside(file):
+        assert not file.exists()
+        file.write_text("made meanwhile")
+    assert file.read_text() == "first"
+    file.unlink()
+    with start._aside(file):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
