@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from streampulse.errors import OperatorError
-from streampulse.ops import paths
-from streampulse.ops.command import program_environment, which
+from streampulse.ops import inventory, paths
+from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen, took
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Report, tools
@@ -101,16 +100,9 @@ def check_tools(report: Report) -> None:
     tools.ensure(TOOLS, "reaching the hosts", report)
 
 
-def playbook_command(environment: Environment, playbook: str, extra: Extra, generated: Path) -> list[str]:
-    """Return the command line of a playbook.
-
-    :param generated: inventory that the provider wrote; used where it is there.
-    """
-    program = Path(sys.executable).parent / "ansible-playbook"
-    command = [str(program) if program.exists() else which("ansible-playbook") or "ansible-playbook"]
-    command += ["-i", str(environment.inventory)]
-    if generated.exists():
-        command += ["-i", str(generated)]
+def playbook_command(environment: Environment, playbook: str, extra: Extra) -> list[str]:
+    """Return the command line of a playbook."""
+    command = [inventory.program("ansible-playbook"), *inventory.sources(environment)]
     for item in extra:
         command += ["-e", f"@{item}" if isinstance(item, Path) else item]
     return [*command, f"playbooks/{playbook}.yml"]
@@ -119,10 +111,8 @@ def playbook_command(environment: Environment, playbook: str, extra: Extra, gene
 def playbook_environment(progress: Path) -> dict[str, str]:
     """Return the environment of a playbook's run."""
     made = {
-        "ANSIBLE_CONFIG": str(paths.repository() / "ansible" / "ansible.cfg"),
+        **inventory.configuration(),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
-        "ANSIBLE_FORCE_COLOR": "0",
-        "ANSIBLE_NOCOLOR": "1",
         "STREAMPULSE_PROGRESS": str(progress),
     }
     found = importlib.util.find_spec("ansible_mitogen")
@@ -159,7 +149,7 @@ def play(
     with tempfile.TemporaryDirectory() as scratch, log.open("w", encoding="utf-8") as kept:
         file = Path(scratch) / "progress"
         file.touch()
-        command = playbook_command(environment, playbook, extra, environment.state / "inventory.json")
+        command = playbook_command(environment, playbook, extra)
         if hosts:
             command += ["--limit", ",".join(host.name for host in hosts)]
         progress = Progress(screen, name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from streampulse.errors import OperatorError
-from streampulse.ops import remote, services
+from streampulse.ops import inventory, remote, services
 from streampulse.ops.environment import Environment
 
 
@@ -50,7 +50,7 @@ def address(environment: Environment, name: str) -> str:
             f"{environment.name} has no host in group {wanted.group}: add one to {environment.inventory}"
         )
     host = remote.login(environment, hosts[0]).address
-    return f"http://{host}:{services.port(wanted.port)}{wanted.path}"
+    return f"http://{host}:{services.port(environment, wanted.port)}{wanted.path}"
 
 
 def api(environment: Environment) -> str:
@@ -63,8 +63,10 @@ def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     wanted = page(name)
     address(environment, name)
     host = environment.in_group(wanted.group)[0]
-    port = services.port(wanted.port)
-    target = host.variables.get("private_address") or remote.login(environment, host).address
+    port = services.port(environment, wanted.port)
+    target = str(inventory.variables(environment, host)["private_address"])
+    if "{{" in target:  # the default, or a rule of the inventory's that only a play can work out
+        target = remote.login(environment, host).address
     forward = f"127.0.0.1:{port}:{target}:{port}"
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
     return remote.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import yaml
 
 from streampulse.errors import OperatorError
-from streampulse.ops import paths
+from streampulse.ops import inventory, paths
 from streampulse.ops.environment import Environment, Host
 
-VARIABLES = "ansible/playbooks/group_vars/all"
+VARIABLES = "ansible/playbooks/group_vars/all/streampulse.yml"
 
 
 @dataclass(frozen=True)
@@ -25,22 +24,24 @@ class Service:
     group: str
 
 
-@cache
-def variables(file: str) -> dict[str, Any]:
-    """Return one file of the variables that all hosts share."""
-    text = (paths.repository() / VARIABLES / f"{file}.yml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+def port(environment: Environment, name: str) -> int:
+    """Return the number of a port in an environment: the inventory's own, else the default.
 
-
-def port(name: str) -> int:
-    """Return the port with this name."""
-    return int(variables("ports")["streampulse_ports"][name])
+    :raises OperatorError: Ansible cannot read the inventory, or what it says is not a number.
+    """
+    found = inventory.variables(environment, environment.hosts[0])["streampulse_ports"][name]
+    try:
+        return int(found)
+    except (TypeError, ValueError):
+        raise OperatorError(
+            f"streampulse_ports.{name} is {found} in {environment.inventory}, which is not a port: write a number there"
+        ) from None
 
 
 @cache
 def all_services() -> tuple[Service, ...]:
     """Return every service, in the order of starting."""
-    listed = variables("streampulse")["streampulse_services"]
+    listed = yaml.safe_load((paths.repository() / VARIABLES).read_text(encoding="utf-8"))["streampulse_services"]
     # What depends on the host (the version in PostgreSQL's unit) is a pattern here; systemctl takes patterns.
     return tuple(Service(s["name"], re.sub(r"\{\{.*?\}\}", "*", s["unit"]), s["group"]) for s in listed)
 

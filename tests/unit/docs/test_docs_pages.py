@@ -80,12 +80,17 @@ def test_every_subcommand_and_page_that_is_named_exists(page: Path) -> None:
     assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(links.PAGES)
 
 
+def default_ports() -> dict[str, int]:
+    document = yaml.safe_load((ROOT / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))
+    return dict(document["all"]["vars"]["streampulse_default_ports"])
+
+
 def test_the_ports_are_those_that_are_given_out() -> None:
-    ports = yaml.safe_load((ROOT / "ansible/playbooks/group_vars/all/ports.yml").read_text(encoding="utf-8"))
+    ports = default_ports()
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     section = text.partition("## Hosts and services")[2].partition("\n## ")[0]
     shown = {int(number) for number in re.findall(r"\b(\d{4,5})\b", section)}
-    assert shown == set(ports["streampulse_ports"].values())
+    assert shown == set(ports.values())
 
 
 def test_the_services_are_those_that_there_are() -> None:
@@ -162,8 +167,8 @@ def test_the_producer_sends_events_that_count(monkeypatch: pytest.MonkeyPatch) -
 
     (producer,) = Producer.made
     variables = yaml.safe_load((ROOT / "ansible/playbooks/group_vars/all/streampulse.yml").read_text(encoding="utf-8"))
-    ports = yaml.safe_load((ROOT / "ansible/playbooks/group_vars/all/ports.yml").read_text(encoding="utf-8"))
-    assert producer.settings["bootstrap_servers"].endswith(f":{ports['streampulse_ports']['kafka']}")
+    ports = default_ports()
+    assert producer.settings["bootstrap_servers"].endswith(f":{ports['kafka']}")
     events = []
     for topic, key, value in producer.sent:
         assert topic == variables["streampulse_topic"]

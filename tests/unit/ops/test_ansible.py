@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.ops import ansible
+from streampulse.ops import ansible, paths
 from streampulse.ops.console import Screen, took
 from streampulse.ops.environment import Environment, Host
 
@@ -79,15 +79,17 @@ def test_a_failure_says_what_where_why_and_where_the_rest_is(
     assert "\n" not in text
 
 
-def test_the_command_line(environment: Environment, tmp_path: Path) -> None:
-    generated = tmp_path / "inventory.json"
-    arguments = ansible.playbook_command(environment, "site", [Path("/s.json"), '{"full": false}'], generated)[1:]
+def test_the_command_line(environment: Environment) -> None:
+    ports = ["-i", str(paths.repository() / "ansible/ports")]
+    arguments = ansible.playbook_command(environment, "site", [Path("/s.json"), '{"full": false}'])[1:]
     inventory = ["-i", "inventories/demo/hosts.yml"]
     extra = ["-e", "@/s.json", "-e", '{"full": false}', "playbooks/site.yml"]
-    assert arguments == [*inventory, *extra]
+    assert arguments == [*inventory, *ports, *extra]
+    generated = environment.state / "inventory.json"
+    generated.parent.mkdir(parents=True)
     generated.touch()
-    arguments = ansible.playbook_command(environment, "site", [], generated)[1:]
-    assert arguments == [*inventory, "-i", str(generated), "playbooks/site.yml"]
+    arguments = ansible.playbook_command(environment, "site", [])[1:]
+    assert arguments == [*inventory, "-i", str(generated), *ports, "playbooks/site.yml"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from streampulse.errors import OperatorError
-from streampulse.ops import ansible, artifacts, health, stack
+from streampulse.ops import ansible, artifacts, health, inventory, stack
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.session import Session
@@ -99,6 +99,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(artifacts, "prepare", prepare)
+    monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}})
     monkeypatch.setattr(health, "smoke", lambda _session: did.append("smoke"))
     return World(Session(environment, provider, screen), provider, did, out)
 

@@ -1,0 +1,151 @@
+"""What Ansible really makes of an inventory: shared defaults lose against it, and ports are laid over each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from streampulse.errors import OperatorError
+from streampulse.ops import environment, inventory, links, paths, services
+from streampulse.ops.command import program_environment
+from streampulse.ops.environment import Environment
+
+PLAY = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: base, tasks_from: probe.yml}
+    - ansible.builtin.debug: {msg: "problems: {{ _base_problems | join('; ') }} end"}
+"""
+
+
+@pytest.fixture
+def inventories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STREAMPULSE_INVENTORIES", str(tmp_path / "inventories"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "inventories"
+
+
+def demo(inventories: Path, variables: dict[str, Any], **hosts: dict[str, Any]) -> Environment:
+    folder = inventories / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = {name: {"hosts": hosts or {"h": {}}} for name in ("kafka", "api")}
+    content = {"all": {"vars": {"provider": "existing", **variables}, "children": groups}}
+    (folder / "hosts.yml").write_text(yaml.safe_dump(content))
+    return environment.load("demo")
+
+
+def seen(made: Environment, host: int = 0) -> dict[str, Any]:
+    return dict(inventory.variables(made, made.hosts[host]))
+
+
+def test_what_all_vars_say_wins_over_the_shared_defaults(inventories: Path) -> None:
+    made = demo(
+        inventories,
+        {"streampulse_topic_partitions": 8, "private_address": "192.0.2.7", "streampulse_ports": {"kafka": 19092}},
+    )
+    found = seen(made)
+    assert found["streampulse_topic_partitions"] == 8
+    assert found["private_address"] == "192.0.2.7"
+    assert found["streampulse_dlq_topic"] == "stream.events.dlq"  # what is not set keeps its default
+    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "kafka": 19092}
+
+
+def test_groups_hosts_and_folders_of_variables_win_too(inventories: Path) -> None:
+    made = demo(inventories, {"streampulse_topic_partitions": 8}, h={"streampulse_topic": "mine"})
+    (inventories / "demo" / "group_vars").mkdir()
+    (inventories / "demo" / "group_vars" / "kafka.yml").write_text("streampulse_dlq_topic: letters\n")
+    (inventories / "demo" / "group_vars" / "all.yml").write_text("streampulse_ports: {api: 8080}\n")
+    found = seen(made)
+    names = ("streampulse_topic_partitions", "streampulse_topic", "streampulse_dlq_topic")
+    assert [found[name] for name in names] == [8, "mine", "letters"]
+    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "api": 8080}
+
+
+def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Path) -> None:
+    made = demo(inventories, {"streampulse_ports": {"api": 8080}}, h={"ansible_host": "192.0.2.1"})
+    assert services.port(made, "api") == 8080
+    assert services.port(made, "kafka") == 9092
+    assert links.api(made) == "http://192.0.2.1:8080/"
+    assert "127.0.0.1:8080:192.0.2.1:8080" in links.tunnel(made, "api")[0]
+    made = demo(inventories, {}, inside={"ansible_host": "192.0.2.1", "private_address": "198.51.100.1"})
+    assert "127.0.0.1:8000:198.51.100.1:8000" in links.tunnel(made, "api")[0]
+
+
+def test_ports_that_are_none_are_named(inventories: Path) -> None:
+    with pytest.raises(OperatorError, match=r"streampulse_ports\.api is http in .*demo/hosts\.yml"):
+        services.port(demo(inventories, {"streampulse_ports": {"api": "http"}}, a={}), "api")
+    with pytest.raises(OperatorError, match=r"demo/hosts\.yml does not make sense to Ansible"):
+        services.port(demo(inventories, {"streampulse_ports": "all of them"}, b={}), "api")
+
+
+def problems(made: Environment, folder: Path) -> str:
+    """Return what the base role has against the hosts, which are all this machine."""
+    (folder / "play.yml").write_text(PLAY)
+    (folder / "group_vars").mkdir(exist_ok=True)
+    shared = folder / "group_vars" / "all"
+    if not shared.exists():
+        shared.symlink_to(paths.repository() / "ansible" / "playbooks" / "group_vars" / "all")
+    own = ["-e", "ansible_connection=local", "-e", '{"streampulse_artifacts": {"wheels": {}}}']
+    command = [inventory.program("ansible-playbook"), *inventory.sources(made), *own, str(folder / "play.yml")]
+    done = subprocess.run(
+        command,
+        cwd=paths.repository() / "ansible",
+        env=program_environment(inventory.configuration()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return " ".join(re.findall(r"problems: (.*?) end", done.stdout, re.DOTALL))
+
+
+def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_it(
+    inventories: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours, socket.create_server(("127.0.0.1", 0)) as free:
+        taken, other = ours.getsockname()[1], free.getsockname()[1]
+        free.close()
+        said = problems(demo(inventories, {"streampulse_ports": {"kafka": taken}}), tmp_path)
+        assert f"port {taken} (kafka.service) is held by" in said
+        assert f"process {os.getpid()}: stop it, or give the port another number in the inventory" in said
+        assert str(taken) not in problems(demo(inventories, {"streampulse_ports": {"kafka": other}}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        ({"kafak": 1}, "streampulse_ports has no kafak: the names are in ansible/ports/defaults.yml"),
+        ({"kafka": 70000}, "write numbers from 1 to 65535"),
+        ({"kafka": "http"}, "write numbers from 1 to 65535"),
+        ({"kafka": 8000}, "two services have the same port"),
+    ],
+)
+def test_ports_that_make_no_sense_are_refused_before_anything_is_changed(
+    inventories: Path, tmp_path: Path, ports: dict[str, object], said: str
+) -> None:
+    assert said in problems(demo(inventories, {"streampulse_ports": ports}), tmp_path)
+
+
+def test_hosts_must_agree_on_the_ports(inventories: Path, tmp_path: Path) -> None:
+    made = demo(inventories, {}, one={"streampulse_ports": {"api": 8080}}, two={})
+    assert "hosts differ in streampulse_ports: set it under all.vars" in problems(made, tmp_path)
+
+
+def test_molecule_reads_the_same_variables() -> None:
+    root = paths.repository()
+    configuration = yaml.safe_load((root / ".config/molecule/config.yml").read_text())
+    listed = configuration["ansible"]["executor"]["args"]["ansible_playbook"]
+    role = root / "ansible/roles/kafka"
+    files = [Path(word.partition("=")[2].replace("${MOLECULE_PROJECT_DIRECTORY}", str(role))) for word in listed]
+    options = [word for file in files if file.name != "inventory.json" for word in ("-i", str(file))]
+    found = inventory._variables((*options, "--playbook-dir", str(root / "ansible/molecule")), "sp-molecule")
+    assert found["streampulse_topic_partitions"] == 4
+    assert found["streampulse_ports"]["kafka"] == 9092
