@@ -69,10 +69,12 @@ def down(session: Session, full: bool, wipe: bool) -> str:
     :param wipe: remove all state as well.
     """
     session.screen.line(session.headline())
-    if not session.environment.state.is_dir():
+    ours = session.environment.provider != "existing"
+    # Machines of ours are known from the state that was kept of them here. Of hosts that exist already this side may know
+    # nothing, when they were set up from another control machine.
+    if ours and not session.environment.state.is_dir():
         return "nothing is there, nothing to do"
     with changing(session, "inv down"):
-        ours = session.environment.provider != "existing"
         stopped = 0
         if not (wipe and ours):  # machines that are removed need no order
             stopped = stop_for_halt(session, full) if ours else stop_services(session, full)
@@ -81,7 +83,7 @@ def down(session: Session, full: bool, wipe: bool) -> str:
         with session.screen.step("machine") as step:
             count = session.machines_removed() if wipe else session.machines_down()
             step.done(f"{count} {'removed' if wipe else 'halted'}" if count else "nothing to do")
-    if wipe and session.environment.provider != "existing":
+    if wipe and ours:
         clear_away(session)
     return "all state is removed" if wipe else f"{stopped + count} changed · state is kept: ./inv up{_flag(session)}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from streampulse.errors import OperatorError
-from streampulse.ops import ansible, artifacts, health, inventory, stack
+from streampulse.ops import ansible, artifacts, health, inventory, secrets, stack
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.session import Session
@@ -150,6 +151,20 @@ def test_wiping_removes_the_machines_and_what_was_kept(world: World) -> None:
     assert world.did == ["destroy b", "destroy a", "forget"]
     assert not world.session.environment.state.exists()
     assert stack.down(world.session, full=False, wipe=True) == "nothing is there, nothing to do"
+
+
+@pytest.mark.parametrize(("wipe", "plays"), [(False, ["stop a b"]), (True, ["stop a b", "wipe"])])
+def test_existing_hosts_are_taken_down_from_a_machine_that_knows_nothing_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch, wipe: bool, plays: list[str]
+) -> None:
+    environment = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
+    monkeypatch.setattr(secrets, "file_for", lambda _environment: Path("vault.yml"))
+    world.provider.up |= {"a", "b"}
+    monkeypatch.setattr(world.provider, "stop", lambda _host: False)
+    monkeypatch.setattr(world.provider, "destroy", lambda _host: False)
+    assert not environment.state.exists()
+    stack.down(dataclasses.replace(world.session, environment=environment), full=False, wipe=wipe)
+    assert [done for done in world.did if done != "forget"] == plays
 
 
 def test_reset_wipes_stopped_services_only(world: World) -> None:
