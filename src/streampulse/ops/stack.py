@@ -70,8 +70,8 @@ def down(session: Session, full: bool, wipe: bool) -> str:
     """
     session.screen.line(session.headline())
     ours = session.environment.provider != "existing"
-    # Machines of ours are known from the state that was kept of them here. Of hosts that exist already this side may know
-    # nothing, when they were set up from another control machine.
+    # Machines of ours are known from the state that is kept of them here. Hosts that exist already may have been set up
+    # from another control machine.
     if ours and not session.environment.state.is_dir():
         return "nothing is there, nothing to do"
     with changing(session, "inv down"):

@@ -86,8 +86,8 @@ def test_ports_that_are_none_are_named(inventories: Path) -> None:
         services.port(demo(inventories, {"streampulse_ports": "all of them"}, b={}), "api")
 
 
-def problems(made: Environment, folder: Path) -> str:
-    """Return what the base role has against the hosts, which are all this machine."""
+def problems(made: Environment, folder: Path) -> dict[str, str]:
+    """Return what the base role has against each host; all of them are this machine."""
     (folder / "play.yml").write_text(PLAY)
     (folder / "group_vars").mkdir(exist_ok=True)
     shared = folder / "group_vars" / "all"
@@ -104,7 +104,7 @@ def problems(made: Environment, folder: Path) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return " ".join(re.findall(r"problems: (.*?) end", done.stdout, re.DOTALL))
+    return dict(re.findall(r"ok: \[([\w-]+)\] => \{\s+\"msg\": \"problems: (.*?) end", done.stdout))
 
 
 def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_it(
@@ -113,30 +113,35 @@ def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_i
     with socket.create_server(("127.0.0.1", 0)) as ours, socket.create_server(("127.0.0.1", 0)) as free:
         taken, other = ours.getsockname()[1], free.getsockname()[1]
         free.close()
-        said = problems(demo(inventories, {"streampulse_ports": {"kafka": taken}}), tmp_path)
+        said = problems(demo(inventories, {"streampulse_ports": {"kafka": taken}}), tmp_path)["h"]
         assert f"port {taken} (kafka.service) is held by" in said
         assert f"process {os.getpid()}: stop it, or give the port another number in the inventory" in said
-        assert str(taken) not in problems(demo(inventories, {"streampulse_ports": {"kafka": other}}), tmp_path)
+        assert str(taken) not in problems(demo(inventories, {"streampulse_ports": {"kafka": other}}), tmp_path)["h"]
 
 
-@pytest.mark.parametrize(
-    ("ports", "said"),
-    [
-        ({"kafak": 1}, "streampulse_ports has no kafak: the names are in ansible/ports/defaults.yml"),
-        ({"kafka": 70000}, "write numbers from 1 to 65535"),
-        ({"kafka": "http"}, "write numbers from 1 to 65535"),
-        ({"kafka": 8000}, "two services have the same port"),
-    ],
-)
-def test_ports_that_make_no_sense_are_refused_before_anything_is_changed(
-    inventories: Path, tmp_path: Path, ports: dict[str, object], said: str
-) -> None:
-    assert said in problems(demo(inventories, {"streampulse_ports": ports}), tmp_path)
+BAD_PORTS = {
+    "unknown": ({"kafak": 1}, "streampulse_ports has no kafak: the names are in ansible/ports/defaults.yml"),
+    "large": ({"kafka": 70000}, "write numbers from 1 to 65535"),
+    "word": ({"kafka": "http"}, "write numbers from 1 to 65535"),
+    "twice": ({"kafka": 8000}, "two services have the same port"),
+}
+BAD_ADDRESSES = {
+    "wrong": ("192.0.2.300", "its private_address 192.0.2.300 is neither an address nor a host name"),
+    "six": ("2001:db8::1", "give a name that stands for it, or an IPv4 address"),
+}
+GOOD_ADDRESSES = {"dns": {"private_address": "db.example.org"}, "four": {"ansible_host": "192.0.2.1"}, "alias": {}}
 
 
-def test_hosts_must_agree_on_the_ports(inventories: Path, tmp_path: Path) -> None:
-    made = demo(inventories, {}, one={"streampulse_ports": {"api": 8080}}, two={})
-    assert "hosts differ in streampulse_ports: set it under all.vars" in problems(made, tmp_path)
+def test_what_makes_no_sense_is_refused_before_anything_is_changed(inventories: Path, tmp_path: Path) -> None:
+    hosts: dict[str, dict[str, Any]] = {name: {"streampulse_ports": ports} for name, (ports, _) in BAD_PORTS.items()}
+    hosts |= {name: {"private_address": address} for name, (address, _) in BAD_ADDRESSES.items()}
+    found = problems(demo(inventories, {}, **hosts, **GOOD_ADDRESSES), tmp_path)
+    for name, (_, said) in {**BAD_PORTS, **BAD_ADDRESSES}.items():
+        assert said in found[name], name
+    for name in GOOD_ADDRESSES:
+        assert "private_address" not in found[name], name
+        # That is all that is wrong with it.
+        assert "hosts differ in streampulse_ports: set it under all.vars" in found[name]
 
 
 def test_molecule_reads_the_same_variables() -> None:
