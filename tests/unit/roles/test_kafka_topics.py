@@ -1,0 +1,104 @@
+"""kafka-topics: what is never changed in place is refused before anything is altered."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "ansible/roles/kafka/files/kafka-topics"
+EVENTS = {"name": "events", "partitions": 4, "replicas": 1, "settings": {"min.insync.replicas": "1"}}
+
+
+def load() -> Any:
+    loader = importlib.machinery.SourceFileLoader("kafka_topics", str(SCRIPT))
+    spec = importlib.util.spec_from_loader("kafka_topics", loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module
+
+
+class Cluster:
+    """Stands for Kafka's admin client: one topic, and what was altered."""
+
+    def __init__(self, replicas: list[list[int]]) -> None:
+        self.partitions = [{"partition_index": n, "replica_nodes": nodes} for n, nodes in enumerate(replicas)]
+        self.altered: list[str] = []
+
+    def describe_topics(self) -> list[dict[str, Any]]:
+        return [{"name": "events", "error_code": 0, "partitions": self.partitions}]
+
+    def describe_configs(self, _resources: object, config_filter: str) -> dict[str, Any]:
+        assert config_filter == "all"
+        return {"topic": {"events": {"min.insync.replicas": {"value": "1"}}}}
+
+    def alter_configs(self, resources: list[Any]) -> None:
+        self.altered += [resource.name for resource in resources]
+
+    def create_topics(self, topics: dict[str, Any], **_more: object) -> None:
+        self.altered += topics
+
+
+GROWN = {**EVENTS, "replicas": 3, "settings": {"min.insync.replicas": "2"}}
+OTHER = {"name": "letters", "partitions": 1, "replicas": 3, "settings": {}}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wanted", "said"),
+    [
+        ([[1]] * 4, GROWN, "topic events has 1 replicas and 3 are wanted"),
+        ([[1, 2, 3]] * 3 + [[1, 2]], GROWN, "topic events has 2 replicas and 3 are wanted"),
+        ([[1, 2, 3]] * 4, EVENTS, "topic events has 3 replicas and 1 are wanted"),
+        ([[1]] * 2, EVENTS, "topic events has 2 partitions and 4 are wanted"),
+    ],
+)
+def test_another_shape_of_a_topic_is_refused(replicas: list[list[int]], wanted: dict[str, Any], said: str) -> None:
+    cluster = Cluster(replicas)
+    with pytest.raises(SystemExit, match=said) as caught:
+        load().apply(cluster, [OTHER, wanted], check=False)
+    assert "never changed in place" in str(caught.value)
+    assert cluster.altered == []
+
+
+def test_a_topic_of_the_right_shape_gets_its_settings() -> None:
+    cluster = Cluster([[1, 2, 3]] * 4)
+    changes = load().apply(cluster, [OTHER, GROWN], check=False)
+    assert changes == ["made letters with 1 partitions", "events: min.insync.replicas from 1 to 2"]
+    assert cluster.altered == ["letters", "events"]
+
+
+def before(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    for name, content in (("topics.json", old), ("new.json", new)):
+        (folder / name).write_text(json.dumps(content))
+    command = [sys.executable, "-B", str(SCRIPT), "--file", str(folder / "topics.json"), "--data", str(folder)]
+    return subprocess.run([*command, "--before", str(folder / "new.json")], capture_output=True, text=True, check=False)
+
+
+def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path) -> None:
+    old = {"brokers": 1, "topics": [EVENTS]}
+    grown = {"brokers": 3, "topics": [GROWN]}
+    assert before(tmp_path, old, grown).returncode == 0  # nothing is stored yet, or it was wiped
+    (tmp_path / "meta.properties").touch()
+    done = before(tmp_path, old, grown)
+    assert done.returncode == 1
+    assert "one of 1 in a Kafka cluster, and the inventory's group kafka now has 3" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    more = deepcopy(old)
+    more["topics"][0]["partitions"] = 8  # type: ignore[index]
+    assert "has 4 partitions and 8 are wanted" in before(tmp_path, old, more).stderr
+    other = deepcopy(old)
+    other["topics"][0]["settings"]["retention.ms"] = "1"  # type: ignore[index]
+    assert before(tmp_path, old, other).returncode == 0
