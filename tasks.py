@@ -11,6 +11,7 @@ from invoke.tasks import task
 from streampulse.errors import OperatorError
 from streampulse.ops.console import Screen
 from streampulse.ops.entry import timed
+from streampulse.ops.ownership import explain
 
 ENV = "the environment: a folder of ansible/inventories"
 FULL = "the monitoring group as well"
@@ -215,6 +216,8 @@ def run_tests(_context: Context, only: str | None = None) -> None:
         code = quality.test(Screen(), shlex.split(only or ""))
     except OperatorError as error:
         raise Exit(f"test: {error}", code=1) from None
+    except OSError as error:
+        raise Exit(f"test: {explain(error)}", code=1) from None
     raise Exit(code=code)
 
 

@@ -20,6 +20,7 @@ from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen, took
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Report, tools
+from streampulse.ops.ownership import give_to_invoker
 
 TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
@@ -147,6 +148,7 @@ def play(
     logs.mkdir(exist_ok=True)
     log = logs / f"{playbook}.log"
     with tempfile.TemporaryDirectory() as scratch, log.open("w", encoding="utf-8") as kept:
+        give_to_invoker(logs, log)
         file = Path(scratch) / "progress"
         file.touch()
         command = playbook_command(environment, playbook, extra)

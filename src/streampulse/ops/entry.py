@@ -12,6 +12,7 @@ from rich.console import Console
 
 from streampulse.errors import OperatorError
 from streampulse.ops.console import Screen, took
+from streampulse.ops.ownership import explain
 from streampulse.settings import SettingsError
 
 Body = TypeVar("Body", bound=Callable[..., Any])
@@ -32,6 +33,8 @@ def timed(body: Body) -> Body:
             words = body(*arguments, **keywords)
         except (OperatorError, SettingsError) as error:
             raise Exit(f"{name}: {error}", code=1) from None
+        except OSError as error:
+            raise Exit(f"{name}: {explain(error)}", code=1) from None
         except KeyboardInterrupt:
             again = "the same command completes what was begun"
             raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=130) from None

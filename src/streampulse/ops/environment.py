@@ -94,7 +94,7 @@ def load(name: str) -> Environment:
     file = folder / "hosts.yml"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, OSError) as error:
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; mend it with an editor") from None
     return parse(name, folder, content)
 
@@ -108,17 +108,19 @@ def parse(name: str, folder: Path, content: object) -> Environment:
     root = content.get("all") if isinstance(content, dict) else None
     if not isinstance(root, dict):
         raise OperatorError(f"{where} has no group `all`: see ansible/inventories/local/hosts.yml for the form")
-    variables = dict(root.get("vars") or {})
+    variables = _mapping(root.get("vars"), "all.vars", where)
     if variables.get("provider") not in PROVIDERS:
         raise OperatorError(f"{where}: `provider` under all.vars must be one of {', '.join(PROVIDERS)}; set it there")
+    _check_port(variables, "all.vars'", where)
     found: dict[str, dict[str, Any]] = {}
     groups: dict[str, set[str]] = {}
-    for group, host, host_variables in _memberships("all", root, ()):
+    for group, host, host_variables in _memberships("all", root, (), where):
         found.setdefault(host, {}).update(host_variables)
         groups.setdefault(host, set()).update(group)
-    for host in found:
+    for host, host_variables in found.items():
         if not HOST_FORM.fullmatch(host):
             raise OperatorError(f"{where}: {host} is not a host name: use lower-case letters, digits and hyphens")
+        _check_port(host_variables, f"{host}'s", where)
     if not found:
         raise OperatorError(f"{where} has no hosts: add one to a group")
     hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
@@ -126,11 +128,29 @@ def parse(name: str, folder: Path, content: object) -> Environment:
 
 
 def _memberships(
-    name: str, group: Mapping[str, Any], parents: tuple[str, ...]
+    name: str, group: Mapping[str, Any], parents: tuple[str, ...], where: Path
 ) -> Iterator[tuple[tuple[str, ...], str, dict[str, Any]]]:
     """Walk a group and its children: for each host entry the groups it is in through it, its name, its variables."""
     chain = (*parents, name)
-    for host, variables in (group.get("hosts") or {}).items():
-        yield chain, str(host), dict(variables or {})
-    for child, content in (group.get("children") or {}).items():
-        yield from _memberships(str(child), content or {}, chain)
+    _mapping(group.get("vars"), f"vars of {name}", where)
+    for host, variables in _mapping(group.get("hosts"), f"hosts of {name}", where).items():
+        yield chain, str(host), _mapping(variables, f"{host} in {name}", where)
+    for child, content in _mapping(group.get("children"), f"children of {name}", where).items():
+        yield from _memberships(str(child), _mapping(content, f"group {child}", where), chain, where)
+
+
+def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
+    """Return what must be names with values; nothing at all is an empty one.
+
+    :raises OperatorError: it is a list, a text or a number.
+    """
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    kind = "a list" if isinstance(value, list) else f"`{value}`"
+    raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; mend it with an editor")
+
+
+def _check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:
+    port = variables.get("ansible_port", 22)
+    if not str(port).isdecimal() or not 0 < int(port) < 65536:
+        raise OperatorError(f"{where}: {whose} ansible_port is {port}, which is not a port: write a number there")

@@ -22,6 +22,9 @@ def usage_errors() -> Iterator[None]:
         yield
     except ParseError as error:
         raise Exit(f"inv: {error} See: inv --list, inv --help TASK", code=2) from None
+    except ValueError as error:
+        # What is not a number, where an option takes one.
+        raise Exit(f"inv: an option has a value that it cannot take: {error}. See: inv --help TASK", code=2) from None
 
 
 class Inv(Program):  # type: ignore[misc] # Invoke is read without its types

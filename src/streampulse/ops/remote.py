@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from fabric import Config, Connection
+from invoke.exceptions import CommandTimedOut
 from paramiko import RejectPolicy
 from paramiko.ssh_exception import SSHException
 
@@ -100,11 +101,16 @@ class Remote:
 
         :param timeout: seconds after which it is given up.
         :param live: show the output as it comes.
-        :raises OperatorError: the host cannot be reached.
+        :raises OperatorError: the host cannot be reached, or the command did not end in time.
         """
         words = arguments if self.login.user == "root" else ["sudo", "-n", *arguments]
         try:
             done = self._connection.run(shlex.join(words), hide=not live, warn=True, timeout=timeout, in_stream=False)
+        except CommandTimedOut:
+            raise OperatorError(
+                f"`{shlex.join(words)}` did not end within {timeout:g} s on {self.host.name}: is the host overloaded? "
+                f"inv status --env {self.environment.name}"
+            ) from None
         except (OSError, SSHException, EOFError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             name = self.environment.name

@@ -13,6 +13,7 @@ import yaml
 
 from streampulse.errors import OperatorError
 from streampulse.ops.environment import Environment
+from streampulse.ops.ownership import give_to_invoker
 
 NAMES = ("kafka_cluster_id", "postgres_writer_password", "postgres_reader_password")
 
@@ -39,6 +40,7 @@ def file_for(environment: Environment) -> Path:
         temporary.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
             json.dump({"streampulse_secrets": generate()}, handle)
+        give_to_invoker(temporary)
         temporary.replace(file)
     return file
 

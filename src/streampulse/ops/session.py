@@ -16,6 +16,7 @@ from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment
 from streampulse.ops.machines import Provider
+from streampulse.ops.ownership import give_to_invoker
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def changing(session: Session, task: str) -> Iterator[None]:
             as_root(["prepare", "--env", session.name])
         else:
             state.mkdir(parents=True)
+            give_to_invoker(state)
     with lock.held(state / "lock", task):
         yield
 

@@ -42,6 +42,10 @@ def test_groups_children_and_variables_come_together() -> None:
         made.host("c")
 
 
+def inventory(**all_group: object) -> dict[str, object]:
+    return {"all": {"vars": {"provider": "existing"}, **all_group}}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -52,6 +56,14 @@ def test_groups_children_and_variables_come_together() -> None:
         ({"all": {"vars": {"provider": "nspawn"}}}, "has no hosts"),
         ({"all": {"vars": {"provider": "nspawn"}, "hosts": {"Bad_Name": None}}}, "Bad_Name is not a host name"),
         ({"all": {"vars": {"provider": "nspawn"}, "hosts": {"-o": None}}}, "-o is not a host name"),
+        ({"all": {"vars": ["provider"]}}, r"all\.vars must be lines of `name: value` and is a list"),
+        (inventory(hosts=["a"]), "hosts of all must be lines of `name: value` and is a list"),
+        (inventory(hosts={"a": "foo"}), "a in all must be lines of `name: value` and is `foo`"),
+        (inventory(children={"kafka": "a"}), "group kafka must be lines of `name: value` and is `a`"),
+        (inventory(children=["kafka"]), "children of all must be"),
+        (inventory(children={"kafka": {"hosts": {"a": {}}, "vars": [1]}}), "vars of kafka must be"),
+        (inventory(hosts={"a": {"ansible_port": "abc"}}), "a's ansible_port is abc, which is not a port"),
+        (inventory(vars={"provider": "existing", "ansible_port": 0}), "ansible_port is 0, which is not a port"),
     ],
 )
 def test_an_inventory_that_makes_no_sense_is_named(content: object, said: str) -> None:
@@ -82,6 +94,12 @@ def test_a_file_that_is_no_yaml_is_named(inventories: Path) -> None:
     with pytest.raises(OperatorError, match=r"local/hosts\.yml cannot be read") as caught:
         environment.load("local")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_named(inventories: Path) -> None:
+    (inventories / "local" / "hosts.yml").write_bytes(b"all: \xff")
+    with pytest.raises(OperatorError, match=r"local/hosts\.yml cannot be read"):
+        environment.load("local")
 
 
 def test_a_new_environment_can_be_loaded_and_is_made_once(inventories: Path) -> None:

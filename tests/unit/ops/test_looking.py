@@ -108,6 +108,9 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["up", "--frobnicate"], 2, "--frobnicate"),
         (["status", "--env", "stagin"], 1, "stagin is not an environment. There are:"),
         (["open", "grafanna"], 1, "grafanna is not a page. There are: api"),
+        (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
+        (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
+        (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written
         (["env", "frob", "x"], 1, "inv env new NAME"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),
@@ -116,6 +119,7 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
 def test_the_program_explains_and_ends_with_the_right_code(arguments: list[str], code: int, said: str) -> None:
     command = [sys.executable, "-m", "streampulse.ops.program", "--search-root", str(paths.repository()), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "STREAMPULSE_INVENTORIES"}
+    environment["XDG_STATE_HOME"] = "/proc"
     done = subprocess.run(
         command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, check=False
     )

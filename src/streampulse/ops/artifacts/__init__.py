@@ -17,6 +17,7 @@ from streampulse.ops import paths
 from streampulse.ops.artifacts import jars, release, spark, wheels
 from streampulse.ops.artifacts.store import ArtifactSet, Store
 from streampulse.ops.machines import Report
+from streampulse.ops.ownership import give_to_invoker
 
 PYTHONS = {"debian12": "cp311", "debian13": "cp313", "ubuntu2404": "cp312"}
 
@@ -65,6 +66,7 @@ def prepare(pythons: Iterable[str], report: Report) -> Prepared:
 def write_facts(prepared: Prepared, file: Path) -> None:
     """Write what Ansible gets as extra variables."""
     file.write_text(json.dumps(prepared.facts, indent=2) + "\n", encoding="utf-8")
+    give_to_invoker(file)
 
 
 def verify(prepared: Prepared) -> int:

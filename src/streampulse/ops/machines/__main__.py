@@ -11,6 +11,7 @@ from streampulse.errors import OperatorError
 from streampulse.ops import environment as environments
 from streampulse.ops import lock, machines
 from streampulse.ops.command import which
+from streampulse.ops.ownership import explain, give_to_invoker
 
 KEPT_VARIABLES = ("STREAMPULSE_INVENTORIES", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 
@@ -55,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     if environment.provider == "nspawn" and os.geteuid() != 0:
         become_root(sys.argv[1:])
     environment.state.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("SUDO_UID") and environment.state.stat().st_uid == 0:
-        os.chown(environment.state, int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"]))
+    if environment.state.stat().st_uid == 0:
+        give_to_invoker(environment.state)
     if arguments.verb == "prepare":
         return 0
     if arguments.locked:
@@ -86,6 +87,9 @@ def main() -> int:
         return run(parser().parse_args())
     except OperatorError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"{explain(error)}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: what was half made has been taken back\n")

@@ -28,6 +28,7 @@ from streampulse.ops.machines.image import NAMES, Image, check_space
 from streampulse.ops.machines.names import write_hosts, write_resolver
 from streampulse.ops.machines.network import Network, allow_forwarding, restore_forwarding
 from streampulse.ops.machines.processes import Process, recorded
+from streampulse.ops.ownership import give_to_invoker
 
 TOOLS = {
     "systemd-nspawn": "systemd-container",
@@ -200,7 +201,7 @@ class Nspawn:
         content = json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n"
         if not file.exists() or file.read_text(encoding="utf-8") != content:
             file.write_text(content, encoding="utf-8")
-            _give_to_invoker(file)
+            give_to_invoker(file)
         return file
 
     def _prepare(self) -> None:
@@ -213,7 +214,7 @@ class Nspawn:
         tools.ensure(TOOLS, "making machines with systemd-nspawn", self.report)
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
-            _give_to_invoker(self.folder)
+            give_to_invoker(self.folder)
         key = self.folder / "id_ed25519"
         if not key.exists():
             temporary = key.with_suffix(".new")
@@ -234,8 +235,8 @@ class Nspawn:
             )
             temporary.with_suffix(".new.pub").replace(key.with_suffix(".pub"))
             temporary.replace(key)
-            _give_to_invoker(key)
-            _give_to_invoker(key.with_suffix(".pub"))
+            give_to_invoker(key)
+            give_to_invoker(key.with_suffix(".pub"))
 
     def _disk(self, host: Host) -> Path:
         return self.folder / host.name
@@ -312,7 +313,7 @@ class Nspawn:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         kept = [known for known in lines if known.split()[0] != address]
         file.write_text("\n".join([*kept, line]) + "\n", encoding="utf-8")
-        _give_to_invoker(file)
+        give_to_invoker(file)
 
     def _hand_over_kept(self, host: Host) -> None:
         """Put where they are looked for what earlier machines fetched or made: no copy, and no second time.
@@ -407,13 +408,6 @@ def _subnet_of(environment: Environment) -> ipaddress.IPv4Network:
     if subnet.prefixlen > 27:
         raise OperatorError(f"nspawn_subnet {subnet} in {environment.inventory} is too small: use a /27 or larger")
     return subnet
-
-
-def _give_to_invoker(file: Path) -> None:
-    """Let the person who called sudo read what was made for them; nobody else."""
-    owner, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
-    if owner and group:
-        os.chown(file, int(owner), int(group))
 
 
 def _remove_tree(folder: Path) -> None:

@@ -1,0 +1,56 @@
+"""Who owns the files that tasks make, and what to say when one cannot be read or written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+from pathlib import Path
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def give_to_invoker(*files: Path) -> None:
+    """Let the person who called sudo have what was made for them; nobody else. Nothing without sudo."""
+    owner, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if os.geteuid() != 0 or not (owner and group):
+        return
+    for file in files:
+        os.chown(file, int(owner), int(group))
+
+
+def explain(error: OSError) -> str:
+    """Return one line for an error of the operating system: the path, the cause, and what mends it."""
+    cause = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return f"{cause}: try again, or look at this machine's own log (journalctl -e)"
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path(str(error.filename))
+    quoted = shlex.quote(str(path))
+    if error.errno in NO_ROOM:
+        return f"{path}: {cause}: make room there, df -h {shlex.quote(str(_there(path)))}"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        there = _there(path)
+        owner = _owner(there)
+        # To take a folder over is no advice for one that is not ours alone.
+        ours = any("streampulse" in part for part in there.parts)
+        other = f"sudo chown -R $(id -u) {shlex.quote(str(there))}" if ours else "name another folder (XDG_STATE_HOME)"
+        return f"{path}: {cause}; {there} belongs to {owner}: run the task as {owner}, or {other}"
+    return f"{path}: {cause}: look at it with ls -ld {quoted}, put it right, and try again"
+
+
+def _there(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that this process can see."""
+    for candidate in (path, *path.parents):
+        try:
+            candidate.lstat()
+        except OSError:
+            continue
+        return candidate
+    return Path("/")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (OSError, KeyError):
+        return "somebody else"

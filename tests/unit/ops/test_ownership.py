@@ -1,0 +1,69 @@
+"""Who owns what was made through sudo, and what is said of files that cannot be had."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from streampulse.ops import ansible, artifacts, secrets
+from streampulse.ops.console import Screen
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.ownership import explain, give_to_invoker
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
+    """Act as root under sudo, called by account 1234 with group 5678, and note who gets what."""
+    found: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda file, user, group: found.update({Path(file).name: (user, group)}))
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "5678")
+    return found
+
+
+def test_what_root_makes_belongs_to_who_called_sudo(
+    given: dict[str, tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = Environment("demo", tmp_path, (Host("h", frozenset()),), {"provider": "vagrant"})
+    environment.state.mkdir(parents=True)
+    secrets.file_for(environment)
+    artifacts.write_facts(artifacts.Prepared({}, 0, 0, 0), environment.state / "artifacts.json")
+    monkeypatch.setattr(ansible, "playbook_command", lambda *_arguments: ["true"])
+    monkeypatch.setattr(ansible, "check_tools", lambda _report: None)
+    ansible.play(environment, "site", [], Screen(), verbose=False)
+    assert set(given) == {"secrets.new", "artifacts.json", "logs", "site.log"}
+    assert set(given.values()) == {(1234, 5678)}
+    assert set(json.loads((environment.state / "secrets.json").read_text())["streampulse_secrets"]) == set(
+        secrets.NAMES
+    )
+
+
+def test_without_sudo_nothing_is_given_away(
+    given: dict[str, tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    give_to_invoker(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("SUDO_UID")
+    give_to_invoker(tmp_path)
+    assert given == {}
+
+
+def test_a_path_that_cannot_be_had_is_named_with_its_owner_and_what_mends_it(tmp_path: Path) -> None:
+    ours = tmp_path / "streampulse"
+    ours.mkdir()
+    owner = ours.owner()
+    text = explain(PermissionError(errno.EACCES, "Permission denied", str(ours / "logs" / "site.log")))
+    assert text.startswith(f"{ours}/logs/site.log: Permission denied; {ours} belongs to {owner}: ")
+    assert text.endswith(f"run the task as {owner}, or sudo chown -R $(id -u) {ours}")
+    assert "chown" not in explain(PermissionError(errno.EACCES, "Permission denied", "/nowhere/at/all"))
+    full = explain(OSError(errno.ENOSPC, "No space left on device", str(ours / "new")))
+    assert full == f"{ours}/new: No space left on device: make room there, df -h {ours}"
+    assert "ls -ld /nowhere" in explain(FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere"))
+    assert explain(OSError("odd")).startswith("odd: ")
