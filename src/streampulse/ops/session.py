@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment
 from streampulse.ops.machines import Provider
 from streampulse.ops.ownership import give_to_invoker
+
+# What the machines' own command says of each machine that it did something to.
+TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Session:
     def _machines(self, verb: str) -> int:
         if self.environment.provider == "nspawn" and os.geteuid() != 0:
             lines = as_root([verb, "--env", self.name, "--locked"])
-            return sum(1 for line in lines if line.split(" ")[0] in {host.name for host in self.environment.hosts})
+            return sum(1 for line in lines if TOUCHED.match(line))
         work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
         return len(work(self.environment, self.provider))
 

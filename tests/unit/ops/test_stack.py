@@ -53,6 +53,9 @@ class FakeProvider:
         self.did.append(f"destroy {host.name}")
         return True
 
+    def retire(self) -> list[Host]:
+        return []
+
     def running(self, host: Host) -> bool:
         return host.name in self.up
 

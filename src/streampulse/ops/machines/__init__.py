@@ -33,6 +33,9 @@ class Provider(Protocol):
     def destroy(self, host: Host, /) -> bool:
         """Remove the machine and its disk; False when there was none."""
 
+    def retire(self) -> list[Host]:
+        """Stop machines that were made here and that the inventory no longer names; their disks are kept."""
+
     def running(self, host: Host, /) -> bool:
         """Return whether the machine is up, as far as this side can tell without logging in."""
 
@@ -65,6 +68,7 @@ def provider_for(environment: Environment, report: Report) -> Provider:
 def bring_up(environment: Environment, provider: Provider) -> list[Host]:
     """Make and start every machine that is not there or not running, and return those that were touched."""
     touched = []
+    provider.retire()
     for host in environment.hosts:
         made = provider.create(host)
         started = provider.start(host)
@@ -76,7 +80,7 @@ def bring_up(environment: Environment, provider: Provider) -> list[Host]:
 
 def bring_down(environment: Environment, provider: Provider) -> list[Host]:
     """Stop every running machine, the last one first, and return those that were stopped."""
-    return [host for host in reversed(environment.hosts) if provider.stop(host)]
+    return [host for host in reversed(environment.hosts) if provider.stop(host)] + provider.retire()
 
 
 def remove(environment: Environment, provider: Provider) -> list[Host]:

@@ -46,6 +46,10 @@ class Existing:
         """Leave the host: it is not ours to remove."""
         return False
 
+    def retire(self) -> list[Host]:
+        """None: hosts are not ours to halt."""
+        return []
+
     def running(self, host: Host) -> bool:
         """Return whether something answers at the host's SSH port."""
         port = int(host.variables.get("ansible_port", self.environment.variables.get("ansible_port", 22)))

@@ -76,7 +76,16 @@ class Nspawn:
     def _addresses(self) -> dict[str, str]:
         """Return every host's address. A machine keeps the one that it was made with."""
         known = {host.name: self._fixed_address(host) for host in self.environment.hosts}
-        taken = set(known.values())
+        given = [address for address in known.values() if address]
+        twice = next((address for address in given if given.count(address) > 1), None)
+        if twice:
+            names = " and ".join(name for name, address in known.items() if address == twice)
+            raise OperatorError(
+                f"{names} have the same address {twice}: give each a private_address of its own in "
+                f"{self.environment.inventory}"
+            )
+        # A machine that the inventory no longer names keeps its address, as long as its disk is there.
+        taken = {*given, *(self._fixed_address(host) for host in self._orphans())}
         hosts = list(self.network.subnet.hosts())[FIRST_ADDRESS - 1 :]
         free = iter([str(address) for address in hosts if str(address) not in taken])
         try:
@@ -93,6 +102,21 @@ class Nspawn:
             return str(given)
         made = self._disk(host) / "address"
         return made.read_text(encoding="utf-8").strip() if made.exists() else None
+
+    def _orphans(self) -> list[Host]:
+        """Return the machines that were made here and that the inventory no longer names."""
+        named = {host.name for host in self.environment.hosts}
+        made = sorted(marker.parent.name for marker in self.folder.glob("*/image"))
+        return [Host(name, frozenset()) for name in made if name not in named]
+
+    def retire(self) -> list[Host]:
+        """Stop machines that the inventory no longer names; their disks are kept."""
+        stopped = []
+        for host in self._orphans():
+            if self.stop(host):
+                self.report(f"{host.name} is no longer in the inventory: it is stopped, and its disk is kept")
+                stopped.append(host)
+        return stopped
 
     def console_log(self, host: Host) -> Path | None:
         """Return the file with the console's output of all boots."""
@@ -174,8 +198,8 @@ class Nspawn:
 
     def forget(self) -> None:
         """Remove machines that the inventory no longer names, the keys and the inventory, and the network."""
-        for marker in list(self.folder.glob("*/image")):
-            self.destroy(Host(marker.parent.name, frozenset()))
+        for host in self._orphans():
+            self.destroy(host)
         self._lower_network()
         if not self.folder.is_dir():
             return

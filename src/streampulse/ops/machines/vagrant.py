@@ -52,6 +52,10 @@ class Vagrant:
         self._vagrant("destroy", "--force", host.name)
         return True
 
+    def retire(self) -> list[Host]:
+        """None: Vagrant itself does not know a machine that is not in the inventory."""
+        return []
+
     def running(self, host: Host) -> bool:
         """Return whether Vagrant says that it runs."""
         return self._state(host) == "running"
