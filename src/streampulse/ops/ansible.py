@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import tempfile
@@ -15,15 +14,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from streampulse.errors import OperatorError
-from streampulse.ops import inventory, paths
+from streampulse.ops import inventory, lock, paths
 from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen, took
+from streampulse.ops.ending import Terminated
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Report, tools
 from streampulse.ops.ownership import give_to_invoker
 
 TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
+ENDING_SECONDS = 10.0
 # Names that people know the parts by, where it is not the role's with hyphens.
 PART_NAMES = {"release": "release", "streampulse": "release"}
 
@@ -164,6 +165,8 @@ def play(
                 stdin=subprocess.DEVNULL,
                 stdout=None if verbose else kept,
                 stderr=None if verbose else subprocess.STDOUT,
+                # Should this process be killed, the environment stays locked until Ansible has ended.
+                pass_fds=lock.descriptors(),
             ) as process,
             file.open(encoding="utf-8") as events,
         ):
@@ -186,12 +189,16 @@ def _follow(process: subprocess.Popen[bytes], events: TextIO, progress: Progress
             if ended:
                 return
             time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        # Ansible got the same signal from the terminal, and ends by itself once the running task has been told.
+    except KeyboardInterrupt as error:
+        # Of Ctrl-C Ansible has heard from the terminal, of a signal to us it has not. It ends by itself once the task
+        # that runs has been told; until then we wait and hold the lock.
+        if isinstance(error, Terminated):
+            process.send_signal(signal.SIGINT)
         try:
-            process.wait(10)
+            process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGTERM)
+            process.terminate()
+            process.wait()
         raise
 
 

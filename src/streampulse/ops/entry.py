@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from streampulse.errors import OperatorError
 from streampulse.ops.console import Screen, took
+from streampulse.ops.ending import Terminated, signals_raised
 from streampulse.ops.ownership import explain
 from streampulse.settings import SettingsError
 
@@ -30,14 +32,16 @@ def timed(body: Body) -> Body:
         begun = time.monotonic()
         name = body.__name__.rstrip("_").replace("_", "-")
         try:
-            words = body(*arguments, **keywords)
+            with signals_raised():
+                words = body(*arguments, **keywords)
         except (OperatorError, SettingsError) as error:
             raise Exit(f"{name}: {error}", code=1) from None
         except OSError as error:
             raise Exit(f"{name}: {explain(error)}", code=1) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             again = "the same command completes what was begun"
-            raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=130) from None
+            code = 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+            raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=code) from None
         more = f" · {words}" if words else ""
         # With --json standard output is for the program that reads it.
         console = Console(stderr=True, highlight=False, markup=False) if keywords.get("json") else None

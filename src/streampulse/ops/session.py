@@ -100,9 +100,15 @@ def as_root(arguments: list[str]) -> list[str]:
     """
     command = [sys.executable, "-m", "streampulse.ops.machines", *arguments]
     # Standard error and input stay the terminal's: sudo may ask for a password there.
-    done = subprocess.run(  # noqa: S603 - a list made here, no shell
-        command, env=program_environment(), stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode != 0:
+    with subprocess.Popen(  # noqa: S603 - a list made here, no shell
+        command, env=program_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            # What root does cannot be ended from here, so it is waited for: the lock that it works under is ours.
+            process.communicate()
+            raise
+    if process.returncode != 0:
         raise OperatorError(f"the machines could not be changed as root: see above; by hand: sudo {' '.join(command)}")
-    return done.stdout.splitlines()
+    return output.splitlines()

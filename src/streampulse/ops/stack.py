@@ -83,8 +83,8 @@ def down(session: Session, full: bool, wipe: bool) -> str:
         with session.screen.step("machine") as step:
             count = session.machines_removed() if wipe else session.machines_down()
             step.done(f"{count} {'removed' if wipe else 'halted'}" if count else "nothing to do")
-    if wipe and ours:
-        clear_away(session)
+        if wipe and ours:
+            clear_away(session)
     return "all state is removed" if wipe else f"{stopped + count} changed · state is kept: ./inv up{_flag(session)}"
 
 

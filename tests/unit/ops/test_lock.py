@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -48,3 +52,114 @@ def test_discarding_removes_an_empty_folder_only(tmp_path: Path) -> None:
     lock.discard(empty / "lock")
     assert [path.name for path in full.iterdir()] == ["key"]
     assert not empty.exists()
+
+
+def test_a_file_that_its_holder_removed_is_not_mistaken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "demo" / "lock"
+    file.parent.mkdir()
+    opened = lock._opened
+    stale: list[TextIO] = []
+
+    def slow(which: Path) -> TextIO:
+        handle = opened(which)
+        if not stale:  # the holder ends with a wipe, just between opening and locking
+            stale.append(handle)
+            which.unlink()
+        return handle
+
+    monkeypatch.setattr(lock, "_opened", slow)
+    with lock.held(file, "inv up"):
+        assert '"inv up"' in file.read_text()
+        with pytest.raises(OperatorError, match="demo is locked"), lock.held(file, "inv down"):
+            pytest.fail("two at once")
+
+
+PLAYING = """
+import sys, time
+from pathlib import Path
+from streampulse.ops import ansible, lock
+from streampulse.ops.console import Screen
+from streampulse.ops.entry import timed
+from streampulse.ops.environment import Environment, Host
+
+state = Path(sys.argv[1])
+child = [sys.executable, "-c", sys.argv[2], str(state)]
+ansible.playbook_command = lambda *_arguments: child
+ansible.check_tools = lambda _report: None
+environment = Environment("demo", state, (Host("h", frozenset()),), {"provider": "existing"})
+
+@timed
+def up() -> str:
+    environment.state.mkdir(parents=True)
+    with lock.held(state / "lock", "inv up"):
+        ansible.play(environment, "site", [], Screen(), verbose=False)
+
+from invoke.exceptions import Exit
+try:
+    up()
+except Exit as error:
+    print(error.message, flush=True)
+    sys.exit(error.code)
+"""
+CHILD = """
+import pathlib, signal, sys, time
+state = pathlib.Path(sys.argv[1])
+def end(number, frame):
+    time.sleep(1)
+    (state / "told").touch()
+    sys.exit(99)
+signal.signal(signal.SIGINT, end)
+(state / "playing").write_text(str(__import__("os").getpid()))
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def playing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run a task that holds the lock while a playbook runs, and hand out the task and the playbook's process."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    command = [sys.executable, "-c", PLAYING, str(tmp_path), CHILD]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as task:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "playing").exists() or not (tmp_path / "playing").read_text():
+            assert time.monotonic() < deadline, "the playbook did not begin"
+            time.sleep(0.05)
+        try:
+            yield task, int((tmp_path / "playing").read_text())
+        finally:
+            task.kill()
+
+
+def locked(file: Path) -> bool:
+    try:
+        with lock.held(file, "inv status"):
+            return False
+    except OperatorError:
+        return True
+
+
+def test_a_task_that_is_told_to_end_ends_its_playbook_first_and_holds_the_lock_until_then(tmp_path: Path) -> None:
+    with playing(tmp_path) as (task, _):
+        task.terminate()
+        while not (tmp_path / "told").exists():
+            assert task.poll() is None, "the task ended before its playbook"
+            assert locked(tmp_path / "lock") or (tmp_path / "told").exists()
+            time.sleep(0.1)
+        said, _errors = task.communicate(timeout=20)
+        assert task.returncode == 128 + signal.SIGTERM
+        assert said.strip().startswith("up: interrupted after")
+    assert not locked(tmp_path / "lock")
+
+
+def test_a_task_that_is_killed_leaves_the_lock_to_its_playbook(tmp_path: Path) -> None:
+    with playing(tmp_path) as (task, playbook):
+        task.kill()
+        task.wait(10)
+        assert locked(tmp_path / "lock")
+        os.kill(playbook, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while locked(tmp_path / "lock"):
+            assert time.monotonic() < deadline, "the lock is held by nobody"
+            time.sleep(0.05)

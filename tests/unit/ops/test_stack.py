@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from streampulse.errors import OperatorError
-from streampulse.ops import ansible, artifacts, health, inventory, secrets, stack
+from streampulse.ops import ansible, artifacts, health, inventory, lock, secrets, stack
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.session import Session
@@ -147,12 +147,20 @@ def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, m
     assert "a cannot be reached" in world.out.getvalue()
 
 
-def test_wiping_removes_the_machines_and_what_was_kept(world: World) -> None:
+def test_wiping_removes_the_machines_and_what_was_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     stack.up(world.session, full=False)
+    clear_away, cleared = stack.clear_away, []
+
+    def noted(session: Session) -> None:
+        cleared.append(bool(lock.descriptors()))
+        clear_away(session)
+
+    monkeypatch.setattr(stack, "clear_away", noted)
     world.did.clear()
     stack.down(world.session, full=False, wipe=True)
     assert world.did == ["destroy b", "destroy a", "forget"]
     assert not world.session.environment.state.exists()
+    assert cleared == [True], "the state was cleared away without the lock"
     assert stack.down(world.session, full=False, wipe=True) == "nothing is there, nothing to do"
 
 

@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     with lock.held(environment.state / "lock", f"machines {arguments.verb}"):
         act(arguments.verb, environment, provider)
-    if arguments.verb == "destroy":
-        lock.discard(environment.state / "lock")
+        if arguments.verb == "destroy":
+            lock.discard(environment.state / "lock")
     return 0
 
 
