@@ -177,7 +177,8 @@ def artifacts(_context: Context, env: str = "local", verify: bool = False, reloc
             f"{building.jars.relock(paths.repository(), screen.line)} jars pinned: look at git diff artifacts.lock.yml"
         )
     opened = session.open_session(env, screen)
-    prepared = building.prepare(stack.pythons_of(opened), lambda text: screen.now("artifacts", text))
+    machine = building.architecture_of(opened.environment)
+    prepared = building.prepare(stack.pythons_of(opened), machine, lambda text: screen.now("artifacts", text))
     checked = f", {building.verify(prepared)} files hashed again" if verify else ""
     return prepared.summary() + checked
 

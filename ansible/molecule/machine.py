@@ -32,7 +32,8 @@ def main(verb: str) -> int:
             for name in ("artifacts.json", "secrets.json"):
                 (env.state / name).unlink(missing_ok=True)
         else:
-            prepared = artifacts.prepare([artifacts.PYTHONS[str(env.variables["machine_os"])]], say)
+            python = artifacts.PYTHONS[str(env.variables["machine_os"])]
+            prepared = artifacts.prepare([python], artifacts.architecture_of(env), say)
             artifacts.write_facts(prepared, env.state / "artifacts.json")
             secrets.file_for(env)
             touched = machines.bring_up(env, provider)

@@ -35,6 +35,7 @@ options:
 
 RETURN = r"""
 release: {description: Code name of the distribution, type: str, returned: always}
+machine: {description: Architecture as the kernel names it, type: str, returned: always}
 container: {description: Whether the host shares its kernel and so its clock, type: bool, returned: always}
 packages: {description: Names of the installed packages, type: list, elements: str, returned: always}
 artifacts: {description: Complete artifact sets as set/digest, type: list, elements: str, returned: always}
@@ -132,6 +133,7 @@ def main() -> None:
         release=release.get("VERSION_CODENAME", release.get("ID", "unknown")),
         pretty_name=release.get("PRETTY_NAME", "an unknown system"),
         systemd=Path("/run/systemd/system").is_dir(),
+        machine=os.uname().machine,
         container=container,
         packages=installed_packages(module),
         artifacts=sorted("/".join(path.parts[-3:-1]) for path in complete),

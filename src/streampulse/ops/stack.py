@@ -14,10 +14,19 @@ DEFAULT_PYTHONS = ("cp311", "cp312", "cp313")
 
 
 def pythons_of(session: Session) -> Sequence[str]:
-    """Return the tags of the Pythons that the hosts have, as far as this side can know."""
+    """Return the tags of the Pythons that the hosts have, as far as this side can know.
+
+    :raises OperatorError: the inventory names one that is not supported.
+    """
     chosen = session.environment.variables.get("machine_os")
     if session.environment.provider != "nspawn":
-        return list(session.environment.variables.get("host_pythons", DEFAULT_PYTHONS))
+        given = session.environment.variables.get("host_pythons", DEFAULT_PYTHONS)
+        known = artifacts.PYTHONS.values()
+        if not given or not isinstance(given, list | tuple) or any(python not in known for python in given):
+            raise OperatorError(
+                f"host_pythons is {given} in {session.environment.inventory}: list some of {', '.join(known)}"
+            )
+        return given
     return [artifacts.PYTHONS[str(chosen or "debian13")]]
 
 
@@ -25,7 +34,7 @@ def prepare_artifacts(session: Session) -> Path:
     """Fetch or build what the hosts get, and return the file of variables that tells the roles."""
     file = session.environment.state / "artifacts.json"
     with session.screen.step("artifacts") as step:
-        prepared = artifacts.prepare(pythons_of(session), step.note)
+        prepared = artifacts.prepare(pythons_of(session), artifacts.architecture_of(session.environment), step.note)
         step.done(prepared.summary())
     artifacts.write_facts(prepared, file)
     return file

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from streampulse.errors import OperatorError
-from streampulse.ops import paths
+from streampulse.ops import artifacts, paths
 from streampulse.ops.artifacts import jars, release, wheels
 from streampulse.ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
+from streampulse.ops.environment import Environment
 
 LOCK = """\
 numpy==2.4.6 ; python_full_version < '3.12' \\
@@ -115,3 +116,32 @@ def test_a_release_changes_with_what_is_in_it_and_not_with_the_tasks(tmp_path: P
 
 def test_a_digest_tells_where_one_part_ends() -> None:
     assert digest_of("ab", "c") != digest_of("a", "bc")
+
+
+@pytest.mark.parametrize(
+    ("provider", "given", "here", "wanted"),
+    [
+        ("existing", {}, "arm64", "x86_64"),
+        ("existing", {"host_architecture": "arm64"}, "x86_64", "aarch64"),
+        ("nspawn", {}, "aarch64", "aarch64"),
+        ("vagrant", {}, "arm64", "aarch64"),
+        ("vagrant", {"host_architecture": "amd64"}, "arm64", "x86_64"),
+    ],
+)
+def test_wheels_are_for_the_hosts_and_not_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, provider: str, given: dict[str, str], here: str, wanted: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: here)
+    environment = Environment("demo", Path("demo"), (), {"provider": provider, **given})
+    machine = artifacts.architecture_of(environment)
+    assert machine == wanted
+    made = wheels.wheel_set(paths.repository(), "cp313", machine)
+    assert made.facts(Path("/x"))["machine"] == wanted
+    other = {"x86_64": "aarch64", "aarch64": "x86_64"}[wanted]
+    assert made.digest != wheels.wheel_set(paths.repository(), "cp313", other).digest
+
+
+def test_an_architecture_without_wheels_is_refused() -> None:
+    environment = Environment("demo", Path("demo"), (), {"provider": "existing", "host_architecture": "riscv64"})
+    with pytest.raises(OperatorError, match=r"host_architecture is riscv64 for demo/hosts\.yml"):
+        artifacts.architecture_of(environment)

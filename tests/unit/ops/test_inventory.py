@@ -37,7 +37,12 @@ def demo(inventories: Path, variables: dict[str, Any], **hosts: dict[str, Any]) 
     folder = inventories / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     groups = {name: {"hosts": hosts or {"h": {}}} for name in ("kafka", "api")}
-    content = {"all": {"vars": {"provider": "existing", **variables}, "children": groups}}
+    content = {
+        "all": {
+            "vars": {"provider": "existing", "streampulse_artifacts": {"wheels": {}}, **variables},
+            "children": groups,
+        }
+    }
     (folder / "hosts.yml").write_text(yaml.safe_dump(content))
     return environment.load("demo")
 
@@ -93,7 +98,7 @@ def problems(made: Environment, folder: Path) -> dict[str, str]:
     shared = folder / "group_vars" / "all"
     if not shared.exists():
         shared.symlink_to(paths.repository() / "ansible" / "playbooks" / "group_vars" / "all")
-    own = ["-e", "ansible_connection=local", "-e", '{"streampulse_artifacts": {"wheels": {}}}']
+    own = ["-e", "ansible_connection=local"]
     command = [inventory.program("ansible-playbook"), *inventory.sources(made), *own, str(folder / "play.yml")]
     done = subprocess.run(
         command,
@@ -135,7 +140,14 @@ GOOD_ADDRESSES = {"dns": {"private_address": "db.example.org"}, "four": {"ansibl
 def test_what_makes_no_sense_is_refused_before_anything_is_changed(inventories: Path, tmp_path: Path) -> None:
     hosts: dict[str, dict[str, Any]] = {name: {"streampulse_ports": ports} for name, (ports, _) in BAD_PORTS.items()}
     hosts |= {name: {"private_address": address} for name, (address, _) in BAD_ADDRESSES.items()}
+    wheels = {"cp0": {"machine": "odd"}, "cp1": {"machine": os.uname().machine}}
+    hosts |= {
+        name: {"streampulse_platform": {"python": python}, "streampulse_artifacts": {"wheels": wheels}}
+        for name, python in (("foreign", "cp0"), ("native", "cp1"))
+    }
     found = problems(demo(inventories, {}, **hosts, **GOOD_ADDRESSES), tmp_path)
+    assert f"its processor is {os.uname().machine} and the wheels are for another" in found["foreign"]
+    assert "its processor" not in found["native"]
     for name, (_, said) in {**BAD_PORTS, **BAD_ADDRESSES}.items():
         assert said in found[name], name
     for name in GOOD_ADDRESSES:

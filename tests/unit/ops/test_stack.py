@@ -97,7 +97,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         did.append(" ".join([playbook, *(host.name for host in limit)]))
         return 3
 
-    def prepare(pythons: Sequence[str], _report: Any) -> artifacts.Prepared:
+    def prepare(pythons: Sequence[str], _machine: str, _report: Any) -> artifacts.Prepared:
         did.append(f"artifacts {' '.join(pythons)}")
         return artifacts.Prepared({"streampulse_artifacts": {}}, 5, 0, 0)
 
@@ -211,3 +211,11 @@ def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OperatorError, match="Nobody is there to ask: inv down --wipe --yes"):
         stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
     stack.confirm("All of it?", yes=True, command="")
+
+
+@pytest.mark.parametrize("given", ["cp313", ["cp399"], [], {"cp313": 1}])
+def test_pythons_that_are_not_supported_are_refused(world: World, given: object) -> None:
+    variables = {"provider": "existing", "host_pythons": given}
+    environment = dataclasses.replace(world.session.environment, variables=variables)
+    with pytest.raises(OperatorError, match="host_pythons is .* list some of cp311, cp313, cp312"):
+        stack.pythons_of(dataclasses.replace(world.session, environment=environment))

@@ -7,15 +7,18 @@ of the pins the set is made from, so that whether a set is there is known withou
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streampulse.errors import OperatorError
 from streampulse.ops import paths
 from streampulse.ops.artifacts import jars, release, spark, wheels
 from streampulse.ops.artifacts.store import ArtifactSet, Store
+from streampulse.ops.environment import Environment
 from streampulse.ops.machines import Report
 from streampulse.ops.ownership import give_to_invoker
 
@@ -37,16 +40,33 @@ class Prepared:
         return f"{self.ready} ready{new}"
 
 
-def prepare(pythons: Iterable[str], report: Report) -> Prepared:
+# As the kernel names the architectures that there are wheels for, and what else people call them.
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+def architecture_of(environment: Environment) -> str:
+    """Return the hosts' architecture: the inventory's, else this machine's where hosts run on it, else x86_64.
+
+    :raises OperatorError: the inventory names one that there are no wheels for.
+    """
+    own = "x86_64" if environment.provider == "existing" else platform.machine().lower()
+    given = str(environment.variables.get("host_architecture", own))
+    if given not in ARCHITECTURES:
+        raise OperatorError(f"host_architecture is {given} for {environment.inventory}: set x86_64 or aarch64 there")
+    return ARCHITECTURES[given]
+
+
+def prepare(pythons: Iterable[str], machine: str, report: Report) -> Prepared:
     """Fetch or build every set that is not there yet.
 
     :param pythons: tags of the hosts' Pythons, such as ``cp313``.
+    :param machine: the hosts' architecture, such as ``x86_64``.
     :raises OperatorError: something cannot be fetched, or its hash is not the pinned one; the text names it.
     """
     store, root = Store(paths.cache_home() / "artifacts"), paths.repository()
     lock = jars.read_lock(root)
     # Three at a time: fetching waits for the network while Spark's wheel keeps a core busy.
-    packages = [wheels.wheel_set(root, python) for python in sorted(set(pythons))]
+    packages = [wheels.wheel_set(root, python, machine) for python in sorted(set(pythons))]
     threads = ([jars.jar_set(name, lock) for name in jars.SETS], [spark.spark_set(root)], packages)
     own = release.release_set(root)
     wanted: list[ArtifactSet] = [*(item for items in threads for item in items), own]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from pathlib import Path
 
@@ -22,14 +21,14 @@ CONTINUED = " \\"
 SOURCE_ONLY = ("sdnotify",)
 
 
-def wheel_set(root: Path, python: str) -> ArtifactSet:
+def wheel_set(root: Path, python: str, machine: str) -> ArtifactSet:
     """Return the set of wheels for one Python.
 
     :param python: its tag, such as ``cp313``.
+    :param machine: the hosts' architecture as the kernel names it, such as ``x86_64``.
     """
     build = root / "requirements/build.lock"
     locks = [root / "requirements/host.lock", root / "requirements/bootstrap.lock"]
-    machine = platform.machine()
 
     def make(folder: Path, _report: Report) -> None:
         text = "\n".join(lock.read_text(encoding="utf-8") for lock in locks)
@@ -60,6 +59,7 @@ def wheel_set(root: Path, python: str) -> ArtifactSet:
         digest_of(machine, python, *(lock.read_bytes() for lock in (*locks, build))),
         make,
         f"fetching the hosts' packages for Python {dotted(python)}",
+        {"machine": machine},
     )
 
 
