@@ -217,5 +217,5 @@ def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pythons_that_are_not_supported_are_refused(world: World, given: object) -> None:
     variables = {"provider": "existing", "host_pythons": given}
     environment = dataclasses.replace(world.session.environment, variables=variables)
-    with pytest.raises(OperatorError, match="host_pythons is .* list some of cp311, cp313, cp312"):
+    with pytest.raises(OperatorError, match=r"host_pythons is .* list some of cp311, cp313, cp312"):
         stack.pythons_of(dataclasses.replace(world.session, environment=environment))
