@@ -110,9 +110,12 @@ def playbook_command(environment: Environment, playbook: str, extra: Extra) -> l
     return [*command, f"playbooks/{playbook}.yml"]
 
 
-def playbook_environment(progress: Path) -> dict[str, str]:
+def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
     """Return the environment of a playbook's run."""
     made = {
+        # Services are stopped wherever that is possible. All else is done on all hosts together, or ends with the first
+        # that fails: the others would become a cluster without it.
+        "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook == "stop" else "true",
         **inventory.configuration(),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
         "STREAMPULSE_PROGRESS": str(progress),
@@ -161,7 +164,7 @@ def play(
             subprocess.Popen(  # noqa: S603 - a list made here, no shell
                 command,
                 cwd=paths.repository() / "ansible",
-                env=program_environment(playbook_environment(file)),
+                env=program_environment(playbook_environment(playbook, file)),
                 stdin=subprocess.DEVNULL,
                 stdout=None if verbose else kept,
                 stderr=None if verbose else subprocess.STDOUT,

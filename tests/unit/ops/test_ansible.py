@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from streampulse.ops import ansible, paths
+from streampulse.ops import ansible, inventory, paths
+from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen, took
 from streampulse.ops.environment import Environment, Host
 
@@ -97,3 +99,30 @@ def test_the_command_line(environment: Environment) -> None:
 )
 def test_times_are_written_as_people_do(seconds: float, text: str) -> None:
     assert took(seconds) == text
+
+
+PLAY = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.assert: {that: "inventory_hostname != 'bad'"}
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug: {msg: "goes on"}
+"""
+
+
+@pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("wipe", False), ("stop", True)])
+def test_a_host_that_fails_ends_all_but_stopping(tmp_path: Path, playbook: str, goes_on: bool) -> None:
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {bad: , good: }, vars: {ansible_connection: local}}")
+    done = subprocess.run(
+        [inventory.program("ansible-playbook"), "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")],
+        env=program_environment(ansible.playbook_environment(playbook, tmp_path / "progress")),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert ("goes on" in done.stdout) is goes_on, done.stdout
