@@ -10,15 +10,17 @@ How it keeps the cost of a batch proportional to the batch:
   more, so each viewer's past is folded into one number, the time of their last event while present.
 - A stream's ``active_viewers`` over time is kept as differences: +1 in the window in which a presence begins, -1 in the
   window in which it no longer counts. An event changes at most two entries; the rows are prefix sums.
-- An event that is newer than all of its viewer's (nearly every one) is applied to the tail; an older one recomputes
-  that one viewer's presences from their unsettled events, and a ``stream_stop`` those of its stream's viewers.
+- Of a viewer's events in one window only a few numbers can matter (see :class:`_Viewer`), and of a stream's stops in
+  one window only the newest. An event that is newer than all of its viewer's (nearly every one) is applied to the tail.
+  Where one is not, the presences of that viewer, or of the stream's viewers for a stop, are computed anew: once for a
+  batch, from those few numbers, however many events there were.
 
 State is bounded by the events of the last ten minutes of event time, the viewers present, and the streams they watch.
 """
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -83,42 +85,61 @@ class Changes:
     duplicates: int = 0
 
 
-class _Event(NamedTuple):
-    # The order of the contract: (ts, event_id).
-    ts: int
-    event_id: bytes
-    code: int
+# A join, leave or stop in the order of the contract: (ts, event_id).
+_Mark = tuple[int, bytes]
+_NEVER: Final[_Mark] = (-1, b"")
+# A presence as windows [start, end); start None: since before the fold.
+_Span = tuple[int | None, int]
 
 
 class _Viewer:
-    """A user on a stream: the settled past, the unsettled events, and how it stands after all of them."""
+    """A user on a stream: the settled past, what matters of the unsettled events, and how it stands after all of them.
 
-    __slots__ = ("due", "events", "expires", "last", "settled", "stream", "tail", "user", "windows")
+    The viewer time-out is never shorter than a window, so it cannot pass between two events of one window. Whether the
+    viewer is present when a window ends then follows from the window's newest join, leave and stop: the newest of them
+    decides; without any, the first event tells whether the time-out had passed before it. While present, the newest
+    event is the one that the time-out runs from. All other events of the window can be forgotten.
+    """
+
+    __slots__ = ("before", "due", "expires", "joins", "last", "leaves", "settled", "starts", "stream", "times", "user")
 
     def __init__(self, stream: _Stream, user: str) -> None:
         self.stream = stream
         self.user = user
         # Time of the last event before the fold, while present there; None: absent.
         self.settled: int | None = None
-        self.events: list[_Event] = []
-        # Time of the newest event, and of the last event while present after all events; None: absent.
-        self.tail = -1
+        # For each unsettled window with events of this viewer the times of the first and of the newest, in order.
+        self.times: list[int] = []
+        # For each unsettled window that has one the newest join, and the newest leave, in order.
+        self.joins: list[_Mark] = []
+        self.leaves: list[_Mark] = []
+        # Windows that hold nothing but starts of the stream: there the viewer does not count as unique.
+        self.starts: set[int] | None = None
+        # Time of the last event while present after all events; None: absent.
         self.last: int | None = None
-        # Unsettled windows in which this viewer has counted as unique.
-        self.windows: list[int] = []
+        # The presences before the batch while they have to be computed anew after it, otherwise None.
+        self.before: list[_Span] | None = None
         # Minute in which it is looked at whether the time-out has passed, while counted as present; None: not counted.
         self.due: int | None = None
         # Window in which the settled past runs out, None: nothing settled.
         self.expires: int | None = None
 
+    def knows(self, start: int) -> bool:
+        """Tell whether there are events in the window that begins at this time."""
+        position = bisect_left(self.times, start)
+        return position < len(self.times) and self.times[position] < start + WINDOW_US
+
 
 class _Counters:
-    """The counts of one unsettled window of a stream."""
+    """The counts of one unsettled window of a stream, and what is to be settled with it."""
 
-    __slots__ = ("cents", "chats", "donations", "joins", "leaves", "unique")
+    __slots__ = ("cents", "changed", "chats", "donations", "ids", "joins", "leaves", "unique", "viewers")
 
     def __init__(self) -> None:
         self.chats = self.donations = self.cents = self.joins = self.leaves = self.unique = 0
+        self.changed = False
+        self.ids: list[bytes] = []
+        self.viewers: list[_Viewer] = []
 
 
 class _Stream:
@@ -127,12 +148,15 @@ class _Stream:
         "differences",
         "dirty_from",
         "dirty_windows",
+        "disturbed",
         "emitted",
         "internal",
         "last_event",
         "now",
         "own_clock",
         "partition",
+        "present",
+        "seen",
         "stops",
         "stream_id",
         "viewers",
@@ -145,7 +169,14 @@ class _Stream:
         self.partition = partition
         self.internal = is_internal(stream_id)
         self.viewers: dict[str, _Viewer] = {}
-        self.stops: list[_Event] = []
+        # Those of them who are present after all events, but for those whose presences are to be computed anew.
+        self.present: dict[_Viewer, None] = {}
+        # Whether all viewers' presences are to be computed anew after the batch.
+        self.disturbed = False
+        # The ids of the accepted events that a duplicate could still meet, with their time.
+        self.seen: dict[bytes, int] = {}
+        # The newest stop of each unsettled window that has one, in order.
+        self.stops: list[_Mark] = []
         self.windows: dict[int, _Counters] = {}
         self.differences: dict[int, int] = {}
         self.active_before_fold = 0
@@ -172,7 +203,7 @@ class _Stream:
 
 
 class _Partition:
-    __slots__ = ("by_window", "clock", "expiry", "fold", "next_offset", "number", "seen", "seen_by_window", "streams")
+    __slots__ = ("clock", "expiry", "fold", "next_offset", "number", "streams")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -180,10 +211,6 @@ class _Partition:
         self.clock: int | None = None
         self.fold: int | None = None
         self.streams: dict[str, _Stream] = {}
-        # (stream, event id) of the accepted events that a duplicate could still meet, with their time.
-        self.seen: dict[tuple[str, bytes], int] = {}
-        self.seen_by_window: dict[int, list[tuple[str, bytes]]] = {}
-        self.by_window: dict[int, list[_Viewer]] = {}
         self.expiry: dict[int, dict[_Viewer, None]] = {}
 
 
@@ -210,10 +237,14 @@ class Snapshot:
 class Engine:
     """The working state of the counting, and the one way to change it: :meth:`apply`.
 
-    :param viewer_timeout_us: after this long without an event a viewer is no longer present, in microseconds.
+    :param viewer_timeout_us: after this long without an event a viewer is no longer present, in microseconds; a minute
+        at least.
+    :raises ValueError: the time-out is shorter.
     """
 
     def __init__(self, viewer_timeout_us: int) -> None:
+        if viewer_timeout_us < WINDOW_US:
+            raise ValueError("the viewer time-out is shorter than a window")
         self._timeout = viewer_timeout_us
         self._partitions: dict[int, _Partition] = {}
         self._event_clock: int | None = None
@@ -221,6 +252,7 @@ class Engine:
         # By minute, the viewers whose time may run out in it: checked against the viewer's own last event.
         self._due: dict[int, dict[_Viewer, None]] = {}
         self._touched: set[_Stream] = set()
+        self._disturbed: list[_Viewer] = []
 
     # -- what the driver asks -----------------------------------------------------------------------------------
 
@@ -242,7 +274,7 @@ class Engine:
         return {
             "streams": sum(len(p.streams) for p in self._partitions.values()),
             "viewers": sum(len(s.viewers) for p in self._partitions.values() for s in p.streams.values()),
-            "event_ids": sum(len(p.seen) for p in self._partitions.values()),
+            "event_ids": sum(len(s.seen) for p in self._partitions.values() for s in p.streams.values()),
         }
 
     def go_back(self, number: int, offset: int) -> None:
@@ -264,6 +296,7 @@ class Engine:
             partition = self._partition(rows.partition)
             partition.next_offset = max(partition.next_offset, next_offset)
         changes.event_clock_us = self._event_clock
+        self._calm()
         self._expire_now()
         self._emit(changes)
         for partition in self._partitions.values():
@@ -297,7 +330,7 @@ class Engine:
         partition = self._partition(rows.partition)
         streams = [self._stream(partition, stream_id) for stream_id in rows.streams]
         viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
-        clock, seen, by_window = partition.clock, partition.seen, partition.seen_by_window
+        clock = partition.clock
         skip_below = partition.next_offset
         refused = []
         position = 0
@@ -312,8 +345,7 @@ class Engine:
                 continue
             viewer = viewers[viewer_index]
             stream = viewer.stream
-            identity = (stream.stream_id, event_id)
-            before = seen.get(identity)
+            before = stream.seen.get(event_id)
             duplicate = before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US)
             # The clock moves for a duplicate too: it passed the tests of validity and arrival.
             if stream.internal:
@@ -326,14 +358,9 @@ class Engine:
                 refused.append(row)
                 changes.duplicates += 1
                 continue
-            seen[identity] = ts
-            window = ts // WINDOW_US
-            bucket = by_window.get(window)
-            if bucket is None:
-                bucket = by_window[window] = []
-            bucket.append(identity)
             changes.accepted += 1
-            self._count(viewer, ts, event_id, code, cents, window)
+            stream.seen[event_id] = ts
+            self._count(viewer, ts, event_id, code, cents)
         if clock is not None:
             partition.clock = clock
             if self._event_clock is None or clock > self._event_clock:
@@ -345,12 +372,14 @@ class Engine:
         viewer = stream.viewers.get(user)
         if viewer is None:
             viewer = stream.viewers[user] = _Viewer(stream, user)
+            if stream.disturbed:
+                self._disturb(viewer)
         return viewer
 
     def _forget_unused(self, streams: list[_Stream], viewers: list[_Viewer]) -> None:
         # A viewer all of whose events were duplicates of settled ones has nothing to remember.
         for viewer in viewers:
-            if viewer.settled is None and not viewer.events and viewer.stream.viewers.get(viewer.user) is viewer:
+            if viewer.settled is None and not viewer.times and viewer.stream.viewers.get(viewer.user) is viewer:
                 del viewer.stream.viewers[viewer.user]
         for stream in streams:
             self._drop_if_empty(stream)
@@ -367,57 +396,88 @@ class Engine:
 
     # -- one event ----------------------------------------------------------------------------------------------
 
-    def _count(self, viewer: _Viewer, ts: int, event_id: bytes, code: int, cents: int, window: int) -> None:
+    def _count(self, viewer: _Viewer, ts: int, event_id: bytes, code: int, cents: int) -> None:
         stream = viewer.stream
-        self._touched.add(stream)
-        if ts > stream.last_event:
-            stream.last_event = ts
+        window = ts // WINDOW_US
         counters = stream.windows.get(window)
         if counters is None:
             counters = stream.windows[window] = _Counters()
-        stream.dirty_windows.add(window)
+        counters.ids.append(event_id)
+        if not counters.changed:
+            counters.changed = True
+            stream.dirty_windows.add(window)
+            self._touched.add(stream)
         if code == STREAM_STOP:
-            self._stop(stream, _Event(ts, event_id, code))
-            return
-        if code == CHAT_MESSAGE:
-            counters.chats += 1
-        elif code == DONATION:
-            counters.donations += 1
-            counters.cents += cents
-        elif code == VIEWER_JOIN:
-            counters.joins += 1
-        elif code == VIEWER_LEAVE:
-            counters.leaves += 1
-        if code != STREAM_START and window not in viewer.windows:
-            viewer.windows.append(window)
-            counters.unique += 1
-        if not viewer.events or viewer.events[-1].ts // WINDOW_US != window:
-            self._remember(viewer, window)
-        self._place(viewer, _Event(ts, event_id, code))
-
-    def _remember(self, viewer: _Viewer, window: int) -> None:
-        # So that folding the window finds the viewer; being listed twice does no harm.
-        by_window = viewer.stream.partition.by_window
-        if window in by_window:
-            by_window[window].append(viewer)
+            self._stop(stream, window, (ts, event_id))
         else:
-            by_window[window] = [viewer]
+            if code == CHAT_MESSAGE:
+                counters.chats += 1
+            elif code == DONATION:
+                counters.donations += 1
+                counters.cents += cents
+            elif code == VIEWER_JOIN:
+                counters.joins += 1
+            elif code == VIEWER_LEAVE:
+                counters.leaves += 1
+            self._notice(viewer, counters, window, ts, code)
+            self._place(viewer, window * WINDOW_US, ts, event_id, code)
+        if ts > stream.last_event:
+            stream.last_event = ts
 
-    def _place(self, viewer: _Viewer, event: _Event) -> None:
-        stream = viewer.stream
-        ts = event.ts
-        if ts <= viewer.tail or (stream.stops and ts <= stream.stops[-1].ts):
-            before = self._spans(viewer)
-            insort(viewer.events, event)
-            self._replace(viewer, before)
-            return
-        viewer.events.append(event)
-        viewer.tail = ts
-        timeout = self._timeout
-        last = viewer.last
+    def _notice(self, viewer: _Viewer, counters: _Counters, window: int, ts: int, code: int) -> None:
+        """Count the viewer as unique, once in a window, and have them settled with it."""
+        start, times = window * WINDOW_US, viewer.times
+        if (times[-1] >= start) if times and ts >= times[-1] else viewer.knows(start):
+            if code == STREAM_START or viewer.starts is None or window not in viewer.starts:
+                return
+            viewer.starts.remove(window)
+        else:
+            counters.viewers.append(viewer)
+            if code == STREAM_START:
+                viewer.starts = viewer.starts or set()
+                viewer.starts.add(window)
+                return
+        counters.unique += 1
+
+    def _place(self, viewer: _Viewer, start: int, ts: int, event_id: bytes, code: int) -> None:
+        """Take note of one event's time, and of what it does to the viewer's presence.
+
+        :param start: when the event's window begins.
+        """
+        stream, times = viewer.stream, viewer.times
+        newest = times[-1] if times else -1
+        decides = code in (VIEWER_JOIN, VIEWER_LEAVE)
+        # At the same instant the event id decides, but only between joins, leaves and stops.
+        floor = max(newest, stream.stops[-1][0]) if stream.stops else newest
+        in_order = ts > floor or (ts == floor and not decides)
+        if viewer.before is None and not in_order and self._matters(viewer, start, ts, event_id, code):
+            self._disturb(viewer)
+        if ts > newest and newest >= start and len(times) > 1 and times[-2] >= start:
+            times[-1] = ts
+        elif ts > newest:
+            times.append(ts)
+        elif ts < newest:
+            _insert_time(times, start, ts)
+        if decides:
+            _insert_mark(viewer.joins if code == VIEWER_JOIN else viewer.leaves, start, (ts, event_id))
+        if in_order and viewer.before is None:
+            self._go_on(viewer, ts, code)
+
+    def _matters(self, viewer: _Viewer, start: int, ts: int, event_id: bytes, code: int) -> bool:
+        """Tell whether an event that is not the viewer's newest may change what is known of its window."""
+        first, end = _within(viewer.times, start)
+        if first == end or ts < viewer.times[first] or ts > viewer.times[end - 1]:
+            return True
+        if code in (VIEWER_JOIN, VIEWER_LEAVE):
+            mark = _mark_within(viewer.joins if code == VIEWER_JOIN else viewer.leaves, start)
+            return mark is None or mark < (ts, event_id)
+        return False
+
+    def _go_on(self, viewer: _Viewer, ts: int, code: int) -> None:
+        """Apply an event that comes after everything else of its viewer and after all stops."""
+        stream, timeout, last = viewer.stream, self._timeout, viewer.last
         if last is not None and ts - last >= timeout:
             last = None
-        code = event.code
         if last is None:
             if code == VIEWER_JOIN:
                 self._shift(stream, ts // WINDOW_US, 1)
@@ -440,66 +500,94 @@ class Engine:
         if stream.emitted is None or window <= stream.emitted:
             stream.dirty_at(window)
 
-    def _stop(self, stream: _Stream, event: _Event) -> None:
-        viewers = list(stream.viewers.values())
-        before = [self._spans(viewer) for viewer in viewers]
-        insort(stream.stops, event)
-        for viewer, spans in zip(viewers, before, strict=True):
-            self._replace(viewer, spans)
+    def _stop(self, stream: _Stream, window: int, stop: _Mark) -> None:
+        ts = stop[0]
+        held = _mark_within(stream.stops, window * WINDOW_US)
+        if held is not None and held > stop:
+            return
+        if ts > stream.last_event:
+            for viewer in list(stream.present):
+                last = viewer.last
+                if last is not None and ts - last < self._timeout:
+                    self._shift(stream, (last + self._timeout - 1) // WINDOW_US, 1)
+                    self._shift(stream, window, -1)
+                self._stand(viewer, None)
+        elif not stream.disturbed:
+            stream.disturbed = True
+            for viewer in stream.viewers.values():
+                self._disturb(viewer)
+        _insert_mark(stream.stops, window * WINDOW_US, stop)
 
-    def _replace(self, viewer: _Viewer, before: list[tuple[int | None, int]]) -> None:
-        """Put the viewer's presences as they are now in the place of those before, as differences."""
-        after = self._spans(viewer)
-        if viewer.events:
-            viewer.tail = viewer.events[-1].ts
-        if before != after:
-            for sign, spans in ((-1, before), (1, after)):
-                for start, end in spans:
-                    if start is not None:
-                        self._shift(viewer.stream, start, sign)
-                    self._shift(viewer.stream, end, -sign)
-        self._stand(viewer, self._walk(viewer.settled, _merged(viewer.events, viewer.stream.stops), None))
+    # -- presences that are computed anew ---------------------------------------------------------------------------
 
-    def _spans(self, viewer: _Viewer) -> list[tuple[int | None, int]]:
-        """Return the viewer's presences as windows [start, end); start None: since before the fold."""
-        spans: list[tuple[int | None, int]] = []
-        self._walk(viewer.settled, _merged(viewer.events, viewer.stream.stops), spans)
-        return spans
+    def _disturb(self, viewer: _Viewer) -> None:
+        """Have the viewer's presences computed anew after the batch, and keep what they were until now."""
+        if viewer.before is None:
+            viewer.before = []
+            self._walk(viewer, None, viewer.before)
+            self._disturbed.append(viewer)
+            viewer.stream.present.pop(viewer, None)
 
-    def _walk(
-        self, last: int | None, events: Iterable[_Event], spans: list[tuple[int | None, int]] | None
-    ) -> int | None:
-        """Go through one viewer's events and their stream's stops in order.
+    def _calm(self) -> None:
+        """Put the presences as they are now in the place of those before, as differences."""
+        for viewer in self._disturbed:
+            stream, before, after = viewer.stream, viewer.before or [], list[_Span]()
+            last = self._walk(viewer, None, after)
+            viewer.before = None
+            stream.disturbed = False
+            if before != after:
+                for sign, spans in ((-1, before), (1, after)):
+                    for start, end in spans:
+                        if start is not None:
+                            self._shift(stream, start, sign)
+                        self._shift(stream, end, -sign)
+            self._stand(viewer, last)
+        self._disturbed.clear()
 
-        :param last: time of the last event before them while present, None: absent.
-        :param spans: presences are appended here, as windows [start, end).
+    def _walk(self, viewer: _Viewer, until: int | None, spans: list[_Span] | None) -> int | None:
+        """Go through the windows in which the viewer has events, and the stops between them, in order.
+
+        :param until: only what is before this time, the beginning of a window; None: everything.
+        :param spans: the presences are appended here.
         :returns: the time of the last event while present after them all (the time-out may have passed since), or None.
         """
-        timeout = self._timeout
-        start: int | None = None
-        for ts, _, code in events:
-            if last is not None and ts - last >= timeout:
-                if spans is not None:
-                    spans.append((start, (last + timeout - 1) // WINDOW_US))
+        timeout, stops = self._timeout, viewer.stream.stops
+        spans = [] if spans is None else spans
+        last, start, passed = viewer.settled, None, 0
+        for window, first, newest, joined, ended in _windows(viewer, until):
+            begins = window * WINDOW_US
+            if last is not None and (stop := _stop_between(stops, passed, begins)) is not None:
+                spans.append((start, self._end(last, stop)))
                 last = None
-            if code in (VIEWER_LEAVE, STREAM_STOP):
-                if last is not None and spans is not None:
-                    spans.append((start, ts // WINDOW_US))
+            passed = begins + WINDOW_US
+            timed_out = last is not None and first - last >= timeout
+            if last is not None and (timed_out or (joined is None and ended is not None)):
+                spans.append((start, self._end(last, first if timed_out or ended is None else ended)))
                 last = None
-            elif code == VIEWER_JOIN:
-                if last is None:
-                    start = ts // WINDOW_US
-                last = ts
+            if joined is not None:
+                start = window if last is None else start
+                last = newest
             elif last is not None:
-                last = ts
-        if last is not None and spans is not None:
+                last = newest
+        if last is not None and (stop := _stop_between(stops, passed, until)) is not None:
+            spans.append((start, self._end(last, stop)))
+            last = None
+        if last is not None:
             spans.append((start, (last + timeout - 1) // WINDOW_US))
         return last
+
+    def _end(self, last: int, ts: int) -> int:
+        """Return the first window at whose end a presence no longer counts that the time-out or an event ended."""
+        return min(ts, last + self._timeout - 1) // WINDOW_US
 
     # -- who is present just after the clock ----------------------------------------------------------------------
 
     def _stand(self, viewer: _Viewer, last: int | None) -> None:
         viewer.last = last
+        if last is None:
+            viewer.stream.present.pop(viewer, None)
+        else:
+            viewer.stream.present[viewer] = None
         if viewer.stream.internal:
             return  # counted by looking, when asked: their clocks are their own and their viewers few
         if last is not None and viewer.due is None:
@@ -607,6 +695,8 @@ class Engine:
                 changes.cleared.append(WindowRange(stream.stream_id, max(window, stream.dirty_from), until))
         stream.emitted = newest
         stream.dirty_from = None
+        for window in stream.dirty_windows:
+            stream.windows[window].changed = False
         stream.dirty_windows.clear()
 
     def _emit_rows(self, stream: _Stream, first: int, last: int, active: int, changes: Changes) -> None:
@@ -646,59 +736,53 @@ class Engine:
         if partition.fold is not None and fold <= partition.fold:
             return
         partition.fold = fold
-        self._forget_ids(partition, fold)
-        self._fold_stops(partition, fold)
-        for window in [w for w in partition.by_window if w < fold]:
-            for viewer in partition.by_window.pop(window):
-                self._settle(viewer, fold)
         for window in [w for w in partition.expiry if w < fold]:
             for viewer in partition.expiry.pop(window):
                 viewer.expires = None
                 self._settle(viewer, fold)
         for stream in list(partition.streams.values()):
-            for window in [w for w in stream.differences if w < fold]:
-                stream.active_before_fold += stream.differences.pop(window)
-            for window in [w for w in stream.windows if w < fold]:
-                del stream.windows[window]
-            self._drop_if_empty(stream)
+            self._fold_stream(stream, fold)
 
-    def _fold_stops(self, partition: _Partition, fold: int) -> None:
+    def _fold_stream(self, stream: _Stream, fold: int) -> None:
         boundary = fold * WINDOW_US
-        for stream in partition.streams.values():
-            if stream.stops and stream.stops[0].ts < boundary:
-                for viewer in list(stream.viewers.values()):
-                    self._settle(viewer, fold)
-                stream.stops = [stop for stop in stream.stops if stop.ts >= boundary]
-
-    def _forget_ids(self, partition: _Partition, fold: int) -> None:
-        seen = partition.seen
-        for window in [w for w in partition.seen_by_window if w < fold]:
-            for identity in partition.seen_by_window.pop(window):
-                ts = seen.get(identity)
+        if stream.stops and stream.stops[0][0] < boundary:
+            for viewer in list(stream.viewers.values()):
+                self._settle(viewer, fold)
+            del stream.stops[: bisect_left(stream.stops, (boundary,))]
+        for window in [w for w in stream.windows if w < fold]:
+            counters = stream.windows.pop(window)
+            for viewer in counters.viewers:
+                self._settle(viewer, fold)
+            for event_id in counters.ids:
+                ts = stream.seen.get(event_id)
                 # The same id may have been accepted again since, with a newer time.
-                if ts is not None and ts // WINDOW_US < fold:
-                    del seen[identity]
+                if ts is not None and ts < boundary:
+                    del stream.seen[event_id]
+        for window in [w for w in stream.differences if w < fold]:
+            stream.active_before_fold += stream.differences.pop(window)
+        self._drop_if_empty(stream)
 
     def _settle(self, viewer: _Viewer, fold: int) -> None:
-        boundary = fold * WINDOW_US
-        past = [event for event in viewer.events if event.ts < boundary]
-        stops = [stop for stop in viewer.stream.stops if stop.ts < boundary]
-        settled = self._walk(viewer.settled, _merged(past, stops), None) if past or stops else viewer.settled
+        boundary, stops = fold * WINDOW_US, viewer.stream.stops
+        settled = viewer.settled
+        if (viewer.times and viewer.times[0] < boundary) or (stops and stops[0][0] < boundary):
+            settled = self._walk(viewer, boundary, None)
+            del viewer.times[: bisect_left(viewer.times, boundary)]
+            for marks in (viewer.joins, viewer.leaves):
+                del marks[: bisect_left(marks, (boundary,))]
+            if viewer.starts is not None:
+                viewer.starts = {window for window in viewer.starts if window >= fold} or None
         if settled is not None and (settled + self._timeout - 1) // WINDOW_US < fold:
             settled = None
         viewer.settled = settled
-        if past:
-            viewer.events = viewer.events[len(past) :]
-        viewer.windows = [window for window in viewer.windows if window >= fold]
         if settled is not None:
             self._watch_expiry(viewer, settled)
             return
         if viewer.expires is not None:
             del viewer.stream.partition.expiry[viewer.expires][viewer]
             viewer.expires = None
-        if not viewer.events and viewer.stream.viewers.get(viewer.user) is viewer:
-            self._uncount(viewer)
-            viewer.last = None
+        if not viewer.times and viewer.stream.viewers.get(viewer.user) is viewer:
+            self._stand(viewer, None)
             del viewer.stream.viewers[viewer.user]
 
     def _watch_expiry(self, viewer: _Viewer, settled: int) -> None:
@@ -758,10 +842,13 @@ class Engine:
             partition = engine._partition(number)
             partition.next_offset = offset
             partition.clock = clocks_us.get(number)
+        engine._calm()
         for partition in engine._partitions.values():
             for stream in partition.streams.values():
                 stream.emitted = engine._emitted_window(stream.stream_id)
                 stream.dirty_from = None
+                for window in stream.dirty_windows:
+                    stream.windows[window].changed = False
                 stream.dirty_windows.clear()
         engine._expire_now()
         engine._touched.clear()
@@ -778,7 +865,7 @@ class Engine:
             stream = self._stream(partition, stream_id)
             for user, last in present.items():
                 viewer = self._viewer(stream, user)
-                viewer.settled = viewer.tail = last
+                viewer.settled = last
                 stream.active_before_fold += 1
                 stream.last_event = max(stream.last_event, last)
                 stream.change((last + self._timeout - 1) // WINDOW_US, -1)
@@ -796,16 +883,84 @@ class Engine:
             if stream.internal and (stream.own_clock is None or ts > stream.own_clock):
                 stream.own_clock = self._own_clocks[stream.stream_id] = ts
             if clock is None or clock - ts <= ALLOWED_LATENESS_US:
-                identity = (stream.stream_id, event_id)
-                partition.seen[identity] = max(ts, partition.seen.get(identity, ts))
-                partition.seen_by_window.setdefault(ts // WINDOW_US, []).append(identity)
+                stream.seen[event_id] = max(ts, stream.seen.get(event_id, ts))
             if boundary is None or ts >= boundary:
-                self._count(viewer, ts, event_id, rows.code[row], rows.cents[row], ts // WINDOW_US)
+                self._count(viewer, ts, event_id, rows.code[row], rows.cents[row])
         self._forget_unused(streams, viewers)
 
 
-def _merged(events: list[_Event], stops: list[_Event]) -> list[_Event]:
-    return sorted(events + stops) if stops else events
+def _windows(viewer: _Viewer, until: int | None) -> Iterator[tuple[int, int, int, int | None, int | None]]:
+    """Yield what decides a viewer's presence for each unsettled window with events of the viewer, in order.
+
+    :param until: only windows before this time.
+    :returns: the window, the times of the first and of the newest event, and either the time of a join that nothing
+        ended in the window, or of the leave or stop that no join followed in it.
+    """
+    times, stops = viewer.times, viewer.stream.stops
+    joins, leaves = iter(viewer.joins), iter(viewer.leaves)
+    join, leave = next(joins, None), next(leaves, None)
+    position, count = 0, len(times) if until is None else bisect_left(times, until)
+    while position < count:
+        first = newest = times[position]
+        window = first // WINDOW_US
+        ends = (window + 1) * WINDOW_US
+        position += 1
+        if position < count and times[position] < ends:
+            newest = times[position]
+            position += 1
+        joined, ended = _NEVER, _mark_within(stops, ends - WINDOW_US) or _NEVER
+        if join is not None and join[0] < ends:
+            joined, join = join, next(joins, None)
+        if leave is not None and leave[0] < ends:
+            ended, leave = max(leave, ended), next(leaves, None)
+        stays = joined > ended
+        yield window, first, newest, joined[0] if stays else None, None if stays or ended is _NEVER else ended[0]
+
+
+def _stop_between(stops: list[_Mark], start: int, end: int | None) -> int | None:
+    """Return the time of the first stop at or after ``start`` and before ``end``, None where there is none."""
+    position = bisect_left(stops, (start,))
+    if position == len(stops) or (end is not None and stops[position][0] >= end):
+        return None
+    return stops[position][0]
+
+
+def _within(times: list[int], start: int) -> tuple[int, int]:
+    """Return where the times of the window that begins at ``start`` are in the list."""
+    first = end = bisect_left(times, start)
+    while end < len(times) and times[end] < start + WINDOW_US:
+        end += 1
+    return first, end
+
+
+def _insert_time(times: list[int], start: int, ts: int) -> None:
+    """Keep a time if it is the first or the newest of its window."""
+    first, end = _within(times, start)
+    if first == end or ts < times[first]:
+        if end - first == 2:
+            times[first] = ts
+        else:
+            times.insert(first, ts)
+    elif ts > times[end - 1]:
+        if end - first == 2:
+            times[first + 1] = ts
+        else:
+            times.insert(end, ts)
+
+
+def _mark_within(marks: list[_Mark], start: int) -> _Mark | None:
+    """Return the mark of the window that begins at ``start``, None where there is none."""
+    position = bisect_left(marks, (start,))
+    return marks[position] if position < len(marks) and marks[position][0] < start + WINDOW_US else None
+
+
+def _insert_mark(marks: list[_Mark], start: int, mark: _Mark) -> None:
+    """Keep a mark if it is the newest of its window."""
+    position = bisect_left(marks, (start,))
+    if position == len(marks) or marks[position][0] >= start + WINDOW_US:
+        marks.insert(position, mark)
+    elif marks[position] < mark:
+        marks[position] = mark
 
 
 def _without(rows: Rows, refused: list[int]) -> Rows:
