@@ -7,13 +7,16 @@ and the roles pass it on only when the inventory sets it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+import ipaddress
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
+#: Shorter keys could be guessed.
+MIN_SECRET_LENGTH: Final = 16
 
 
 class SettingsError(Exception):
@@ -220,6 +223,64 @@ class ApiSettings(BaseSettings):
     statement_timeout_ms: int = Field(
         default=2000, ge=10, le=60_000, description="a query that takes longer is cancelled, in milliseconds"
     )
+    snapshot_interval_ms: int = Field(
+        default=250, ge=50, le=10_000, description="time between two readings of the tables, in milliseconds"
+    )
+    stale_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        le=600,
+        description="while PostgreSQL is away, answers that are this old at most are still given, marked as stale",
+    )
+    live_readers: int = Field(default=2000, ge=1, le=20_000, description="event streams of each worker at most")
+    docs: bool = Field(default=True, description="whether /docs and /openapi.json are there")
+    cors_origins: str = Field(
+        default="", description="origins whose pages may read the API, separated by commas; empty: none"
+    )
+    public: bool = Field(
+        default=False, description="ask for a key, limit rates, and keep /health and /prometheus to private networks"
+    )
+    keys: SecretStr | None = Field(default=None, description="API keys that are let in, separated by commas")
+    cookie_secret: SecretStr | None = Field(default=None, description="signs the cookie of whoever logged in")
+    rate_limit_per_minute: int = Field(
+        default=1200, ge=1, le=10_000_000, description="requests of one key or one log-in in a minute, where public"
+    )
+    address_limit_per_minute: int = Field(
+        default=60, ge=1, le=10_000_000, description="requests of one address without a key in a minute, where public"
+    )
+    private_networks: str = Field(
+        default="127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
+        description="where /health and /prometheus may be asked for from, where public; networks separated by commas",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; networks separated by commas",
+    )
+
+    @field_validator("private_networks", "trusted_proxies")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        for word in split(text):
+            try:
+                ipaddress.ip_network(word)
+            except ValueError:
+                raise ValueError("not a list of networks") from None
+        return text
+
+    @model_validator(mode="after")
+    def _guarded(self) -> ApiSettings:
+        if self.public:
+            keys = split(self.keys.get_secret_value()) if self.keys else []
+            if not keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
+                raise ValueError(f"keys of {MIN_SECRET_LENGTH} characters or more are needed where public")
+            if self.cookie_secret is None or len(self.cookie_secret.get_secret_value()) < MIN_SECRET_LENGTH:
+                raise ValueError(f"a cookie_secret of {MIN_SECRET_LENGTH} characters or more is needed where public")
+        return self
+
+
+def split(text: str) -> list[str]:
+    """Return the words of a list that is separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)

@@ -8,13 +8,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from api_client import FreshClient, make_app
 from conftest import Database, own_database
 from fastapi.testclient import TestClient
 from postgres import PostgresServer
-
-from streampulse.api import database as api_database
-from streampulse.api.app import create_app
-from streampulse.settings import ApiSettings
 
 pytestmark = pytest.mark.postgres
 
@@ -56,8 +53,7 @@ def shared(postgres_server: PostgresServer, migrated_template: str) -> Iterator[
 
 @pytest.fixture(scope="module")
 def client(shared: Database) -> Iterator[TestClient]:
-    settings = ApiSettings(port=1, pool_size=2, statement_timeout_ms=2_000)
-    with TestClient(create_app(lambda: api_database.Database(shared.settings(), settings))) as client:
+    with FreshClient(make_app(shared.settings())) as client:
         yield client
 
 
@@ -362,7 +358,7 @@ def test_unknown_paths_and_methods_are_json(client: TestClient) -> None:
 def test_openapi_has_every_path_with_bounds_and_answers(client: TestClient) -> None:
     document = get(client, "/openapi.json")
     assert set(document["paths"]) == {
-        "/health", "/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/top", "/prometheus",
+        "/health", "/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/top", "/prometheus", "/live",
     }  # fmt: skip
     operation = document["paths"]["/metrics"]["get"]
     limit = next(item for item in operation["parameters"] if item["name"] == "limit")

@@ -5,57 +5,33 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gunicorn_server
 import httpx
 import pytest
 from conftest import Database
-from postgres import READER, WRITER
+from postgres import WRITER
 
 pytestmark = pytest.mark.postgres
+
+#: Asked of the database and not of the snapshot.
+SLOW = "/metrics?stream_id=__probe"
 
 
 @pytest.fixture
 def environment(database: Database, tmp_path: Path) -> dict[str, str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return {
-        **os.environ,
-        **database.server.environment(database.name, READER),
-        "STREAMPULSE_API_PORT": str(port),
-        "STREAMPULSE_API_WORKERS": "2",
-        "STREAMPULSE_API_STATEMENT_TIMEOUT_MS": "5000",
-        "RUNTIME_DIRECTORY": str(tmp_path),
-        "NOTIFY_SOCKET": str(tmp_path / "notify"),
-    }
-
-
-def command() -> list[str]:
-    return [
-        str(Path(sys.executable).with_name("gunicorn")), "-c", "python:streampulse.api.gunicorn",
-        "streampulse.api.app:app",
-    ]  # fmt: skip
+    return gunicorn_server.environment(database, tmp_path, workers=2, statement_timeout_ms=5000)
 
 
 @pytest.fixture
 def gunicorn(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, (tmp_path / "log").open("wb") as log:
-        receiver.bind(environment["NOTIFY_SOCKET"])
-        receiver.settimeout(20)
-        process = subprocess.Popen(command(), env=environment, stdout=log, stderr=log)
-        try:
-            assert b"READY=1" in receiver.recv(1000)
-            yield process
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+    with gunicorn_server.start(environment, tmp_path) as process:
+        yield process
 
 
 @pytest.fixture
@@ -105,7 +81,7 @@ def test_a_request_under_way_ends_before_the_service_does(
         other.cursor() as cursor,
     ):
         cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
-        asking = threading.Thread(target=lambda: answers.append(httpx.get(url + "/metrics", timeout=20).status_code))
+        asking = threading.Thread(target=lambda: answers.append(httpx.get(url + SLOW, timeout=20).status_code))
         asking.start()
         time.sleep(0.5)
         gunicorn.send_signal(signal.SIGTERM)
@@ -120,7 +96,9 @@ def test_a_request_under_way_ends_before_the_service_does(
 @pytest.mark.parametrize("name", ["STREAMPULSE_API_PORT", "STREAMPULSE_POSTGRES_PASSWORD"])
 def test_a_missing_setting_ends_the_start_in_one_line(environment: dict[str, str], name: str) -> None:
     del environment[name]
-    ended = subprocess.run(command(), env=environment, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        gunicorn_server.command(), env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"streampulse: {name}: ")
     assert ended.stderr.count("\n") == 1

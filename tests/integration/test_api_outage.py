@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import psycopg2.errors
 import pytest
+from api_client import make_app
 from fastapi.testclient import TestClient
 from postgres import WRITER, PostgresServer
 
-from streampulse.api.app import create_app
 from streampulse.api.database import Database as ApiDatabase
 from streampulse.migrate import migrate
 from streampulse.settings import ApiSettings
@@ -40,8 +40,7 @@ def database(server: PostgresServer) -> str:
 
 @pytest.fixture
 def client(server: PostgresServer, database: str) -> Iterator[TestClient]:
-    settings = ApiSettings(port=1, pool_size=2, statement_timeout_ms=300)
-    app = create_app(lambda: ApiDatabase(server.settings(database, "streampulse_reader"), settings))
+    app = make_app(server.settings(database, "streampulse_reader"), statement_timeout_ms=300, stale_seconds=0)
     with TestClient(app) as client:
         assert client.get("/health").status_code == 200
         yield client
@@ -58,6 +57,9 @@ def expect_well(client: TestClient) -> None:
 
 def expect_away(client: TestClient) -> None:
     for path in PATHS:
+        deadline = time.monotonic() + 5
+        while client.get(path).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.02)
         started = time.monotonic()
         response = client.get(path)
         assert time.monotonic() - started < 4
@@ -77,7 +79,9 @@ def test_away_and_back(client: TestClient, server: PostgresServer, how: signal.S
     server.stop(how)
     try:
         expect_away(client)
-        assert "Connection refused" in client.get("/health").json()["error"]
+        deadline = time.monotonic() + 5
+        while "Connection refused" not in client.get("/health").json()["error"]:
+            assert time.monotonic() < deadline
         assert client.get("/").status_code == 200
         text = client.get("/prometheus").text
         assert 'streampulse_api_database_failures_total{cause="connection"}' in text
@@ -86,13 +90,43 @@ def test_away_and_back(client: TestClient, server: PostgresServer, how: signal.S
     expect_well(client)
 
 
-def test_restart_between_requests_is_not_noticed(client: TestClient, server: PostgresServer) -> None:
-    for path in PATHS:
-        assert client.get(path).status_code == 200
-    server.stop()
-    server.start()
-    for path in [*PATHS, "/health"]:
-        assert client.get(path).status_code == 200
+def test_restart_between_requests_is_not_noticed(server: PostgresServer, database: str) -> None:
+    with TestClient(make_app(server.settings(database, "streampulse_reader"))) as client:
+        for path in [*PATHS, "/health"]:
+            assert client.get(path).status_code == 200
+        server.stop()
+        server.start()
+        for path in [*PATHS, "/health", "/metrics?stream_id=__probe"]:
+            assert client.get(path).status_code == 200
+
+
+def test_numbers_are_given_as_stale_up_to_the_limit_and_no_longer(server: PostgresServer, database: str) -> None:
+    with TestClient(make_app(server.settings(database), stale_seconds=3)) as client:
+        for path in PATHS:
+            response = client.get(path)
+            assert response.status_code == 200
+            assert float(response.headers["x-snapshot-age"]) < 3
+            assert "x-snapshot-stale" not in response.headers
+        server.stop()
+        stopped = time.monotonic()
+        try:
+            while "x-snapshot-stale" not in client.get("/metrics").headers:
+                assert time.monotonic() < stopped + 2
+            seen = set()
+            while time.monotonic() < stopped + 2:
+                response = client.get("/state")
+                assert (response.status_code, response.headers["x-snapshot-stale"]) == (200, "true")
+                seen.add(response.headers["x-snapshot-age"])
+            # The age is that of the numbers, and grows.
+            assert max(map(float, seen)) > 1
+            while client.get("/state").status_code == 200:
+                assert time.monotonic() < stopped + 5
+            assert time.monotonic() > stopped + 2
+            expect_away(client)
+        finally:
+            server.start()
+        expect_well(client)
+        assert "x-snapshot-stale" not in client.get("/state").headers
 
 
 def test_hanging_server_costs_bounded_time(client: TestClient, server: PostgresServer) -> None:
@@ -112,7 +146,8 @@ def test_slow_queries_end_and_health_does_not_wait_for_them(
         cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
         with concurrent.futures.ThreadPoolExecutor(80) as threads:
             started = time.monotonic()
-            slow = [threads.submit(client.get, "/metrics") for _ in range(80)]
+            # Each one another question, so that none shares another's answer.
+            slow = [threads.submit(client.get, f"/metrics?stream_id=__{number}") for number in range(80)]
             time.sleep(0.1)
             health = client.get("/health")
             assert health.status_code == 200
@@ -128,24 +163,24 @@ def test_slow_queries_end_and_health_does_not_wait_for_them(
 
 def test_connections_are_bounded(client: TestClient, server: PostgresServer, database: str) -> None:
     with concurrent.futures.ThreadPoolExecutor(20) as threads:
-        list(threads.map(client.get, PATHS * 20))
+        list(threads.map(client.get, [f"{path}?limit={number}" for number in range(1, 20) for path in PATHS[:4]]))
+        list(threads.map(client.get, [f"/state?stream_id=__{number}" for number in range(100)]))
     with contextlib.closing(server.connect(WRITER, database)) as writer, writer.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'streampulse-api'")
         row = cursor.fetchone()
     assert row is not None
-    # Two for queries, one for health.
-    assert 1 <= row[0] <= 3
+    # Two for queries, one for health, one for the snapshot.
+    assert 2 <= row[0] <= 4
 
 
 def test_a_database_without_tables_is_unavailable_until_it_is_migrated(server: PostgresServer) -> None:
     name = server.create_database()
-    settings = ApiSettings(port=1, pool_size=1)
-    with TestClient(create_app(lambda: ApiDatabase(server.settings(name), settings))) as client:
+    with TestClient(make_app(server.settings(name), pool_size=1)) as client:
         response = client.get("/metrics")
         assert response.status_code == 503
         assert "the schema is not ready" in response.json()["error"]
         migrate(server.settings(name))
-        assert client.get("/metrics").status_code == 200
+        expect_well(client)
 
 
 def test_nothing_can_be_written(server: PostgresServer, database: str) -> None:

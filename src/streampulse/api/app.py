@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from streampulse import __version__
 from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
+from streampulse.api.guard import Guard
 from streampulse.api.models import BadParameter, BadRequest, Problem
+from streampulse.api.networks import Networks
 from streampulse.api.observe import ObserveMiddleware
+from streampulse.api.page import pages
 from streampulse.api.parameters import ALLOWED
+from streampulse.api.replies import Known
 from streampulse.api.routes import router
-from streampulse.settings import ApiSettings, PostgresSettings, load
+from streampulse.api.runtime import Runtime
+from streampulse.api.shared_limits import SharedStorage
+from streampulse.settings import ApiSettings, PostgresSettings, load, split
+
+#: Names the file of the rate limits' counters, which gunicorn's configuration makes.
+LIMITS_FILE: Final = "STREAMPULSE_API_LIMITS_FILE"
 
 DESCRIPTION = """
 Live audience numbers, one row for each stream and minute window `[start, start + 60 s)` of event time.
@@ -32,31 +44,65 @@ Live audience numbers, one row for each stream and minute window `[start, start 
 """
 
 
-def _from_environment() -> Database:
-    return Database(load(PostgresSettings), load(ApiSettings))
+def _from_environment(settings: ApiSettings) -> Database:
+    return Database(load(PostgresSettings), settings)
 
 
-def create_app(make_database: Callable[[], Database] = _from_environment) -> FastAPI:
+def create_app(
+    settings: ApiSettings | None = None, make_database: Callable[[ApiSettings], Database] = _from_environment
+) -> FastAPI:
     """Return the application.
 
+    :param settings: the API's; without them the environment's.
     :param make_database: called when the server starts, not before.
     """
+    settings = settings or load(ApiSettings)
+    runtime = Runtime(settings)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.database = make_database()
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        runtime.start(make_database(settings))
         try:
             yield
         finally:
-            app.state.database.close()
+            runtime.stop()
 
-    app = FastAPI(title="streampulse", version=__version__, description=DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="streampulse",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+    )
+    app.state.runtime = runtime
     app.include_router(router)
-    app.add_middleware(ObserveMiddleware)
+    app.include_router(pages(settings))
+    # The last one added is the first one asked.
+    app.add_middleware(Known, runtime=runtime)
+    origins = split(settings.cors_origins)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET"],
+            allow_headers=["Authorization", "X-API-Key", "If-None-Match", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["ETag", "X-Snapshot-Age", "X-Snapshot-Stale", "X-Request-ID", "Retry-After"],
+            max_age=600,
+        )
+    app.add_middleware(Guard, settings=settings, storage=_shared_counters())
+    app.add_middleware(ObserveMiddleware, proxies=Networks(settings.trusted_proxies))
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Unavailable, _unavailable)
     return app
+
+
+def _shared_counters() -> SharedStorage:
+    """Return the rate limits' counters: of all workers under gunicorn, else of this process alone."""
+    path = os.environ.get(LIMITS_FILE)
+    return SharedStorage(Path(path) if path else None)
 
 
 async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
@@ -86,4 +132,8 @@ def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = No
     return JSONResponse(body, status_code=status, headers=headers)
 
 
-app = create_app()
+def __getattr__(name: str) -> FastAPI:
+    """Make the application when a server asks for it: only then there have to be settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
 
 from streampulse.settings import ApiSettings, PostgresSettings
@@ -30,7 +31,7 @@ Result = TypeVar("Result")
 _CONNECT_TIMEOUT_SECONDS: Final = 2
 # Requests that may wait for each connection; more are refused at once rather than after a long wait.
 _WAITING_PER_CONNECTION: Final = 16
-# After a failed connect nobody tries again for this long, so that a dead server is not stormed.
+# After a failed connect no request tries again for this long, so that a dead server is not stormed.
 _REST_SECONDS: Final = 0.5
 RETRY_AFTER_SECONDS: Final = 1
 
@@ -38,6 +39,15 @@ FAILURES = Counter(
     "streampulse_api_database_failures",
     "Requests that the database could not answer, by cause.",
     ["cause"],
+)
+POOL_SIZE = Gauge(
+    "streampulse_api_pool_size", "Connections for queries at most, over all workers.", multiprocess_mode="livesum"
+)
+POOL_BUSY = Gauge(
+    "streampulse_api_pool_busy", "Connections that run a query, over all workers.", multiprocess_mode="livesum"
+)
+POOL_WAITING = Gauge(
+    "streampulse_api_pool_waiting", "Queries that wait for a connection, over all workers.", multiprocess_mode="livesum"
 )
 
 
@@ -76,7 +86,8 @@ class Database:
         self._executor = ThreadPoolExecutor(api.pool_size, thread_name_prefix="database")
         # Health has a connection of its own: an answer to "is it well" must not wait behind slow queries.
         self._health_executor = ThreadPoolExecutor(1, thread_name_prefix="database-health")
-        self._deadline_seconds = _CONNECT_TIMEOUT_SECONDS + api.statement_timeout_ms / 1000 + 1
+        #: After this long a query is given up, whatever it does, in seconds.
+        self.deadline_seconds = _CONNECT_TIMEOUT_SECONDS + api.statement_timeout_ms / 1000 + 1
         self._lock = threading.Lock()
         self._limit = {
             self._executor: api.pool_size * (1 + _WAITING_PER_CONNECTION),
@@ -85,6 +96,11 @@ class Database:
         self._under_way = dict.fromkeys(self._limit, 0)
         self._down_until = 0.0
         self._down_error: Unavailable | None = None
+        self._checking: asyncio.Future[None] | None = None
+        #: Since when the server has not answered; None while it does.
+        self.down_since: datetime | None = None
+        self._pool_size = api.pool_size
+        POOL_SIZE.set(api.pool_size)
 
     async def run(self, query: Callable[[Cursor], Result]) -> Result:
         """Run a query in a transaction of its own and return its result.
@@ -98,7 +114,22 @@ class Database:
 
         :raises Unavailable: it does not; the text says why.
         """
-        await self._run(self._health_executor, _ask)
+        # Whoever asks while an answer is under way shares it: a crowd must not make a healthy server look busy.
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(self._run(self._health_executor, _ask))
+            self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._checking)
+
+    def call(self, query: Callable[[Cursor], Result]) -> Result:
+        """Run a query on the calling thread, with a connection of this thread's own.
+
+        :raises Unavailable: as for :meth:`run`.
+        """
+        return self._noted(query)
+
+    def forget(self) -> None:
+        """Close the calling thread's connection."""
+        self._drop()
 
     def close(self) -> None:
         """Take no more queries; those under way end by themselves."""
@@ -108,15 +139,19 @@ class Database:
     async def _run(self, executor: ThreadPoolExecutor, query: Callable[[Cursor], Result]) -> Result:
         try:
             with self._lock:
+                if executor is self._executor and self._down_error and time.monotonic() < self._down_until:
+                    raise Unavailable(self._down_error.cause, str(self._down_error))
                 if self._under_way[executor] >= self._limit[executor]:
                     raise Unavailable("busy", "too many requests are waiting for the database")
                 self._under_way[executor] += 1
-            future = executor.submit(self._call, query)
+                self._show()
+            future = executor.submit(self._noted, query)
             future.add_done_callback(lambda done: self._ended(executor, done))
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(future), self._deadline_seconds)
+                return await asyncio.wait_for(asyncio.wrap_future(future), self.deadline_seconds)
             except TimeoutError:
-                raise Unavailable("timeout", f"PostgreSQL did not answer within {self._deadline_seconds:g} s") from None
+                self.down_since = self.down_since or datetime.now(UTC)
+                raise Unavailable("timeout", f"PostgreSQL did not answer within {self.deadline_seconds:g} s") from None
         except Unavailable as error:
             FAILURES.labels(error.cause).inc()
             raise
@@ -124,8 +159,25 @@ class Database:
     def _ended(self, executor: ThreadPoolExecutor, done: Future[Any]) -> None:
         with self._lock:
             self._under_way[executor] -= 1
+            self._show()
         if not done.cancelled():
             done.exception()  # looked at, also where the request has given up waiting
+
+    def _show(self) -> None:
+        under_way = self._under_way[self._executor]
+        POOL_BUSY.set(min(under_way, self._pool_size))
+        POOL_WAITING.set(max(0, under_way - self._pool_size))
+
+    def _noted(self, query: Callable[[Cursor], Result]) -> Result:
+        """Run a query, and note since when the server does not answer."""
+        try:
+            result = self._call(query)
+        except Unavailable as error:
+            if error.cause != "schema" and self.down_since is None:
+                self.down_since = datetime.now(UTC)
+            raise
+        self.down_since = None
+        return result
 
     def _call(self, query: Callable[[Cursor], Result]) -> Result:
         """Run a query on this thread's connection; once more on a new one when the old one turns out to be dead."""
@@ -156,9 +208,6 @@ class Database:
             raise Unavailable("schema", f"the schema is not ready ({_last_words(error)})") from None
 
     def _connect(self) -> psycopg2.extensions.connection:
-        with self._lock:
-            if self._down_error is not None and time.monotonic() < self._down_until:
-                raise Unavailable(self._down_error.cause, str(self._down_error))
         try:
             connection: psycopg2.extensions.connection = psycopg2.connect(**self._arguments)
         except psycopg2.OperationalError as error:

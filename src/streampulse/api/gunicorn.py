@@ -41,6 +41,10 @@ shutil.rmtree(_metrics, ignore_errors=True)
 _metrics.mkdir()
 # Read by prometheus_client when it is imported, so it must stand here before the application is.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics)
+# The counters of the rate limits, which all workers share.
+_limits = _base / "limits"
+_limits.unlink(missing_ok=True)
+os.environ["STREAMPULSE_API_LIMITS_FILE"] = str(_limits)
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
@@ -51,7 +55,7 @@ timeout = 30
 # How long requests under way may take to end when the service stops.
 graceful_timeout = 10
 keepalive = 75
-backlog = 1024
+backlog = 2048
 accesslog = None
 proc_name = "streampulse-api"
 control_socket_disable = True

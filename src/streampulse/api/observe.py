@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
-import secrets
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import (
@@ -19,11 +20,11 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
-from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streampulse import __version__
+from streampulse.api.networks import Networks, forwarded
 
 log = logging.getLogger("streampulse.api.access")
 
@@ -43,17 +44,38 @@ BUILD = Gauge("streampulse_api_build_info", "1, with the version as a label.", [
 # Labels come from these and from our own routes only, so no client can make new ones.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # A caller's own request id is taken over when it is harmless.
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LONGEST_LOGGED: Final = 300
 # Asked for every few seconds by machines; worth a line only when something is wrong.
 _QUIET_ROUTES: Final = frozenset({"/health", "/prometheus"})
+#: Lines of the access log in a second, in the long run and in a burst, for each worker. The rest is counted.
+LINES_PER_SECOND: Final = 50
+LINES_AT_ONCE: Final = 500
+
+NOT_LOGGED = Counter("streampulse_api_access_lines_left_out", "Requests without a line in the access log.")
+
+_SECURITY: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+_POLICY: Final = (b"content-security-policy", b"default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
+_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 class ObserveMiddleware:
-    """Counts, times and logs every request, names it, and turns an unexpected error into a plain 500."""
+    """Counts, times and logs every request, names it, and turns an unexpected error into a plain 500.
 
-    def __init__(self, app: ASGIApp) -> None:
+    :param proxies: whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    """
+
+    def __init__(self, app: ASGIApp, proxies: Networks | None = None) -> None:
         self._app = app
+        self._proxies = proxies or Networks("")
+        self._log = _AccessLog()
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._durations: dict[str, Histogram] = {}
         BUILD.labels(__version__).set(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,46 +85,95 @@ class ObserveMiddleware:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
+        if self._proxies:
+            forwarded(scope, self._proxies)
         status = 0
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
+                message["headers"] = _dressed(scope, message["headers"], request_id)
             await send(message)
 
         try:
             await self._app(scope, receive, send_named)
         except Exception:
-            log.exception("unexpected error", extra={"fields": {"request_id": request_id}})
+            log.exception("unexpected error", extra={"fields": {"request_id": request_id.decode()}})
             if status == 0:
-                body = {"error": f"internal error, see the API's log for request {request_id}"}
+                body = {"error": f"internal error, see the API's log for request {request_id.decode()}"}
                 await JSONResponse(body, status_code=500)(scope, receive, send_named)
             status = 500
         self._note(scope, status, time.perf_counter() - started, request_id)
 
-    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        REQUESTS.labels(route, method, str(status)).inc()
-        DURATION.labels(route).observe(seconds)
-        if route in _QUIET_ROUTES and status < 400:
-            return
-        client = scope.get("client")
-        fields = {
-            "request_id": request_id,
-            "client": client[0] if client else "-",
-            "method": scope["method"][:_LONGEST_LOGGED],
-            "path": scope["path"][:_LONGEST_LOGGED],
-            "query": scope["query_string"][:_LONGEST_LOGGED].decode("latin-1"),
-            "status": status,
-            "seconds": f"{seconds:.4f}",
-        }
-        log.info("request", extra={"fields": fields})
+        counter = self._counters.get((route, method, status))
+        if counter is None:
+            counter = REQUESTS.labels(route, method, str(status))
+            self._counters[route, method, status] = counter
+        counter.inc()
+        # How long a reader stays with an event stream says nothing about how quick we are.
+        if route != "/live":
+            duration = self._durations.get(route)
+            if duration is None:
+                duration = DURATION.labels(route)
+                self._durations[route] = duration
+            duration.observe(seconds)
+        if (route not in _QUIET_ROUTES or status >= 400) and self._log.room():
+            client = scope.get("client")
+            fields = {
+                "request_id": request_id.decode(),
+                "client": client[0] if client else "-",
+                "method": scope["method"][:_LONGEST_LOGGED],
+                "path": scope["path"][:_LONGEST_LOGGED],
+                "query": scope["query_string"][:_LONGEST_LOGGED].decode("latin-1"),
+                "status": status,
+                "seconds": f"{seconds:.4f}",
+            }
+            if "streampulse.user" in scope:
+                fields["user"] = scope["streampulse.user"]
+            log.info("request", extra={"fields": fields})
+
+
+class _AccessLog:
+    """How many lines the journal gets, so that no crowd can flood it. Says how many were left out."""
+
+    def __init__(self) -> None:
+        self._budget = float(LINES_AT_ONCE)
+        self._at = time.monotonic()
+        self._left_out = 0
+        self._said = float("-inf")
+
+    def room(self) -> bool:
+        """Return whether one more line may be written now."""
+        now = time.monotonic()
+        self._budget = min(LINES_AT_ONCE, self._budget + (now - self._at) * LINES_PER_SECOND)
+        self._at = now
+        if self._budget < 1:
+            self._left_out += 1
+            NOT_LOGGED.inc()
+            return False
+        self._budget -= 1
+        if self._left_out and now - self._said >= 1:
+            self._said = now
+            log.info("requests without a line of their own", extra={"fields": {"requests": self._left_out}})
+            self._left_out = 0
+        return True
+
+
+def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """Return headers with those that every answer has."""
+    found = [*headers, (b"x-request-id", request_id), *_SECURITY]
+    names = {name for name, _ in found}
+    if b"cache-control" not in names:
+        found.append((b"cache-control", b"no-store"))
+    if b"content-security-policy" not in names:
+        found.append(_POLICY)
+    if scope["scheme"] == "https":
+        found.append(_TRANSPORT)
+    return found
 
 
 def scrape() -> tuple[bytes, str]:
@@ -114,10 +185,10 @@ def scrape() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            text = value.decode("latin-1")
-            if _REQUEST_ID.fullmatch(text):
-                return str(text)
-    return secrets.token_hex(8)
+            if _REQUEST_ID.fullmatch(value):
+                return bytes(value)
+            break
+    return b"%016x" % random.getrandbits(64)

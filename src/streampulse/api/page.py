@@ -1,8 +1,14 @@
-"""The page at ``/``: links to what there is."""
+"""The pages that people look at: the live page, the log-in, and the API's documentation."""
 
 from __future__ import annotations
 
+import html
 from typing import Final
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from streampulse.settings import ApiSettings
 
 _LINKS: Final = (
     ("/metrics?minutes=10&amp;limit=5", "newest rows"),
@@ -23,3 +29,22 @@ INDEX: Final = (
     + "</ul></main></body></html>\n"
 )
 INDEX_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"}
+
+
+def pages(_settings: ApiSettings) -> APIRouter:
+    """Return the pages' routes."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    async def index() -> HTMLResponse:
+        return HTMLResponse(INDEX, headers=INDEX_HEADERS)
+
+    return router
+
+
+def login_page(problem: str = "") -> str:
+    """Return the page that asks for a key.
+
+    :param problem: why the last try did not succeed.
+    """
+    return f"<p>{html.escape(problem)}</p>"

@@ -109,6 +109,10 @@ class ListParameters(_Parameters):
     stream_id: StreamName | SkipJsonSchema[None] = None
 
 
+class LiveParameters(_Parameters):
+    """``/live`` takes none."""
+
+
 class TopParameters(_Parameters):
     """Parameters of ``/streams/top``."""
 

@@ -73,6 +73,24 @@ _STATE: Final = f"""
 _STATE_OF_STREAM: Final = """
     SELECT stream_id, active_viewers, updated_at FROM stream_state WHERE stream_id = %(stream_id)s
 """
+# While this text stays the same, no transaction that wrote anything has ended in between, so nothing can have changed.
+_IDENTITY: Final = """
+    SELECT pg_current_snapshot()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+"""
+_PRESENT: Final = f"""
+    SELECT stream_id, active_viewers, sum(active_viewers) OVER ()::bigint, count(*) OVER () FROM stream_presence
+    WHERE {_ORDINARY} AND active_viewers > 0 ORDER BY active_viewers DESC, stream_id LIMIT %(limit)s
+"""  # noqa: S608
+_PRESENT_IN: Final = """
+    SELECT stream_id, active_viewers FROM stream_presence WHERE stream_id = ANY(%(streams)s)
+"""
+_TOTALS: Final = f"""
+    SELECT window_start, sum(active_viewers)::bigint AS active_viewers, sum(chat_messages)::bigint AS chat_messages,
+        sum(donations)::bigint AS donations, sum(donations_usd)::text AS donations_usd
+    FROM stream_metrics_minute
+    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s GROUP BY window_start ORDER BY window_start
+"""  # noqa: S608
+_CLOCK: Final = "SELECT clock FROM event_clock"
 _AGGREGATES: Final = {
     "chat_messages": "sum(chat_messages)",
     "donations": "sum(donations)",
@@ -128,6 +146,54 @@ def top(cursor: Cursor, *, minutes: int, by: Ranking, n: int) -> list[Row]:
     if last is None:
         return []
     return _rows(cursor, top_statement(by), _span(last, minutes) | {"limit": n})
+
+
+def identity(cursor: Cursor) -> tuple[str, int]:
+    """Return what changes with every transaction that writes, and the database's time in microseconds."""
+    cursor.execute(_IDENTITY)
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - always one row
+    return row[0], row[1]
+
+
+def newest_windows(cursor: Cursor, *, minutes: int, limit: int) -> tuple[datetime | None, list[Row], int]:
+    """Return the newest window, the rows of the last windows, newest first, and how many windows these are.
+
+    That is ``minutes``, or where ``limit`` rows do not suffice as many whole windows as they do.
+    """
+    last = _newest_window(cursor, None)
+    if last is None:
+        return None, [], minutes
+    rows = _rows(cursor, _METRICS, _span(last, minutes) | {"limit": limit + 1})
+    if len(rows) <= limit:
+        return last, rows, minutes
+    cut = rows[-1]["window_start"]
+    return last, [row for row in rows if row["window_start"] != cut], (last - cut) // MINUTE
+
+
+def present(cursor: Cursor, *, limit: int) -> tuple[dict[str, int], int, int]:
+    """Return viewers present in the streams with the most of them, the sum over all streams, and their number."""
+    cursor.execute(_PRESENT, {"limit": limit})
+    rows = cursor.fetchall()
+    return {row[0]: row[1] for row in rows}, rows[0][2] if rows else 0, rows[0][3] if rows else 0
+
+
+def present_in(cursor: Cursor, streams: list[str]) -> dict[str, int]:
+    """Return viewers present in the named streams."""
+    cursor.execute(_PRESENT_IN, {"streams": streams})
+    return dict(cursor.fetchall())
+
+
+def totals(cursor: Cursor, *, last: datetime, minutes: int) -> list[Row]:
+    """Return the sums over all streams for each of the last windows that has rows, oldest first."""
+    return _rows(cursor, _TOTALS, _span(last, minutes))
+
+
+def clock(cursor: Cursor) -> datetime | None:
+    """Return the event clock, None before the first event."""
+    cursor.execute(_CLOCK)
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def top_statement(by: Ranking) -> sql.Composed:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 
-from streampulse.api import observe, queries
-from streampulse.api.database import Database, Unavailable
+from streampulse.api import observe
+from streampulse.api.answers import (
+    HistoryQuestion,
+    LatestQuestion,
+    MetricsQuestion,
+    Question,
+    StateQuestion,
+    TopQuestion,
+)
+from streampulse.api.database import RETRY_AFTER_SECONDS, Unavailable
 from streampulse.api.models import (
     BadRequest,
     Health,
@@ -21,78 +28,156 @@ from streampulse.api.models import (
     Top,
     Unhealthy,
 )
-from streampulse.api.page import INDEX, INDEX_HEADERS
 from streampulse.api.parameters import (
     MAX_MINUTES,
     HistoryParameters,
     ListParameters,
+    LiveParameters,
     MetricsParameters,
     TopParameters,
 )
+from streampulse.api.replies import AnswerResponse
+from streampulse.api.runtime import Runtime
 
 router = APIRouter()
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    422: {"model": BadRequest, "description": "A parameter cannot be used; the answer says which"},
-    503: {
-        "model": Problem,
-        "description": "The database cannot answer now",
-        "headers": {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}},
+_SECONDS: dict[str, Any] = {"description": "seconds", "schema": {"type": "integer"}}
+_AGE: dict[str, Any] = {
+    "X-Snapshot-Age": {
+        "description": "how old the numbers are, in seconds; at most 0.5 when all is well",
+        "schema": {"type": "number"},
     },
+    "X-Snapshot-Stale": {
+        "description": "`true` while PostgreSQL does not answer and older numbers are given; else absent",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    "ETag": {"description": "of this answer, for If-None-Match", "schema": {"type": "string"}},
+}
+_UNAVAILABLE: dict[str, Any] = {
+    "model": Problem,
+    "description": "The database cannot answer now, and no numbers are in memory that are young enough",
+    "headers": {"Retry-After": _SECONDS},
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"headers": _AGE},
+    304: {"description": "The client has this answer already"},
+    422: {"model": BadRequest, "description": "A parameter cannot be used; the answer says which"},
+    503: _UNAVAILABLE,
 }
 
 
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
+def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
 
 
-@router.get("/health", responses={503: {"model": Unhealthy}}, tags=["operation"])
+async def _answer(request: Request, question: Question) -> Any:
+    """Answer a question. The routes' return types are what the bytes hold: they are for the documentation."""
+    runtime = _runtime(request)
+    given, age, stale = await runtime.ask(question, request.scope)
+    return AnswerResponse(given, age, stale, runtime.settings.public)
+
+
+@router.get("/health", responses={503: {"model": Unhealthy, "headers": {"Retry-After": _SECONDS}}}, tags=["operation"])
 async def health(request: Request) -> Health:
-    """Say whether PostgreSQL answers."""
+    """Say whether PostgreSQL answers; if not, why and since when."""
+    database = _runtime(request).database
     try:
-        await _database(request).check()
+        await database.check()
     except Unavailable as error:
-        body = Unhealthy(ok=False, error=str(error)).model_dump()
-        return JSONResponse(body, status_code=503, headers={"Retry-After": "1"})  # type: ignore[return-value]
+        since = database.down_since
+        text = str(error) if since is None else f"{error}, since {since.isoformat(timespec='seconds')[:19]}Z"
+        body = Unhealthy(ok=False, error=text).model_dump()
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return JSONResponse(body, status_code=503, headers=headers)  # type: ignore[return-value]
     return Health(ok=True)
 
 
 @router.get("/metrics", responses=_ANSWERS, tags=["numbers"])
 async def metrics(request: Request, asked: Annotated[MetricsParameters, Query()]) -> Metrics:
     """Rows of the last windows, newest first."""
-    query = partial(queries.metrics, minutes=asked.minutes, limit=asked.limit, stream_id=asked.stream_id)
-    latest_window_start, rows = await _database(request).run(query)
-    return Metrics(latest_window_start=latest_window_start, rows=rows)  # type: ignore[arg-type]
+    question = MetricsQuestion(minutes=asked.minutes, limit=asked.limit, stream_id=asked.stream_id)
+    return await _answer(request, question)  # type: ignore[no-any-return]
 
 
 @router.get("/metrics/latest", responses=_ANSWERS, tags=["numbers"])
 async def latest(request: Request, asked: Annotated[ListParameters, Query()]) -> Latest:
     """Read the newest window of each stream, by stream; longer lists go on with `after`."""
-    query = partial(queries.latest, limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
-    return Latest(rows=await _database(request).run(query))  # type: ignore[arg-type]
+    question = LatestQuestion(limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
+    return await _answer(request, question)  # type: ignore[no-any-return]
 
 
 @router.get("/metrics/history", responses=_ANSWERS, tags=["numbers"])
 async def history(request: Request, asked: Annotated[HistoryParameters, Query()]) -> History:
     """Rows of the last windows, oldest first: of one stream all of them, of all streams up to `limit`."""
     limit = MAX_MINUTES if asked.stream_id is not None and "limit" not in asked.model_fields_set else asked.limit
-    query = partial(queries.history, minutes=asked.minutes, limit=limit, stream_id=asked.stream_id)
-    return History(rows=await _database(request).run(query))  # type: ignore[arg-type]
+    question = HistoryQuestion(minutes=asked.minutes, limit=limit, stream_id=asked.stream_id)
+    return await _answer(request, question)  # type: ignore[no-any-return]
 
 
 @router.get("/state", responses=_ANSWERS, tags=["numbers"])
 async def state(request: Request, asked: Annotated[ListParameters, Query()]) -> State:
     """Viewers of each stream just after the event clock, by stream; longer lists go on with `after`."""
-    query = partial(queries.state, limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
-    return State(rows=await _database(request).run(query))  # type: ignore[arg-type]
+    question = StateQuestion(limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
+    return await _answer(request, question)  # type: ignore[no-any-return]
 
 
 @router.get("/streams/top", responses=_ANSWERS, tags=["numbers"])
 async def top(request: Request, asked: Annotated[TopParameters, Query()]) -> Top:
     """Streams ranked over the last windows: sums, for viewers the maximum; equal ones by stream."""
-    query = partial(queries.top, minutes=asked.minutes, by=asked.by, n=asked.n)
-    return Top(rows=await _database(request).run(query))  # type: ignore[arg-type]
+    question = TopQuestion(minutes=asked.minutes, by=asked.by, n=asked.n)
+    return await _answer(request, question)  # type: ignore[no-any-return]
+
+
+class _EventStream(Response):
+    """The answer of /live, which ends when the reader or the server does."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, runtime: Runtime, last_id: int | None) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._runtime = runtime
+        self._last_id = last_id
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the reader."""
+        raw = [header for header in self.raw_headers if header[0] != b"content-length"]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._runtime.live.serve(scope, receive, send, self._last_id)
+
+
+@router.get(
+    "/live",
+    status_code=200,
+    response_class=_EventStream,
+    responses={
+        200: {
+            "description": "Server-sent events: `snapshot` has everything, `update` what changed since, `status` says "
+            "whether the numbers are stale, `reconnect` that the server is about to stop",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        422: {"model": BadRequest, "description": "A parameter cannot be used; the answer says which"},
+        503: _UNAVAILABLE,
+    },
+    tags=["numbers"],
+)
+async def live(
+    request: Request,
+    _: Annotated[LiveParameters, Query()],
+    last_event_id: Annotated[
+        str | None, Header(description="the id of the last event that was received: go on after it")
+    ] = None,
+) -> Response:
+    """Numbers as they change, as server-sent events. An event's id is the time of its numbers, in microseconds."""
+    runtime = _runtime(request)
+    if runtime.live.stopping:
+        raise Unavailable("stopping", "this server is about to stop, try again")
+    if runtime.live.full_house():
+        raise Unavailable("busy", "too many readers, try again later")
+    if not await runtime.live.ready():
+        raise Unavailable("timeout", "there are no numbers yet, try again")
+    text = last_event_id or ""
+    return _EventStream(runtime, int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None)
 
 
 @router.get("/prometheus", response_class=Response, tags=["operation"])
@@ -100,9 +185,3 @@ def prometheus() -> Response:
     """Metrics of the API's own, over all of its workers, in Prometheus' text format."""
     body, content_type = observe.scrape()
     return Response(body, media_type=None, headers={"Content-Type": content_type})
-
-
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def index() -> HTMLResponse:
-    """Show a plain page with links to the other paths."""
-    return HTMLResponse(INDEX, headers=INDEX_HEADERS)

@@ -1,25 +1,154 @@
-"""The worker process that serves requests."""
+"""The worker process that serves requests: uvicorn inside gunicorn, with limits that a hostile client runs into."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+# gunicorn's own process imports this too, and must not begin to count.
+if TYPE_CHECKING:
+    from streampulse.api.runtime import Runtime
+
+#: A request has to arrive completely within this long, from its first byte or the connection's beginning, in seconds.
+REQUEST_SECONDS: Final = 10.0
+#: Bytes of a request's first line and headers at most.
+MAX_HEAD: Final = 32_768
+#: Headers of a request at most.
+MAX_HEADERS: Final = 100
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection, whose requests must arrive in time and be of bounded size."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._under_way = True
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the timer."""
+        self._at_ease()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what has arrived, in pieces that are not larger than a head may be."""
+        for first in range(0, len(data), MAX_HEAD):
+            if self.transport.is_closing() or self.parser is None:
+                return
+            piece = data[first : first + MAX_HEAD] if len(data) > MAX_HEAD else data
+            if self._in_head:
+                self._head_bytes += len(piece)
+            super().data_received(piece)
+            if self._in_head and (self._head_bytes > MAX_HEAD or self._too_many_headers()):
+                self._refuse(b"431 Request Header Fields Too Large")
+                return
+        if not self._under_way:
+            self._at_ease()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_late)
+
+    def on_message_begin(self) -> None:
+        """Note that a request has begun."""
+        self._in_head = self._under_way = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Start to serve the request; what serves it may cut the connection."""
+        self._in_head = False
+        self._head_bytes = 0
+        if len(self.headers) > MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
+            return
+        extensions: dict[str, Any] = {"streampulse.transport": self.transport}
+        self.scope["extensions"] = extensions
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of the body of a request that was not refused."""
+        if self.cycle is not None:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that a request has arrived."""
+        self._under_way = False
+        self._in_head = True
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End an idle connection, also one whose client has not taken its last answer."""
+        self.transport.abort()
+
+    def _too_many_headers(self) -> bool:
+        return self.headers is not None and len(self.headers) > MAX_HEADERS
+
+    def _at_ease(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self.cycle is None or self.cycle.response_complete:
+            self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+
+
+class _StoppingServer(Server):
+    """A server that tells the application when it is asked to end, so that event streams can say so."""
+
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        super().__init__(config)
+        self._runtime = runtime
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        if self.started:
+            self._runtime.live.stop_soon()
+        super().handle_exit(sig, frame)
 
 
 class ApiWorker(UvicornWorker):  # type: ignore[misc]  # no types there
-    """uvicorn inside gunicorn, with limits that a hostile client runs into before the host does."""
+    """The worker."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
-        "loop": "auto",
-        "http": "h11",
-        # Headers longer than this end the connection.
-        "h11_max_incomplete_event_size": 16_384,
+        "loop": "uvloop",
+        "http": BoundedProtocol,
+        "ws": "none",
         "server_header": False,
         "timeout_graceful_shutdown": 8,
         # Connections at once in each worker; the next ones get 503.
-        "limit_concurrency": 2_000,
+        "limit_concurrency": 6_000,
         "access_log": False,
-        # Addresses in X-Forwarded-For are not believed: nothing of ours stands in front.
+        # Addresses in X-Forwarded-For are our own code's to judge.
         "proxy_headers": False,
     }
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = _StoppingServer(self.config, self.wsgi.state.runtime)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
 
 import pytest
+from api_client import make_app
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr, ValidationError
 
-from streampulse.api.app import create_app
 from streampulse.api.database import Database
 from streampulse.api.models import MetricsRow
-from streampulse.settings import ApiSettings, PostgresSettings
+from streampulse.settings import PostgresSettings
 
 
-def database_at(port: int) -> Database:
+def app_at(port: int) -> FastAPI:
     postgres = PostgresSettings(
         host="127.0.0.1", port=port, database="d", user="u", password=SecretStr("hidden-word"), sslmode="disable"
     )
-    return Database(postgres, ApiSettings(port=1, pool_size=2, statement_timeout_ms=100))
+    return make_app(postgres, statement_timeout_ms=100)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def client() -> Iterator[TestClient]:
     """Serve an API whose database's port nobody listens on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        with TestClient(create_app(lambda: database_at(taken.getsockname()[1]))) as client:
+        with TestClient(app_at(taken.getsockname()[1])) as client:
             yield client
 
 
@@ -38,7 +40,12 @@ def test_nobody_there_is_said_quickly_and_without_secrets(client: TestClient) ->
         response = client.get(path)
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert response.json() == {"error": "PostgreSQL does not answer: Connection refused"}
-    assert client.get("/health").json() == {"ok": False, "error": "PostgreSQL does not answer: Connection refused"}
+    health = client.get("/health").json()
+    assert list(health) == ["ok", "error"]
+    assert health["ok"] is False
+    assert re.fullmatch(
+        r"PostgreSQL does not answer: Connection refused, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", health["error"]
+    )
     assert time.monotonic() - started < 3
 
 
@@ -46,7 +53,7 @@ def test_a_server_that_never_answers_costs_bounded_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        with TestClient(create_app(lambda: database_at(silent.getsockname()[1]))) as client:
+        with TestClient(app_at(silent.getsockname()[1])) as client:
             started = time.monotonic()
             response = client.get("/metrics")
             assert time.monotonic() - started < 4
@@ -94,14 +101,14 @@ def test_money_is_two_decimals_or_an_error_of_ours(text: str) -> None:
 def test_an_unexpected_error_is_a_plain_500_with_the_requests_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        database = database_at(taken.getsockname()[1])
+        app = app_at(taken.getsockname()[1])
 
-        async def broken(_: object) -> None:
+        async def broken(*_: object) -> None:
             raise RuntimeError("inner detail")
 
-        monkeypatch.setattr(database, "run", broken)
-        with TestClient(create_app(lambda: database), raise_server_exceptions=False) as client:
-            response = client.get("/metrics", headers={"X-Request-ID": "r-7"})
+        monkeypatch.setattr(Database, "run", broken)
+        with TestClient(app, raise_server_exceptions=False) as client:
+            response = client.get("/metrics?stream_id=__probe", headers={"X-Request-ID": "r-7"})
             assert response.status_code == 500
             assert response.json() == {"error": "internal error, see the API's log for request r-7"}
             assert response.headers["x-request-id"] == "r-7"

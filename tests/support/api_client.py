@@ -1,0 +1,37 @@
+"""A client for the API in this process, for tests that write rows and want to read exactly these."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from streampulse.api.app import create_app
+from streampulse.api.database import Database
+from streampulse.settings import ApiSettings, PostgresSettings
+
+INTERVAL_MS = 50
+
+
+def make_app(postgres: PostgresSettings, **settings: Any) -> FastAPI:
+    """Return the application for a database, with settings of the API's own."""
+    chosen = {"port": 1, "pool_size": 2, "snapshot_interval_ms": INTERVAL_MS, **settings}
+    return create_app(ApiSettings(**chosen), lambda api: Database(postgres, api))
+
+
+class FreshClient(TestClient):
+    """Waits before each request until what was written before it has been read."""
+
+    def request(self, *arguments: Any, **more: Any) -> Any:
+        assert self.portal is not None
+        self.portal.call(self._read_again)
+        return super().request(*arguments, **more)
+
+    async def _read_again(self) -> None:
+        snapshots = self.app.state.runtime.snapshots  # type: ignore[attr-defined]
+        # Answers of the database itself are kept for one interval.
+        await asyncio.sleep(INTERVAL_MS / 1000)
+        snapshots.hurry()
+        await snapshots.next(5)
