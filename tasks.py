@@ -233,6 +233,15 @@ def run_tests(_context: Context, only: str | None = None) -> None:
     raise Exit(code=code)
 
 
+@task(help={"update": "take another version of one package: NAME=VERSION"})
+@timed
+def vendor(_context: Context, update: str | None = None) -> str:
+    """Fetch what is not ours of the pages' files from the npm registry, checked against its pins."""
+    from streampulse.ops import vendor as vendoring
+
+    return vendoring.run(Screen(), update)
+
+
 @task(help={"check": "change nothing, exit 1 when a page is stale"})
 @timed
 def docs(_context: Context, check: bool = False) -> None:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,9 +204,8 @@ def test_readers_hear_that_the_database_is_away_and_back(filled: Database) -> No
         finally:
             filled.server.start()
         reader.wait(lambda: reader.named("status")[-1].data["stale"] is False, "it is back")
-        with filled.server.connect("streampulse_writer", filled.name) as writer, writer.cursor() as cursor:
+        with closing(filled.server.connect("streampulse_writer", filled.name)) as writer, writer.cursor() as cursor:
             cursor.execute("UPDATE stream_presence SET active_viewers = 77 WHERE stream_id = 'b'")
-        writer.close()
         reader.wait(lambda: reader.events[-1].data.get("totals", {}).get("active_viewers") == 85, "news again")
 
 

@@ -24,7 +24,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streampulse.api.networks import Networks, client, household
-from streampulse.api.page import login_page
+from streampulse.api.page import LOGIN_POLICY, login_page
 from streampulse.api.shared_limits import SharedStorage
 from streampulse.settings import ApiSettings, split
 
@@ -198,10 +198,7 @@ class _Named:
         self.path = path
 
 
-_PAGE: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; font-src 'self'; img-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-}
+_PAGE: Final = {"Content-Security-Policy": LOGIN_POLICY}
 
 
 def _name(key: str) -> str:

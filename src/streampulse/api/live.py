@@ -428,10 +428,10 @@ class Live:
         # Not all at once, when they were told to come back together.
         wait_ms = 1000 + random.randrange(2000)  # noqa: S311 - no secret
         piece = b"retry: %d\n\n" % wait_ms
+        piece += self._news(reader)
         if self._stale:
             piece += event("status", self._status())
         while True:
-            piece += self._news(reader)
             if self.stopping:
                 piece += event("reconnect", {"retry_ms": wait_ms})
             if piece:
@@ -448,7 +448,7 @@ class Live:
             reader.woken.clear()
             if gone.done():
                 return
-            piece = b""
+            piece = self._news(reader)
 
     def _resumed(self, last_id: int | None) -> int:
         """Return the id after which a reader's news begin: 0 for everything."""

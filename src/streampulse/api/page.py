@@ -8,36 +8,36 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from streampulse.api import assets
 from streampulse.settings import ApiSettings
 
-_LINKS: Final = (
-    ("/metrics?minutes=10&amp;limit=5", "newest rows"),
-    ("/metrics/latest?limit=100", "newest minute of each stream"),
-    ("/metrics/history?minutes=10", "last minutes, oldest first"),
-    ("/state?limit=100", "viewers now"),
-    ("/streams/top?minutes=10&amp;by=donations_usd&amp;n=5", "top streams by donations"),
-    ("/health", "health"),
-    ("/prometheus", "scrape"),
-    ("/docs", "the API's documentation"),
+# Everything comes from here, nothing is written into a page, and no other site may frame one.
+_OURS: Final = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
+_CLOSED: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+POLICY: Final = _OURS + "img-src 'self'; " + _CLOSED
+#: Swagger UI draws its icons from data addresses.
+DOCS_POLICY: Final = _OURS + "img-src 'self' data:; " + _CLOSED
+LOGIN_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; font-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
-
-INDEX: Final = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><title>streampulse</title></head>'
-    "<body><main><h1>streampulse</h1><p>Real-time audience analytics for live streams.</p><ul>"
-    + "".join(f'<li><a href="{path}">{path}</a>: {what}</li>' for path, what in _LINKS)
-    + "</ul></main></body></html>\n"
-)
-INDEX_HEADERS: Final = {"Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'"}
+_MORE: Final = {"Cache-Control": "no-cache", "Permissions-Policy": "camera=(), microphone=(), geolocation=()"}
 
 
-def pages(_settings: ApiSettings) -> APIRouter:
+def pages(settings: ApiSettings) -> APIRouter:
     """Return the pages' routes."""
     router = APIRouter(include_in_schema=False)
+    router.include_router(assets.router)
 
     @router.get("/")
     async def index() -> HTMLResponse:
-        return HTMLResponse(INDEX, headers=INDEX_HEADERS)
+        return HTMLResponse(assets.page("page.html"), headers={"Content-Security-Policy": POLICY, **_MORE})
+
+    if settings.docs:
+
+        @router.get("/docs")
+        async def docs() -> HTMLResponse:
+            return HTMLResponse(assets.page("docs.html"), headers={"Content-Security-Policy": DOCS_POLICY, **_MORE})
 
     return router
 
@@ -47,4 +47,5 @@ def login_page(problem: str = "") -> str:
 
     :param problem: why the last try did not succeed.
     """
-    return f"<p>{html.escape(problem)}</p>"
+    line = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+    return assets.page("login.html").replace("{problem}", line)

@@ -20,6 +20,7 @@ TEST_TOOLS = {
     "rsync": "rsync",
     "initdb": "postgresql",
     "ssh": "openssh-client",
+    "chromium": "chromium",
 }
 TEST_FOLDERS = ("tests/lint", "tests/unit", "tests/integration", "tests/molecule", "tests/e2e", "tests/drills")
 

@@ -1,0 +1,125 @@
+// The live page: joins the event stream, the cards, the table and the dialog, and says in which state it all is.
+import { ago, time } from "./format.js";
+import { History } from "./history.js";
+import { Numbers } from "./numbers.js";
+import { Source } from "./source.js";
+import { Table } from "./table.js";
+import { Totals } from "./totals.js";
+
+const element = (id) => document.getElementById(id);
+const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting" };
+
+const numbers = new Numbers();
+const totals = new Totals();
+const history = new History();
+const table = new Table((stream, opener) => history.open(stream, opener));
+
+let state = "loading";
+let fresh = performance.now();
+let staleSince = null;
+let waiting = false;
+
+function become(next, notice) {
+  element("notice").hidden = !notice;
+  element("notice-text").textContent = notice ?? "";
+  if (next === state) return;
+  state = next;
+  document.body.dataset.state = next;
+  element("connection").textContent = WORDS[next];
+  // Only changes of state are spoken: numbers that move several times a second would never end.
+  element("announcement").textContent = notice ?? WORDS[next];
+}
+
+function draw() {
+  waiting = false;
+  if (!numbers.head) return;
+  totals.show(numbers);
+  table.show(numbers);
+  history.follow(numbers);
+  const { event_clock: clock, window_start: minute } = numbers.head;
+  element("clock").textContent = clock ? `${time(clock, true)} UTC` : "no event yet";
+  if (clock) element("clock").dateTime = clock;
+  element("window").textContent = minute ? `minute ${time(minute)} UTC is filling` : "";
+  document.title = numbers.head.totals.active_viewers
+    ? `${numbers.head.totals.active_viewers.toLocaleString("en-US")} viewers · streampulse`
+    : "streampulse";
+}
+
+function showAge() {
+  const seconds = (performance.now() - fresh) / 1000;
+  element("age").textContent = state === "loading" ? "" : `${ago(Math.max(0, seconds))} ago`;
+}
+
+new Source("/live", {
+  news(name, document) {
+    if (name === "status") {
+      fresh = performance.now() - document.age_seconds * 1000;
+      if (document.stale) {
+        staleSince ??= time(new Date(Date.now() - document.age_seconds * 1000), true);
+        become("stale", `Numbers are from ${staleSince} UTC: ${document.error ?? "the database is slow"}`);
+      } else {
+        staleSince = null;
+        if (numbers.head) become("live");
+      }
+    } else if (numbers.take(name, document)) {
+      // A snapshot that is stale is followed by a status that says so.
+      if (name === "snapshot") staleSince = null;
+      if (staleSince === null) {
+        fresh = performance.now();
+        become("live");
+      }
+      // News may come faster than the screen draws.
+      if (!waiting) {
+        waiting = true;
+        requestAnimationFrame(draw);
+      }
+    }
+    showAge();
+  },
+  lost(seconds) {
+    become("reconnecting", seconds === null ? "The connection is lost, trying again" : `No numbers from the server, trying again in ${Math.round(seconds)} s`);
+  },
+});
+
+setInterval(showAge, 500);
+
+for (const button of document.querySelectorAll(".ranking button")) {
+  button.addEventListener("click", () => {
+    for (const other of document.querySelectorAll(".ranking button")) other.setAttribute("aria-pressed", String(other === button));
+    table.rankBy(button.dataset.by);
+    draw();
+  });
+}
+
+// Colours: as the system has them, dark, light, in turn.
+const THEMES = { auto: "as the system has them", dark: "dark", light: "light" };
+
+function theme() {
+  return document.documentElement.dataset.theme ?? "auto";
+}
+
+function nameTheme() {
+  element("theme").setAttribute("aria-label", `Colours: ${THEMES[theme()]}`);
+  element("theme").title = `Colours: ${THEMES[theme()]}`;
+}
+
+function redraw() {
+  totals.redraw();
+  history.redraw();
+}
+
+element("theme").addEventListener("click", () => {
+  const names = Object.keys(THEMES);
+  const next = names[(names.indexOf(theme()) + 1) % names.length];
+  if (next === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = next;
+  try {
+    localStorage.setItem("streampulse.theme", next);
+  } catch {
+    // Storage may be forbidden: then the choice lasts as long as the page.
+  }
+  nameTheme();
+  redraw();
+});
+matchMedia("(prefers-color-scheme: light)").addEventListener("change", redraw);
+nameTheme();

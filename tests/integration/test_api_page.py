@@ -1,0 +1,430 @@
+"""The pages in a real browser, served by gunicorn from a real PostgreSQL whose rows a small writer moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import gunicorn_server
+import httpx
+import pytest
+from browser import SIZES, Watched, chromium, opened
+from conftest import Database, own_database
+from gunicorn_server import Gunicorn, running
+from playwright.sync_api import Browser, Page
+from postgres import PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+LIVE = "body[data-state=live] #rows tr"
+HOSTILE = "<img src=x onerror=\"document.title='broken'\">\u202e & \U0001f3a5"
+STREAMS = 12
+KEY = "a-key-of-the-tests-" + "x" * 16
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    """Start a server of this module's own, to be stopped at will."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def filled(own_server: PostgresServer) -> Iterator[Database]:
+    from streampulse.migrate import migrate
+
+    template = own_server.create_database()
+    migrate(own_server.settings(template))
+    with own_database(own_server, template) as database:
+        database.execute(
+            "INSERT INTO stream_metrics_minute"
+            " SELECT date_trunc('minute', now()) - m * interval '1 min', 'stream-' || s,"
+            " 40 * s + m, s, (s * 1.25 + m * 0.01)::numeric(30, 2), 1, 1, 200 * s, 150 * s + 10 * m"
+            " FROM generate_series(0, 69) AS m, generate_series(1, %s) AS s",
+            (STREAMS,),
+        )
+        database.execute(
+            "INSERT INTO stream_metrics_minute VALUES (date_trunc('minute', now()), %s, 7, 1, 0.10, 1, 1, 3, 2),"
+            " (date_trunc('minute', now()), '__probe', 1000000, 1, 9, 1, 1, 3, 2)",
+            (HOSTILE,),
+        )
+        database.execute(
+            "INSERT INTO stream_presence"
+            " SELECT DISTINCT stream_id, 90 + length(stream_id), NULL::timestamptz, now() FROM stream_metrics_minute"
+        )
+        database.execute("UPDATE event_clock SET clock = now()")
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(filled: Database) -> Iterator[Gunicorn]:
+    with running(filled, workers=2, stale_seconds=3) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def moving(database: Database) -> Iterator[None]:
+    """Move the numbers of some streams, as the job does."""
+    ended = threading.Event()
+
+    def move() -> None:
+        number = 0
+        with closing(database.server.connect("streampulse_writer", database.name)) as writer, writer.cursor() as cursor:
+            while not ended.wait(0.2):
+                number += 1
+                cursor.execute(
+                    "UPDATE stream_metrics_minute SET chat_messages = chat_messages + 3,"
+                    " donations_usd = donations_usd + 0.07, active_viewers = active_viewers + 1 WHERE stream_id = %s"
+                    " AND window_start = (SELECT max(window_start) FROM stream_metrics_minute)",
+                    (f"stream-{number % STREAMS + 1}",),
+                )
+                cursor.execute(
+                    "UPDATE stream_presence SET active_viewers = active_viewers + %s WHERE stream_id = %s",
+                    (number % 7, f"stream-{number % STREAMS + 1}"),
+                )
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def write(database: Database, statement: str, *row: object) -> None:
+    """Run a statement on a connection of its own: the server may have been stopped in between."""
+    with closing(database.server.connect("streampulse_writer", database.name)) as writer, writer.cursor() as cursor:
+        cursor.execute(statement, row)
+
+
+def figure(page: Page, name: str) -> str:
+    return str(page.locator(f"#{name}").get_attribute("data-value"))
+
+
+def rows(page: Page) -> list[tuple[str, int, int, str]]:
+    found: list[Any] = page.evaluate(
+        "[...document.querySelectorAll('#rows tr')].map((row) => [row.dataset.stream,"
+        " ...['active_viewers', 'chat_messages', 'donations_usd']"
+        ".map((name) => row.querySelector(`[data-column=${name}]`).dataset.value)])"
+    )
+    return [(name, int(viewers), int(chat), money) for name, viewers, chat, money in found]
+
+
+class Api:
+    """What the API says the page has to show."""
+
+    def __init__(self, url: str) -> None:
+        def get(path: str) -> Any:
+            return httpx.get(url + path, timeout=10).json()["rows"]
+
+        states = get("/state?limit=1000")
+        self.viewers = {row["stream_id"]: row["active_viewers"] for row in states}
+        two = get("/metrics?minutes=2&limit=1000")
+        newest = max(row["window_start"] for row in two)
+        self.chat = sum(row["chat_messages"] for row in two if row["window_start"] != newest)
+        self.tops = {by: get(f"/streams/top?minutes=10&n=1000&by={by}") for by in ("chat_messages", "donations_usd")}
+        self.sums = {row["stream_id"]: row for row in self.tops["chat_messages"]}
+        self.donations = sum(Decimal(row["donations_usd"]) for row in self.sums.values())
+
+    def ranked(self, by: str) -> list[tuple[str, int, int, str]]:
+        if by == "active_viewers":
+            names = sorted(self.viewers, key=lambda name: (-self.viewers[name], name))
+        else:
+            names = [row["stream_id"] for row in self.tops[by]]
+        return [
+            (name, self.viewers[name], self.sums[name]["chat_messages"], self.sums[name]["donations_usd"])
+            for name in names
+        ]
+
+
+def expect_equal(page: Page, url: str, by: str = "active_viewers") -> None:
+    """Compare the page with the API until both say the same: nothing moves meanwhile."""
+    deadline = time.monotonic() + 15
+    while True:
+        api = Api(url)
+        expected = (str(sum(api.viewers.values())), str(api.chat), str(api.donations), api.ranked(by))
+        seen = (figure(page, "viewers"), figure(page, "chat"), figure(page, "donations"), rows(page))
+        if seen == expected:
+            return
+        assert time.monotonic() < deadline, f"\n{seen}\n{expected}"
+        time.sleep(0.2)
+
+
+def test_numbers_equal_those_of_the_api_while_and_after_they_move(
+    browser: Browser, server: Gunicorn, filled: Database
+) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        expect_equal(page, server.url)
+        before = figure(page, "viewers")
+        with moving(filled):
+            page.wait_for_function(
+                "(before) => document.getElementById('viewers').dataset.value !== before", arg=before
+            )
+            time.sleep(3)
+        for by in ("active_viewers", "chat_messages", "donations_usd"):
+            page.locator(f".ranking [data-by={by}]").click()
+            expect_equal(page, server.url, by)
+            assert page.locator("th[aria-sort=descending]").get_attribute("data-column") == by
+        # What people read is what the figure means, once it has run there.
+        viewers = f"{int(figure(page, 'viewers')):,}"
+        page.wait_for_function("(text) => document.getElementById('viewers').textContent === text", arg=viewers)
+        assert page.locator("#donations").inner_text() == f"${Decimal(figure(page, 'donations')):,}"
+        assert watched.complaints == []
+        assert watched.hosts == {"127.0.0.1"}
+
+
+def test_names_are_text_and_ours_are_not_shown(browser: Browser, server: Gunicorn) -> None:
+    with opened(browser, server.url) as watched:
+        watched.page.wait_for_selector(LIVE)
+        names = [name for name, *_ in rows(watched.page)]
+        assert HOSTILE in names
+        assert "__probe" not in names
+        assert watched.page.locator("#rows img").count() == 0
+        watched.page.locator(".open", has_text="<img").click()
+        watched.page.wait_for_selector("dialog[open]")
+        assert watched.page.locator("#dialog-name").inner_text() == HOSTILE
+        watched.page.wait_for_function("() => document.getElementById('dialog-viewers').dataset.value !== undefined")
+        assert "broken" not in watched.page.title()
+        assert watched.complaints == []
+
+
+def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        page.locator("tr[data-stream=stream-3] .open").click()
+        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        history = httpx.get(server.url + "/metrics/history?minutes=60&stream_id=stream-3").json()["rows"]
+        shown = {
+            name: page.locator(f"#dialog-{name}").get_attribute("data-value") for name in ("most", "chat", "donations")
+        }
+        assert shown == {
+            "most": str(max(row["active_viewers"] for row in history)),
+            "chat": str(sum(row["chat_messages"] for row in history)),
+            "donations": str(sum(Decimal(row["donations_usd"]) for row in history)),
+        }
+        assert page.locator("#dialog-rows tr").count() == len(history)
+        assert page.locator("#dialog .uplot canvas").count() == 3
+
+
+def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
+    browser: Browser, server: Gunicorn, filled: Database
+) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        viewers = figure(page, "viewers")
+        filled.server.stop()
+        try:
+            page.wait_for_selector("body[data-state=stale]")
+            assert "PostgreSQL" in page.locator("#notice").inner_text()
+            assert figure(page, "viewers") == viewers
+            assert watched.violations() == []
+            # Who opens the page now, with no numbers that are young enough, is told so.
+            while httpx.get(server.url + "/metrics", timeout=10).status_code == 200:
+                time.sleep(0.2)
+            with opened(browser, server.url) as late:
+                late.page.wait_for_selector("body[data-state=reconnecting]")
+                assert "trying again" in late.page.locator("#notice").inner_text()
+                filled.server.start()
+                page.wait_for_selector("body[data-state=live]")
+                late.page.wait_for_selector(LIVE)
+        finally:
+            if httpx.get(server.url + "/health", timeout=10).status_code != 200:
+                filled.server.start()
+        write(filled, "UPDATE stream_presence SET active_viewers = active_viewers + 1000 WHERE stream_id = 'stream-1'")
+        page.wait_for_function("(before) => document.getElementById('viewers').dataset.value !== before", arg=viewers)
+        expect_equal(page, server.url)
+
+
+def test_the_api_goes_away_and_comes_back_while_the_page_is_open(
+    browser: Browser, filled: Database, tmp_path: Path
+) -> None:
+    variables = gunicorn_server.environment(filled, tmp_path, workers=1)
+    url = f"http://127.0.0.1:{variables['STREAMPULSE_API_PORT']}"
+    with gunicorn_server.start(variables, tmp_path):
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url)
+        page.wait_for_selector(LIVE)
+    page.wait_for_selector("body[data-state=reconnecting]")
+    (tmp_path / "notify").unlink()
+    with gunicorn_server.start(variables, tmp_path):
+        page.wait_for_selector(LIVE)
+        expect_equal(page, url)
+        context.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_every_size_and_theme(browser: Browser, server: Gunicorn, size: str, scheme: str, tmp_path: Path) -> None:
+    with opened(browser, server.url, size, scheme) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        page.wait_for_selector("#viewers-chart canvas")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        cut = page.evaluate(
+            "[...document.querySelectorAll('.figure')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.id)"
+        )
+        assert cut == []
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, ground[4:-1].split(","))) < 384) is (scheme == "dark")
+        page.screenshot(path=tmp_path / f"{size}-{scheme}.png")
+        assert watched.violations() == []
+        page.locator(".open").first.click()
+        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        page.locator("summary").click()
+        assert page.evaluate("document.getElementById('dialog').scrollWidth <= innerWidth")
+        assert watched.violations() == []
+        assert watched.complaints == []
+
+
+def test_the_theme_can_be_chosen_and_is_kept(browser: Browser, server: Gunicorn) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        for expected in ("dark", "light"):
+            page.locator("#theme").click()
+            assert page.evaluate("document.documentElement.dataset.theme") == expected
+        page.reload()
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        page.wait_for_selector(LIVE)
+        assert watched.violations() == []
+
+
+def test_by_keyboard_alone(browser: Browser, server: Gunicorn) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+
+        def focused() -> str:
+            return str(
+                page.evaluate("document.activeElement.closest('tr')?.dataset.stream ?? document.activeElement.id")
+            )
+
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.dataset.by") == "chat_messages"
+        page.keyboard.press("Space")
+        assert page.locator("#table").get_attribute("data-by") == "chat_messages"
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        stream = focused()
+        assert stream == rows(page)[0][0]
+        page.keyboard.press("Enter")
+        page.wait_for_selector("dialog[open]")
+        assert page.evaluate("document.getElementById('dialog').contains(document.activeElement)")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog[open]", state="detached")
+        assert focused() == stream
+
+
+def test_focus_stays_with_a_row_that_moves(browser: Browser, server: Gunicorn, filled: Database) -> None:
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        last = rows(page)[-1][0]
+        page.locator("#rows .open").last.focus()
+        write(filled, "UPDATE stream_presence SET active_viewers = active_viewers + 100000 WHERE stream_id = %s", last)
+        page.wait_for_function("(name) => document.querySelector('#rows tr').dataset.stream === name", arg=last)
+        assert page.evaluate("document.activeElement.closest('tr').dataset.stream") == last
+        write(filled, "UPDATE stream_presence SET active_viewers = active_viewers - 100000 WHERE stream_id = %s", last)
+
+
+def test_nothing_moves_for_who_asked_for_that(browser: Browser, server: Gunicorn, filled: Database) -> None:
+    with opened(browser, server.url, reduced_motion="reduce") as watched, moving(filled):
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        before = figure(page, "viewers")
+        page.wait_for_function("(before) => document.getElementById('viewers').dataset.value !== before", arg=before)
+        shown = page.evaluate(
+            "(() => { const viewers = document.getElementById('viewers'); return new Promise((done) =>"
+            " new MutationObserver(() => done([viewers.textContent.replaceAll(',', ''), viewers.dataset.value]))"
+            ".observe(viewers, {childList: true})); })()"
+        )
+        # The new number stands there at once, without the ones in between.
+        assert shown[0] == shown[1]
+        assert page.evaluate("document.getAnimations().length") == 0
+    with opened(browser, server.url) as watched:
+        watched.page.wait_for_selector(LIVE)
+        assert watched.page.evaluate("document.getAnimations().length") > 0
+
+
+def test_without_any_event_the_page_says_so(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str
+) -> None:
+    with (
+        own_database(postgres_server, migrated_template) as empty,
+        running(empty, workers=1) as server,
+        opened(browser, server.url) as watched,
+    ):
+        page = watched.page
+        page.wait_for_selector("#empty:not([hidden])")
+        assert page.locator("#clock").inner_text() == "no event yet"
+        assert figure(page, "viewers") == "0"
+        assert watched.violations() == []
+        assert watched.complaints == []
+        empty.execute("INSERT INTO stream_presence VALUES ('first', 3, NULL, now())")
+        empty.execute("INSERT INTO stream_metrics_minute VALUES ('2026-01-01', 'first', 1, 0, 0, 3, 0, 3, 3)")
+        page.wait_for_selector("#rows tr")
+        expect_first = page.locator("#rows tr").get_attribute("data-stream")
+        assert expect_first == "first"
+
+
+def test_docs_are_drawn_without_any_other_host(browser: Browser, server: Gunicorn) -> None:
+    with opened(browser, server.url + "/docs") as watched:
+        watched.page.wait_for_selector("#operations-numbers-metrics_metrics_get")
+        assert watched.page.locator(".opblock").count() >= 8
+        assert watched.hosts == {"127.0.0.1"}
+        assert watched.complaints == []
+
+
+def test_the_page_behind_a_log_in(browser: Browser, filled: Database) -> None:
+    settings = {"public": True, "keys": KEY, "cookie_secret": "s" * 32, "workers": 2, "address_limit_per_minute": 1000}
+    with running(filled, **settings) as server, opened(browser, server.url) as watched:
+        page = watched.page
+        assert page.url.endswith("/login")
+        assert watched.violations() == []
+        page.locator("#key").fill("not-the-key")
+        page.locator("button").click()
+        page.wait_for_selector(".problem")
+        assert watched.violations() == []
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert KEY not in cookie["value"]
+        page.locator(".open").first.click()
+        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        assert watched.complaints == []
+
+
+def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:
+    """The checks above can fail: a fault of each kind is seen."""
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        page.evaluate("document.querySelector('#theme').removeAttribute('aria-label')")
+        page.evaluate("document.querySelector('#theme').removeAttribute('title')")
+        assert any("button-name" in violation for violation in Watched.violations(watched))
+        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: '1'}))")
+        page.wait_for_timeout(200)
+        assert any("Content Security Policy" in complaint for complaint in watched.complaints)
