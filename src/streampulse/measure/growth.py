@@ -64,7 +64,17 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         for day in range(1, max(args.days) + 1):
             costs = simulation.day()
             if day in args.days:
-                marks.append({"days": day, **_costs(costs), **simulation.sizes()})
+                cpu = statistics.median(simulation.cpu_seconds)
+                load_average = os.getloadavg()[0]
+                marks.append(
+                    {
+                        "days": day,
+                        **_costs(costs),
+                        "batch_median_cpu_seconds": cpu,
+                        "load_average": load_average,
+                        **simulation.sizes(),
+                    }
+                )
         simulation.close()
     return marks
 
@@ -81,17 +91,21 @@ class _Simulation:
         self._query_id = str(uuid.uuid4())
         self._batch = 0
         self._offsets = [0] * _PARTITIONS
+        #: Processor time of this side, without PostgreSQL's, of each batch of the last day.
+        self.cpu_seconds: list[float] = []
 
     def day(self) -> list[float]:
         """Count a day's events and return what each batch cost in seconds."""
         costs = []
+        self.cpu_seconds = []
         for _ in range(_MINUTES_PER_DAY // BATCH_MINUTES):
             begin_us = _BEGIN_US + self._batch * BATCH_MINUTES * MINUTE_US
             end_us = begin_us + BATCH_MINUTES * MINUTE_US
             records = list(self._faults.records(self._model.events(begin_us, end_us, self._count)))
-            begun = time.perf_counter()
+            begun, begun_cpu = time.perf_counter(), time.process_time()
             self._commit(self._slices(records, end_us))
             costs.append(time.perf_counter() - begun)
+            self.cpu_seconds.append(time.process_time() - begun_cpu)
             # As the job does now and then; here once in a simulated hour, outside of what a batch costs.
             if self._batch % (60 // BATCH_MINUTES) == 0:
                 while self._engine.event_clock_us is not None and self._store.forget_old(self._engine.event_clock_us):
@@ -133,12 +147,20 @@ class _Simulation:
                     cursor.execute("SELECT pg_total_relation_size(%s)", (table,))
                     row = cursor.fetchone()
                     tables[table] = int(row[0]) if row else 0
+                # What the tables of the state hold, apart from the room that removed rows still take.
+                cursor.execute(
+                    "SELECT (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_snapshot)"
+                    " + (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_delta)"
+                )
+                row = cursor.fetchone()
+                payload = int(row[0]) if row else 0
                 cursor.execute("SELECT count(*) FROM stream_metrics_minute")
                 row = cursor.fetchone()
         return {
             "load_seconds": seconds,
             "rows": int(row[0]) if row else 0,
             "table_bytes": tables,
+            "state_payload_bytes": payload,
             "state_entries": self._engine.size(),
             "resident_bytes": _resident_bytes(),
         }
