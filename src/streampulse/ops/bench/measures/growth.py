@@ -41,8 +41,8 @@ def figures(answer: list[dict[str, Any]]) -> list[Figure]:
                 mark["batch_median_seconds"] * 1000,
                 "ms",
                 note="engine and store alone, without Kafka and Spark; median of the last simulated day, of which"
-                f" {mark['batch_median_cpu_seconds'] * 1000:.1f} ms processor time of the job's side; the machine's load"
-                f" was {mark['load_average']:.1f}",
+                f" {mark['batch_median_cpu_seconds'] * 1000:.1f} ms processor time of the job's side; the load"
+                f" average was {mark['load_average']:.1f}",
             ),
             Figure(
                 f"growth.{days}.tables",
