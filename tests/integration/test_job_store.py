@@ -140,6 +140,34 @@ def test_another_run_goes_on_where_this_one_ended(
     assert database.query("SELECT count(*) FROM job_state_snapshot") == [(1,)]
 
 
+def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
+    database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SNAPSHOT_EVERY_EVENTS", 2)
+    batches, _ = batches_of(store)
+    join = record("__probe", "viewer_join", "2026-09-21T12:00:00Z")
+    # The same event again, five minutes later: a duplicate that moves the stream's clock, and is stored for that.
+    again = (join[0], join[1].replace(b"12:00:00Z", b"12:05:00Z"))
+    for first, one in enumerate(
+        [join, again, record("__probe", "chat_message", "2026-09-21T12:00:30Z", message_len=1)]
+    ):
+        batches.process(str(uuid.uuid4()), 0, lambda clocks, first=first, one=one: slices(clocks, first, [one]))
+        store.close()
+        batches, _ = batches_of(store)
+    assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]
+    assert database.query("SELECT accepted, duplicates FROM batch_ledger ORDER BY seq") == [(1, 0), (0, 1), (1, 0)]
+
+    leave = record("__probe", "viewer_leave", "2026-09-21T12:02:00Z")
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 3, [leave]))
+    assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02"]
+    # Nothing in these partitions moves their clock, and yet a snapshot lets the events before it go.
+    ending = record("__probe", "viewer_leave", "2026-09-21T12:02:01Z")
+    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 4, [ending]))
+    assert database.query(
+        "SELECT count(*) FROM job_state_delta WHERE seq < (SELECT max(seq) FROM job_state_snapshot)"
+    ) == [(0,)]
+
+
 def test_one_writer_at_a_time(database: Database, store: Store) -> None:
     store.open()
     second = Store(database.settings(WRITER), TIMEOUT_US, 30)

@@ -38,6 +38,8 @@ from streampulse.job.rows import (
 
 #: Length of a window in microseconds.
 WINDOW_US: Final = 60 * 1_000_000
+#: How long the state of our own streams is kept up, in microseconds of event time: see ``Engine``.
+INTERNAL_HORIZON_US: Final = 86_400 * 1_000_000
 #: How far behind ``Presence.last_event_us`` may be in the table, in microseconds.
 LAST_EVENT_RESOLUTION_US: Final = 3_600 * 1_000_000
 
@@ -133,12 +135,14 @@ class _Viewer:
 class _Counters:
     """The counts of one unsettled window of a stream, and what is to be settled with it."""
 
-    __slots__ = ("cents", "changed", "chats", "donations", "ids", "joins", "leaves", "unique", "viewers")
+    __slots__ = ("cents", "changed", "chats", "donations", "events", "ids", "joins", "leaves", "unique", "viewers")
 
     def __init__(self) -> None:
         self.chats = self.donations = self.cents = self.joins = self.leaves = self.unique = 0
         self.changed = False
         self.ids: list[bytes] = []
+        # Of our own streams only: what a snapshot needs of each event: user, time, id, code, cents.
+        self.events: list[tuple[str, int, bytes, int, int]] = []
         self.viewers: list[_Viewer] = []
 
 
@@ -154,9 +158,9 @@ class _Stream:
         "last_event",
         "now",
         "own_clock",
-        "partition",
         "present",
         "seen",
+        "shelf",
         "stops",
         "stream_id",
         "viewers",
@@ -164,9 +168,9 @@ class _Stream:
         "written",
     )
 
-    def __init__(self, stream_id: str, partition: _Partition, emitted: int | None) -> None:
+    def __init__(self, stream_id: str, shelf: _Shelf, emitted: int | None) -> None:
         self.stream_id = stream_id
-        self.partition = partition
+        self.shelf = shelf
         self.internal = is_internal(stream_id)
         self.viewers: dict[str, _Viewer] = {}
         # Those of them who are present after all events, but for those whose presences are to be computed anew.
@@ -197,32 +201,60 @@ class _Stream:
         else:
             differences.pop(window, None)
 
+    def clean_windows(self) -> None:
+        for window in self.dirty_windows:
+            self.windows[window].changed = False
+        self.dirty_windows.clear()
+
     def dirty_at(self, window: int) -> None:
         if self.dirty_from is None or window < self.dirty_from:
             self.dirty_from = window
 
 
-class _Partition:
-    __slots__ = ("clock", "expiry", "fold", "next_offset", "number", "streams")
+class _Shelf:
+    """Streams of one partition that are settled up to the same window, the fold."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.next_offset = 0
-        self.clock: int | None = None
+    __slots__ = ("expiry", "fold", "streams")
+
+    def __init__(self) -> None:
         self.fold: int | None = None
         self.streams: dict[str, _Stream] = {}
         self.expiry: dict[int, dict[_Viewer, None]] = {}
 
 
+class _Partition:
+    __slots__ = ("clock", "internal", "next_offset", "number", "ordinary")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.next_offset = 0
+        self.clock: int | None = None
+        self.ordinary = _Shelf()
+        # Our own streams, which may go on where the partition's clock does not, or never had one.
+        self.internal = _Shelf()
+
+    def streams(self) -> Iterator[_Stream]:
+        yield from self.ordinary.streams.values()
+        yield from self.internal.streams.values()
+
+    def shelf_of(self, stream_id: str) -> _Shelf:
+        return self.internal if is_internal(stream_id) else self.ordinary
+
+
 @dataclass(slots=True)
 class PartitionSnapshot:
-    """A partition's settled state: who is present at the fold, by stream and user, with the time of the last event."""
+    """A partition's settled state: who is present at the fold, by stream and user, with the time of the last event.
+
+    Our own streams have a fold of their own, and their unsettled events are part of the snapshot, as encoded rows.
+    """
 
     number: int
     next_offset: int
     clock_us: int | None
     fold: int | None
     present: dict[str, dict[str, int]]
+    internal_fold: int | None = None
+    internal: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -237,6 +269,11 @@ class Snapshot:
 class Engine:
     """The working state of the counting, and the one way to change it: :meth:`apply`.
 
+    Our own streams (``__``) are kept up for a day of event time, :data:`INTERNAL_HORIZON_US`, before the newest time
+    of all: that of the event clock and of their own clocks. They move no clock that would settle them, so what is older
+    is settled by this. An event of theirs from before is accepted and changes nothing, its id is not remembered, and a
+    stream of theirs without any event since is dropped, with nobody present.
+
     :param viewer_timeout_us: after this long without an event a viewer is no longer present, in microseconds; a minute
         at least.
     :raises ValueError: the time-out is shorter.
@@ -249,6 +286,9 @@ class Engine:
         self._partitions: dict[int, _Partition] = {}
         self._event_clock: int | None = None
         self._own_clocks: dict[str, int] = {}
+        # The newest time of all clocks, and the window of the horizon of our own streams that was last looked at.
+        self._newest = 0
+        self._horizon = 0
         # By minute, the viewers whose time may run out in it: checked against the viewer's own last event.
         self._due: dict[int, dict[_Viewer, None]] = {}
         self._touched: set[_Stream] = set()
@@ -271,10 +311,11 @@ class Engine:
 
     def size(self) -> dict[str, int]:
         """Return how much is held: streams, viewers, and ids kept to know duplicates."""
+        streams = list(self._streams())
         return {
-            "streams": sum(len(p.streams) for p in self._partitions.values()),
-            "viewers": sum(len(s.viewers) for p in self._partitions.values() for s in p.streams.values()),
-            "event_ids": sum(len(s.seen) for p in self._partitions.values() for s in p.streams.values()),
+            "streams": len(streams),
+            "viewers": sum(len(stream.viewers) for stream in streams),
+            "event_ids": sum(len(stream.seen) for stream in streams),
         }
 
     def go_back(self, number: int, offset: int) -> None:
@@ -299,6 +340,7 @@ class Engine:
         self._calm()
         self._expire_now()
         self._emit(changes)
+        self._drop_idle(changes)
         for partition in self._partitions.values():
             self._fold(partition)
         return changes, accepted
@@ -309,10 +351,15 @@ class Engine:
             partition = self._partitions[number] = _Partition(number)
         return partition
 
+    def _streams(self) -> Iterator[_Stream]:
+        for partition in self._partitions.values():
+            yield from partition.streams()
+
     def _stream(self, partition: _Partition, stream_id: str) -> _Stream:
-        stream = partition.streams.get(stream_id)
+        shelf = partition.shelf_of(stream_id)
+        stream = shelf.streams.get(stream_id)
         if stream is None:
-            stream = partition.streams[stream_id] = _Stream(stream_id, partition, self._emitted_window(stream_id))
+            stream = shelf.streams[stream_id] = _Stream(stream_id, shelf, self._emitted_window(stream_id))
             stream.own_clock = self._own_clocks.get(stream_id)
         return stream
 
@@ -332,7 +379,9 @@ class Engine:
         viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
         clock = partition.clock
         skip_below = partition.next_offset
+        kept_up = (partition.internal.fold or 0) * WINDOW_US
         refused = []
+        own_clocks: dict[str, int] = {}
         position = 0
         event_ids = bytes(rows.event_ids)
         for row, (offset, ts, viewer_index, code, cents) in enumerate(
@@ -349,9 +398,8 @@ class Engine:
             duplicate = before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US)
             # The clock moves for a duplicate too: it passed the tests of validity and arrival.
             if stream.internal:
-                if stream.own_clock is None or ts > stream.own_clock:
-                    stream.own_clock = self._own_clocks[stream.stream_id] = ts
-                    self._touched.add(stream)
+                if ts >= kept_up and self._move_own_clock(stream.stream_id, ts, stream) and duplicate:
+                    own_clocks[stream.stream_id] = ts
             elif clock is None or ts > clock:
                 clock = ts
             if duplicate:
@@ -359,14 +407,29 @@ class Engine:
                 changes.duplicates += 1
                 continue
             changes.accepted += 1
+            if stream.internal and ts < kept_up:
+                refused.append(row)
+                continue
             stream.seen[event_id] = ts
             self._count(viewer, ts, event_id, code, cents)
         if clock is not None:
             partition.clock = clock
+            self._newest = max(self._newest, clock)
             if self._event_clock is None or clock > self._event_clock:
                 self._event_clock = clock
         self._forget_unused(streams, viewers)
-        return rows if not refused else _without(rows, refused)
+        return _without(rows, refused, own_clocks) if refused else rows
+
+    def _move_own_clock(self, stream_id: str, ts: int, stream: _Stream | None) -> bool:
+        """Move the clock of one of our own streams if the time is newer, and tell whether it was."""
+        if ts <= self._own_clocks.get(stream_id, -1):
+            return False
+        self._own_clocks[stream_id] = ts
+        self._newest = max(self._newest, ts)
+        if stream is not None:
+            stream.own_clock = ts
+            self._touched.add(stream)
+        return True
 
     def _viewer(self, stream: _Stream, user: str) -> _Viewer:
         viewer = stream.viewers.get(user)
@@ -392,7 +455,7 @@ class Engine:
             and not stream.stops
             and stream not in self._touched
         ):
-            stream.partition.streams.pop(stream.stream_id, None)
+            stream.shelf.streams.pop(stream.stream_id, None)
 
     # -- one event ----------------------------------------------------------------------------------------------
 
@@ -403,6 +466,8 @@ class Engine:
         if counters is None:
             counters = stream.windows[window] = _Counters()
         counters.ids.append(event_id)
+        if stream.internal:
+            counters.events.append((viewer.user, ts, event_id, code, cents))
         if not counters.changed:
             counters.changed = True
             stream.dirty_windows.add(window)
@@ -588,8 +653,6 @@ class Engine:
             viewer.stream.present.pop(viewer, None)
         else:
             viewer.stream.present[viewer] = None
-        if viewer.stream.internal:
-            return  # counted by looking, when asked: their clocks are their own and their viewers few
         if last is not None and viewer.due is None:
             viewer.stream.now += 1
             self._schedule(viewer, last)
@@ -628,11 +691,10 @@ class Engine:
                     self._schedule(viewer, viewer.last)
 
     def _now(self, stream: _Stream) -> int:
-        if not stream.internal:
+        clock = stream.own_clock
+        if clock is None or (self._event_clock is not None and clock <= self._event_clock):
             return stream.now
-        clock = self._clock_for(stream.stream_id)
-        if clock is None:
-            return 0
+        # One of our own, ahead of the event clock. Their viewers are few.
         return sum(1 for v in stream.viewers.values() if v.last is not None and clock - v.last < self._timeout)
 
     # -- rows -----------------------------------------------------------------------------------------------------
@@ -652,11 +714,10 @@ class Engine:
         return self._now(stream), stream.own_clock, stream.last_event // LAST_EVENT_RESOLUTION_US
 
     def _streams_to_look_at(self, window: int | None) -> Iterator[_Stream]:
-        for partition in self._partitions.values():
-            for stream in partition.streams.values():
-                behind = window is not None and (stream.emitted is None or stream.emitted < window)
-                if behind or stream.internal or stream in self._touched:
-                    yield stream
+        for stream in self._streams():
+            behind = window is not None and (stream.emitted is None or stream.emitted < window)
+            if behind or stream in self._touched:
+                yield stream
 
     def _emit_stream(self, stream: _Stream, changes: Changes) -> None:
         clock = self._clock_for(stream.stream_id)
@@ -695,9 +756,7 @@ class Engine:
                 changes.cleared.append(WindowRange(stream.stream_id, max(window, stream.dirty_from), until))
         stream.emitted = newest
         stream.dirty_from = None
-        for window in stream.dirty_windows:
-            stream.windows[window].changed = False
-        stream.dirty_windows.clear()
+        stream.clean_windows()
 
     def _emit_rows(self, stream: _Stream, first: int, last: int, active: int, changes: Changes) -> None:
         emitted, dirty_from = stream.emitted, stream.dirty_from
@@ -729,26 +788,37 @@ class Engine:
     # -- folding --------------------------------------------------------------------------------------------------
 
     def _fold(self, partition: _Partition) -> None:
-        """Settle what no accepted event can reach any more."""
-        if partition.clock is None:
+        """Settle what no accepted event can reach any more, and of our own streams what is not kept up."""
+        fold = 0 if partition.clock is None else (partition.clock - ALLOWED_LATENESS_US) // WINDOW_US
+        if partition.clock is not None:
+            self._fold_shelf(partition.ordinary, fold)
+        fold = max(fold, (self._newest - INTERNAL_HORIZON_US) // WINDOW_US)
+        if fold > 0:
+            self._fold_shelf(partition.internal, fold)
+
+    def _fold_shelf(self, shelf: _Shelf, fold: int) -> None:
+        if shelf.fold is not None and fold <= shelf.fold:
             return
-        fold = (partition.clock - ALLOWED_LATENESS_US) // WINDOW_US
-        if partition.fold is not None and fold <= partition.fold:
-            return
-        partition.fold = fold
-        for window in [w for w in partition.expiry if w < fold]:
-            for viewer in partition.expiry.pop(window):
+        shelf.fold = fold
+        # First, so that no viewer is settled twice with the same stops.
+        for stream in shelf.streams.values():
+            self._fold_stops(stream, fold)
+        for window in [w for w in shelf.expiry if w < fold]:
+            for viewer in shelf.expiry.pop(window):
                 viewer.expires = None
                 self._settle(viewer, fold)
-        for stream in list(partition.streams.values()):
+        for stream in list(shelf.streams.values()):
             self._fold_stream(stream, fold)
 
-    def _fold_stream(self, stream: _Stream, fold: int) -> None:
+    def _fold_stops(self, stream: _Stream, fold: int) -> None:
         boundary = fold * WINDOW_US
         if stream.stops and stream.stops[0][0] < boundary:
             for viewer in list(stream.viewers.values()):
                 self._settle(viewer, fold)
             del stream.stops[: bisect_left(stream.stops, (boundary,))]
+
+    def _fold_stream(self, stream: _Stream, fold: int) -> None:
+        boundary = fold * WINDOW_US
         for window in [w for w in stream.windows if w < fold]:
             counters = stream.windows.pop(window)
             for viewer in counters.viewers:
@@ -779,7 +849,7 @@ class Engine:
             self._watch_expiry(viewer, settled)
             return
         if viewer.expires is not None:
-            del viewer.stream.partition.expiry[viewer.expires][viewer]
+            del viewer.stream.shelf.expiry[viewer.expires][viewer]
             viewer.expires = None
         if not viewer.times and viewer.stream.viewers.get(viewer.user) is viewer:
             self._stand(viewer, None)
@@ -789,12 +859,37 @@ class Engine:
         # One entry for each viewer, looked at again when it comes up: events since may have moved the time on.
         if viewer.expires is None:
             viewer.expires = (settled + self._timeout - 1) // WINDOW_US
-            viewer.stream.partition.expiry.setdefault(viewer.expires, {})[viewer] = None
+            viewer.stream.shelf.expiry.setdefault(viewer.expires, {})[viewer] = None
+
+    def _drop_idle(self, changes: Changes) -> None:
+        """Forget those of our own streams that had no event for as long as they are kept up."""
+        horizon = (self._newest - INTERNAL_HORIZON_US) // WINDOW_US
+        if horizon <= self._horizon:
+            return
+        self._horizon = horizon
+        # A stream that has its row in this batch already waits for the next time.
+        idle = {stream_id for stream_id, clock in self._own_clocks.items() if clock // WINDOW_US < horizon}
+        idle.difference_update([presence.stream_id for presence in changes.presences])
+        for partition in self._partitions.values():
+            for stream_id in idle.intersection(partition.internal.streams):
+                stream = partition.internal.streams.pop(stream_id)
+                for viewer in stream.viewers.values():
+                    self._stand(viewer, None)
+                    if viewer.expires is not None:
+                        del partition.internal.expiry[viewer.expires][viewer]
+                        viewer.expires = None
+                if stream.written is not None and stream.written[0]:
+                    changes.presences.append(Presence(stream_id, 0, stream.own_clock, stream.last_event))
+        for stream_id in idle:
+            del self._own_clocks[stream_id]
 
     # -- to disk and back -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Return the settled state. With the accepted events at or after each partition's fold it is all there is."""
+        """Return the settled state. With the accepted events at or after each partition's fold it is all there is.
+
+        Of our own streams no events are needed but those after the snapshot.
+        """
         return Snapshot(
             self._event_clock,
             dict(self._own_clocks),
@@ -803,12 +898,14 @@ class Engine:
                     p.number,
                     p.next_offset,
                     p.clock,
-                    p.fold,
+                    p.ordinary.fold,
                     {
                         stream.stream_id: present
-                        for stream in p.streams.values()
+                        for stream in p.streams()
                         if (present := {v.user: v.settled for v in stream.viewers.values() if v.settled is not None})
                     },
+                    p.internal.fold,
+                    _internal_rows(p).encode(),
                 )
                 for p in self._partitions.values()
             ],
@@ -819,48 +916,52 @@ class Engine:
         cls,
         viewer_timeout_us: int,
         snapshot: Snapshot,
-        accepted: Iterable[Rows],
+        before: Iterable[Rows],
+        since: Iterable[Rows],
         clocks_us: dict[int, int],
         next_offsets: dict[int, int],
         event_clock_us: int | None,
     ) -> Engine:
         """Rebuild the state from a snapshot and the accepted events kept since.
 
-        :param accepted: accepted events in the order of their commits, beginning no later than the first that is at or
-            after its partition's fold in the snapshot; earlier ones are used to know duplicates, where still needed.
+        :param before: accepted events committed before the snapshot, beginning no later than the first that is at or
+            after its partition's fold in it; earlier ones are used to know duplicates, where still needed. Those of our
+            own streams are passed over: the snapshot has them.
+        :param since: all accepted events committed after the snapshot. Both are in the order of their commits.
         :param clocks_us: each partition's clock now; :param next_offsets: each partition's next offset now;
         :param event_clock_us: the event clock now.
         """
         engine = cls(viewer_timeout_us)
         engine._event_clock = event_clock_us
         engine._own_clocks = dict(snapshot.own_clocks_us)
+        engine._newest = max(event_clock_us or 0, *snapshot.own_clocks_us.values(), 0)
         for saved in snapshot.partitions:
-            engine._restore_partition(saved)
-        for rows in accepted:
+            engine._restore_partition(saved, clocks_us.get(saved.number))
+        for rows in before:
+            engine._replay(rows, clocks_us.get(rows.partition), with_internal=False)
+        for rows in since:
             engine._replay(rows, clocks_us.get(rows.partition))
         for number, offset in next_offsets.items():
             partition = engine._partition(number)
             partition.next_offset = offset
             partition.clock = clocks_us.get(number)
         engine._calm()
-        for partition in engine._partitions.values():
-            for stream in partition.streams.values():
-                stream.emitted = engine._emitted_window(stream.stream_id)
-                stream.dirty_from = None
-                for window in stream.dirty_windows:
-                    stream.windows[window].changed = False
-                stream.dirty_windows.clear()
+        for stream in engine._streams():
+            stream.emitted = engine._emitted_window(stream.stream_id)
+            stream.dirty_from = None
+            stream.clean_windows()
         engine._expire_now()
         engine._touched.clear()
         for partition in engine._partitions.values():
             engine._fold(partition)
-            for stream in partition.streams.values():
-                stream.written = engine._standing(stream)
+        for stream in engine._streams():
+            stream.written = engine._standing(stream)
         return engine
 
-    def _restore_partition(self, saved: PartitionSnapshot) -> None:
+    def _restore_partition(self, saved: PartitionSnapshot, clock: int | None) -> None:
         partition = self._partition(saved.number)
-        partition.clock, partition.fold, partition.next_offset = saved.clock_us, saved.fold, saved.next_offset
+        partition.clock, partition.next_offset = saved.clock_us, saved.next_offset
+        partition.ordinary.fold, partition.internal.fold = saved.fold, saved.internal_fold
         for stream_id, present in saved.present.items():
             stream = self._stream(partition, stream_id)
             for user, last in present.items():
@@ -871,22 +972,46 @@ class Engine:
                 stream.change((last + self._timeout - 1) // WINDOW_US, -1)
                 self._watch_expiry(viewer, last)
                 self._stand(viewer, last)
+        if saved.internal is not None:
+            self._replay(Rows.decode(saved.internal), clock)
 
-    def _replay(self, rows: Rows, clock: int | None) -> None:
+    def _replay(self, rows: Rows, clock: int | None, *, with_internal: bool = True) -> None:
         partition = self._partition(rows.partition)
-        boundary = None if partition.fold is None else partition.fold * WINDOW_US
+        if with_internal:
+            for stream_id, ts in rows.own_clocks.items():
+                self._move_own_clock(stream_id, ts, partition.internal.streams.get(stream_id))
         streams = [self._stream(partition, stream_id) for stream_id in rows.streams]
         viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
         for row in range(len(rows)):
             viewer, ts, event_id = viewers[rows.viewer[row]], rows.ts_us[row], rows.event_id(row)
             stream = viewer.stream
-            if stream.internal and (stream.own_clock is None or ts > stream.own_clock):
-                stream.own_clock = self._own_clocks[stream.stream_id] = ts
+            if stream.internal:
+                if not with_internal:
+                    continue
+                self._move_own_clock(stream.stream_id, ts, stream)
             if clock is None or clock - ts <= ALLOWED_LATENESS_US:
                 stream.seen[event_id] = max(ts, stream.seen.get(event_id, ts))
-            if boundary is None or ts >= boundary:
+            if ts >= (stream.shelf.fold or 0) * WINDOW_US:
                 self._count(viewer, ts, event_id, rows.code[row], rows.cents[row])
         self._forget_unused(streams, viewers)
+
+
+def _internal_rows(partition: _Partition) -> Rows:
+    """Return the unsettled events of our own streams in a partition. Their offsets do not matter any more: 0."""
+    rows = Rows(partition.number)
+    viewers: dict[tuple[int, str], int] = {}
+    for number, stream in enumerate(partition.internal.streams.values()):
+        rows.streams.append(stream.stream_id)
+        for counters in stream.windows.values():
+            for user, ts, event_id, code, cents in counters.events:
+                rows.offset.append(0)
+                rows.ts_us.append(ts)
+                rows.viewer.append(viewers.setdefault((number, user), len(viewers)))
+                rows.code.append(code)
+                rows.cents.append(cents)
+                rows.event_ids += event_id
+    rows.viewers.extend(viewers)
+    return rows
 
 
 def _windows(viewer: _Viewer, until: int | None) -> Iterator[tuple[int, int, int, int | None, int | None]]:
@@ -963,9 +1088,9 @@ def _insert_mark(marks: list[_Mark], start: int, mark: _Mark) -> None:
         marks[position] = mark
 
 
-def _without(rows: Rows, refused: list[int]) -> Rows:
-    """Return the rows but for some of them (indexes in ascending order)."""
-    kept = Rows(rows.partition, rows.streams, rows.viewers)
+def _without(rows: Rows, refused: list[int], own_clocks: dict[str, int]) -> Rows:
+    """Return the rows but for some of them (indexes in ascending order), which moved these clocks nonetheless."""
+    kept = Rows(rows.partition, rows.streams, rows.viewers, own_clocks=own_clocks)
     following = iter(refused)
     skip = next(following, None)
     for row in range(len(rows)):

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from streampulse.events import EVENT_TYPES
+from streampulse.events import EVENT_TYPES, is_internal
 
 #: Length of an ``event_id`` as bytes. The order of the bytes is the order of the lower-case text.
 EVENT_ID_BYTES: Final = 16
@@ -42,7 +42,9 @@ class Rows:
 
     - ``offset``: the record's offset; ``ts_us``: event time in microseconds since the epoch;
     - ``viewer``: index into ``viewers``, whose entries are (index into ``streams``, user id);
-    - ``code``: the event type's code; ``event_ids``: 16 bytes for each row; ``cents``: the donation, else 0.
+    - ``code``: the event type's code; ``event_ids``: 16 bytes for each row; ``cents``: the donation, else 0;
+    - ``own_clocks``: not a column, but the newest time of each of our own streams (``__``) that a record moved to it
+      which is not among the rows, in microseconds since the epoch.
     """
 
     partition: int
@@ -54,6 +56,7 @@ class Rows:
     code: array[int] = field(default_factory=lambda: array("b"))
     cents: array[int] = field(default_factory=lambda: array("q"))
     event_ids: bytearray = field(default_factory=bytearray)
+    own_clocks: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -61,6 +64,13 @@ class Rows:
     def event_id(self, row: int) -> bytes:
         """Return the event id of a row as 16 bytes."""
         return bytes(self.event_ids[row * EVENT_ID_BYTES : (row + 1) * EVENT_ID_BYTES])
+
+    def newest_ordinary_us(self) -> int | None:
+        """Return the newest time in the rows of other than our own streams, None where there are none."""
+        if not any(is_internal(stream_id) for stream_id in self.streams):
+            return max(self.ts_us, default=None)
+        ordinary = [not is_internal(self.streams[stream]) for stream, _ in self.viewers]
+        return max((ts for ts, viewer in zip(self.ts_us, self.viewer, strict=True) if ordinary[viewer]), default=None)
 
     def encode(self) -> bytes:
         """Return the columns as MessagePack, for :meth:`decode` on the same machine architecture."""
@@ -75,13 +85,14 @@ class Rows:
                 self.code.tobytes(),
                 self.cents.tobytes(),
                 bytes(self.event_ids),
+                self.own_clocks,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Rows:
         """Read what :meth:`encode` wrote."""
-        partition, streams, viewers, offset, ts_us, viewer, code, cents, event_ids = _DECODER.decode(data)
+        partition, streams, viewers, offset, ts_us, viewer, code, cents, event_ids, own_clocks = _DECODER.decode(data)
         return cls(
             partition,
             streams,
@@ -92,12 +103,13 @@ class Rows:
             array("b", code),
             array("q", cents),
             bytearray(event_ids),
+            own_clocks,
         )
 
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(
-    tuple[int, list[str], list[tuple[int, str]], bytes, bytes, bytes, bytes, bytes, bytes]
+    tuple[int, list[str], list[tuple[int, str]], bytes, bytes, bytes, bytes, bytes, bytes, dict[str, int]]
 )
 
 

@@ -155,24 +155,28 @@ class Store:
                 " FROM batch_ledger ORDER BY seq DESC LIMIT 1"
             )
             newest = cursor.fetchone()
-            cursor.execute("SELECT payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
+            cursor.execute("SELECT seq, payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
             saved = cursor.fetchone()
-            snapshot = Snapshot(None, {}, []) if saved is None else _unpack(saved[0], Snapshot)
+            covered, snapshot = (
+                (0, Snapshot(None, {}, [])) if saved is None else (saved[0], _unpack(saved[1], Snapshot))
+            )
             cursor.execute("SELECT seq, payload FROM job_state_delta ORDER BY seq")
             stored = [(seq, _unpack(payload, list[bytes])) for seq, payload in cursor]
         self._end()
         offsets, clocks, topic_id, event_clock = newest or ({}, {}, None, None)
-        self._deltas, accepted = [], []
+        self._deltas = []
+        before, since = list[Rows](), list[Rows]()
         for seq, pieces in stored:
             rows = [Rows.decode(piece) for piece in pieces]
             self._deltas.append(_Delta(seq, _newest(rows)))
-            accepted += rows
+            (before if seq <= covered else since).extend(rows)
         self._snapshot_folds = {partition.number: partition.fold for partition in snapshot.partitions}
-        self._events_since_snapshot = sum(len(rows) for rows in accepted)
+        self._events_since_snapshot = _weight(before) + _weight(since)
         engine = Engine.restore(
             self._timeout,
             snapshot,
-            accepted,
+            before,
+            since,
             {int(number): clock for number, clock in clocks.items()},
             {int(number): offset for number, offset in offsets.items()},
             None if event_clock is None else _microseconds(event_clock),
@@ -215,18 +219,18 @@ class Store:
             seq = int(_one(cursor)[0])
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
                 cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
-            kept = [rows for rows in accepted if len(rows)]
+            kept = [rows for rows in accepted if len(rows) or rows.own_clocks]
             if kept:
                 cursor.execute(
                     "INSERT INTO job_state_delta VALUES (%s, %s)", (seq, _pack([rows.encode() for rows in kept]))
                 )
-            snapshot = self._write_snapshot(cursor, seq, engine, sum(len(rows) for rows in kept))
+            snapshot = self._write_snapshot(cursor, seq, engine, _weight(kept))
         self._end()
         # Only now: what a failed transaction did not do must not be remembered as done.
         self._topic_id = batch.topic_id
         if kept:
             self._deltas.append(_Delta(seq, _newest(kept)))
-            self._events_since_snapshot += sum(len(rows) for rows in kept)
+            self._events_since_snapshot += _weight(kept)
         if snapshot is not None:
             self._snapshot_folds = {partition.number: partition.fold for partition in snapshot.partitions}
             self._deltas = [delta for delta in self._deltas if self._is_needed(delta)]
@@ -373,11 +377,18 @@ def _unpack(payload: memoryview, kind: Any) -> Any:
     return msgspec.msgpack.decode(zlib.decompress(payload), type=kind)
 
 
+def _weight(pieces: Sequence[Rows]) -> int:
+    """Return how much the pieces bring a snapshot nearer: their events, and clocks moved by what is not among them."""
+    return sum(len(rows) + len(rows.own_clocks) for rows in pieces)
+
+
 def _newest(pieces: Sequence[Rows]) -> dict[int, int]:
+    # Without our own streams: a snapshot holds what is not settled of them.
     newest: dict[int, int] = {}
     for rows in pieces:
-        if len(rows):
-            newest[rows.partition] = max(newest.get(rows.partition, 0), max(rows.ts_us))
+        newest_us = rows.newest_ordinary_us()
+        if newest_us is not None:
+            newest[rows.partition] = max(newest.get(rows.partition, 0), newest_us)
     return newest
 
 
