@@ -276,9 +276,9 @@ def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         restarts = int(seen.get("NRestarts") or 0)
         since = host.uptime() - int(seen.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
         if seen.get("ActiveState") == "failed":
-            yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", f"inv logs {name}; then inv up")
+            yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", f"inv logs {name}; inv up")
         elif seen.get("ActiveState") != "active":
-            yield _fault(f"units.{name}", f"{unit} is {state}", f"inv logs {name}; then inv up")
+            yield _fault(f"units.{name}", f"{unit} is {state}", f"inv logs {name}; inv up")
         elif restarts >= FLAPPING_RESTARTS and since < FLAPPING_SECONDS:
             yield _fault(
                 f"units.{name}",
@@ -453,7 +453,7 @@ def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
     if missing:
         yield _fault("postgres.schema", f"the database lacks {', '.join(missing)}", "inv up")
     elif newer:
-        yield _fault("postgres.schema", f"the database is of a newer release ({', '.join(newer)})", "inv deploy")
+        yield _fault("postgres.schema", f"the database is of a newer release ({', '.join(newer)})", "git pull; inv up")
     else:
         yield _fine("postgres.schema", f"at {ours[-1].split('.')[0].lstrip('0') if ours else 'nothing'}")
 

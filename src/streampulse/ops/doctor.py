@@ -6,6 +6,7 @@ Later checks are added to CHECKS (what is seen from here) or to the hosts' own `
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -52,12 +53,12 @@ def machines_are_running(session: Session) -> Iterator[Finding]:
 def services_are_running(session: Session) -> Iterator[Finding]:
     """Check that every service that the inventory asks for runs."""
     for row in status.collect(session):
-        if row.state == "machine is down":
-            continue  # said once, by the check of the machines
+        if row.state in (status.DOWN, status.UNKNOWN):
+            continue  # said once, by the check of the machines or of what the hosts see
         if row.healthy:
             yield Finding("service", f"{row.service} on {row.host}", ok=True)
         else:
-            fix = f"why: inv logs {row.service} --env {session.name}; start: inv up --env {session.name}"
+            fix = f"inv logs {row.service} --env {session.name}; inv up --env {session.name}"
             yield Finding("service", f"{row.service} on {row.host}", False, f"it is {row.state}", fix)
 
 
@@ -65,7 +66,11 @@ def hosts_find_nothing(session: Session) -> Iterator[Finding]:
     """Ask the hosts what they see themselves: ports, topics, workers, the job's progress, tables, disks, clocks."""
     for host in session.environment.hosts:
         if session.provider.running(host) and services.on_host(host):
-            yield from _ask(session, host)
+            try:
+                yield from _ask(session, host)
+            except OperatorError as error:
+                # One host that cannot be asked does not keep the others from being asked.
+                yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
 
 
 def _ask(session: Session, host: Host) -> Iterator[Finding]:
@@ -74,10 +79,16 @@ def _ask(session: Session, host: Host) -> Iterator[Finding]:
     try:
         for item in json.loads(output)["findings"]:
             where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name
-            yield Finding(str(item["check"]), where, bool(item["ok"]), str(item["cause"]), str(item["fix"]))
+            fix = with_environment(str(item["fix"]), session.name)
+            yield Finding(str(item["check"]), where, bool(item["ok"]), str(item["cause"]), fix)
     except (ValueError, KeyError, TypeError):
         said = (errors.strip() or output.strip() or f"exit code {code}").splitlines()[-1]
         yield Finding("check", host.name, False, f"the host's own check failed: {said}", f"inv up --env {session.name}")
+
+
+def with_environment(fix: str, name: str) -> str:
+    """Return a command line with the environment named in each of its tasks, which a host does not know."""
+    return re.sub(r"\binv [^;]*[^; ]", lambda found: f"{found[0]} --env {name}", fix)
 
 
 def api_answers(session: Session) -> Iterator[Finding]:
@@ -91,7 +102,8 @@ def api_answers(session: Session) -> Iterator[Finding]:
         why = "it says that it is not well"
     except (OSError, ValueError, urllib.error.URLError) as error:
         healthy, why = False, f"no answer ({' '.join(str(error).split())})"
-    fix = f"inv logs api --env {session.name}; is a firewall between here and there?"
+    why += ". When `inv status` says that it runs, a firewall is between here and there"
+    fix = f"inv logs api --env {session.name}"
     yield Finding("api", address, healthy, "" if healthy else why, "" if healthy else fix)
 
 
@@ -101,8 +113,8 @@ def this_machine_has_room(session: Session) -> Iterator[Finding]:
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(place).free
         ok = free >= LOW_BYTES
-        cause = "" if ok else f"{free / 2**30:.1f} GiB free"
-        yield Finding("space", str(place), ok, cause, "" if ok else f"make room: du -xsh {place}/*")
+        cause = "" if ok else f"{free / 2**30:.1f} GiB free: make room"
+        yield Finding("space", str(place), ok, cause, "" if ok else f"du -xh --max-depth=2 {place} | sort -h")
 
 
 def secrets_are_private(session: Session) -> Iterator[Finding]:
@@ -129,11 +141,12 @@ CHECKS: tuple[Check, ...] = (
 def examine(session: Session) -> list[Finding]:
     """Run every check. One that cannot be run is a finding too."""
     findings: list[Finding] = []
+    again = f"inv up --env {session.name}"
     for check in CHECKS:
         try:
             findings += check(session)
         except OperatorError as error:
-            findings.append(Finding(check.__name__.replace("_", " "), session.name, False, str(error), "see the cause"))
+            findings.append(Finding(check.__name__.replace("_", " "), session.name, False, str(error), again))
     return findings
 
 

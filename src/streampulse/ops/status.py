@@ -44,6 +44,12 @@ echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql
 VERSIONS = {"kafka": "kafka", "postgres": "postgres", "spark-master": "spark", "spark-worker": "spark"}
 
 
+# States that are the host's and not the service's.
+DOWN = "machine is down"
+UNKNOWN = "host does not answer"
+ANSWER_SECONDS = 60.0
+
+
 @dataclass(frozen=True)
 class Row:
     """One service on one host."""
@@ -69,14 +75,24 @@ def collect(session: Session) -> list[Row]:
         if not listed:
             continue
         if not session.provider.running(host):
-            rows += [Row(service.name, host.name, "machine is down", "", 0, "") for service in listed]
+            rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in listed]
             continue
-        with Remote(session.environment, host) as remote:
-            code, output, errors = remote.run(["sh", "-c", SCRIPT, "status", *(service.unit for service in listed)])
-        if code != 0:
-            raise OperatorError(f"{host.name} did not answer the question ({errors.strip()}): inv doctor")
-        rows += parse(host, listed, output)
+        try:
+            rows += parse(host, listed, _ask(session, host, listed))
+        except OperatorError:
+            # One host that cannot be asked does not hide the others; doctor says why.
+            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in listed]
     return rows
+
+
+def _ask(session: Session, host: Host, listed: list[Service]) -> str:
+    with Remote(session.environment, host) as remote:
+        code, output, errors = remote.run(
+            ["sh", "-c", SCRIPT, "status", *(service.unit for service in listed)], timeout=ANSWER_SECONDS
+        )
+    if code != 0:
+        raise OperatorError(f"{host.name} did not answer the question ({errors.strip()})")
+    return output
 
 
 def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
@@ -121,7 +137,9 @@ def show(session: Session, rows: list[Row], as_json: bool) -> None:
         session.screen.console.print(_table(rows))
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
     if down:
-        raise OperatorError(f"not running: {', '.join(down)}. Why: inv doctor --env {session.name}; start: inv up")
+        raise OperatorError(
+            f"not running: {', '.join(down)}. Why: inv doctor --env {session.name}; start: inv up --env {session.name}"
+        )
 
 
 def _table(rows: list[Row]) -> Table:

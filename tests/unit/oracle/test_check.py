@@ -157,7 +157,7 @@ def test_only_what_is_installed_is_looked_at(world: World) -> None:
 def test_a_unit_that_is_not_active(world: World, state: str, cause: str) -> None:
     world.host.units["kafka.service"] |= {"ActiveState": state, "SubState": "dead", "Result": "exit-code"}
     found = world.fault()
-    assert (found.check, found.fix) == ("units.kafka", "inv logs kafka; then inv up")
+    assert (found.check, found.fix) == ("units.kafka", "inv logs kafka; inv up")
     assert cause in found.cause
 
 

@@ -1,0 +1,79 @@
+"""doctor and status: a host that cannot be asked is a finding, and hides no other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streampulse.errors import OperatorError
+from streampulse.ops import doctor, status
+from streampulse.ops.console import Screen
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.machines.existing import Existing
+from streampulse.ops.session import Session
+
+HOSTS = tuple(Host(name, frozenset({"kafka"})) for name in ("bad", "good"))
+FOUND = [
+    {"check": "units.kafka", "ok": True, "seen": "active", "cause": "", "fix": ""},
+    {"check": "disk", "ok": False, "seen": "", "cause": "it is full", "fix": "inv logs kafka; inv up"},
+]
+
+
+class Hosts:
+    """Stands for Remote: of two hosts, one does not answer."""
+
+    def __init__(self, _environment: Environment, host: Host) -> None:
+        self.host = host
+
+    def __enter__(self) -> Hosts:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def run(self, words: list[str], **_more: Any) -> tuple[int, str, str]:
+        if self.host.name == "bad":
+            raise OperatorError("bad cannot be reached over SSH: no route")
+        if "check" in words:
+            return 1, json.dumps({"findings": FOUND}), ""
+        return 0, "== kafka.service\nActiveState=active\nSubState=running\n== versions\nkafka=4\n", ""
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = Environment("demo", tmp_path, HOSTS, {"provider": "existing"})
+    own = Existing(environment)
+    monkeypatch.setattr(own, "running", lambda _host: True)
+    for module in (doctor, status):
+        monkeypatch.setattr(module, "Remote", Hosts)
+    return Session(environment, own, Screen())
+
+
+def test_status_shows_the_hosts_that_answer(session: Session) -> None:
+    rows = status.collect(session)
+    assert [(row.host, row.state) for row in rows] == [("bad", status.UNKNOWN), ("good", "active (running)")]
+    assert [row.healthy for row in rows] == [False, True]
+
+
+def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
+    findings = doctor.examine(session)
+    assert doctor.Finding("service", "kafka on good", ok=True) in findings
+    faults = [finding for finding in findings if not finding.ok]
+    assert [(fault.check, fault.where) for fault in faults] == [("host", "bad"), ("disk", "good")]
+    assert faults[0].cause == "bad cannot be reached over SSH: no route"
+    # Each fix is a command line, with the environment that the host itself does not know.
+    assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
+
+
+def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_session: Session) -> Any:
+        raise OperatorError("the inventory has no such port")
+
+    monkeypatch.setattr(doctor, "CHECKS", (fails,))
+    assert doctor.examine(session) == [
+        doctor.Finding("fails", "demo", False, "the inventory has no such port", "inv up --env demo")
+    ]
