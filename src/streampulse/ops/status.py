@@ -137,9 +137,8 @@ def show(session: Session, rows: list[Row], as_json: bool) -> None:
         session.screen.console.print(_table(rows))
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
     if down:
-        raise OperatorError(
-            f"not running: {', '.join(down)}. Why: inv doctor --env {session.name}; start: inv up --env {session.name}"
-        )
+        flag = f"--env {session.name}"
+        raise OperatorError(f"not running: {', '.join(down)}. Why: inv doctor {flag}; start: inv up {flag}")
 
 
 def _table(rows: list[Row]) -> Table:
