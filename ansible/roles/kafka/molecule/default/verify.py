@@ -4,6 +4,7 @@ import subprocess
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -40,15 +41,24 @@ sent = producer.send(DLQ, value=value, key=b"verify", headers=[("reason", b"veri
 producer.commit_transaction()
 producer.close()
 
-consumer = KafkaConsumer(bootstrap_servers=SERVERS, isolation_level="read_committed", enable_auto_commit=False)
-consumer.assign([TopicPartition(DLQ, sent.partition)])
-consumer.seek(TopicPartition(DLQ, sent.partition), sent.offset)
-received = [record for records in consumer.poll(timeout_ms=20000).values() for record in records]
-assert received, "the record did not come back"
-assert received[0].value == value
-assert received[0].timestamp_type == 1, "records are not stamped on arrival"
-assert abs(time.time() * 1000 - received[0].timestamp) < 60000, "the stamp is not the arrival's"
-consumer.close()
+
+def read(partition: int, offset: int) -> Any:
+    """Return the record at an offset of the dead letters, as a consumer of committed records gets it."""
+    consumer = KafkaConsumer(bootstrap_servers=SERVERS, isolation_level="read_committed", enable_auto_commit=False)
+    try:
+        consumer.assign([TopicPartition(DLQ, partition)])
+        consumer.seek(TopicPartition(DLQ, partition), offset)
+        received = [record for records in consumer.poll(timeout_ms=20000).values() for record in records]
+    finally:
+        consumer.close()
+    assert received, "the record did not come back"
+    return received[0]
+
+
+received = read(sent.partition, sent.offset)
+assert received.value == value
+assert received.timestamp_type == 1, "records are not stamped on arrival"
+assert abs(time.time() * 1000 - received.timestamp) < 60000, "the stamp is not the arrival's"
 
 refusal = ""
 try:
@@ -72,6 +82,21 @@ assert not changes.stdout, f"a second run would change {changes.stdout!r}"
 journal = subprocess.run(["journalctl", "-u", "kafka", "-o", "cat"], check=True, capture_output=True, text=True).stdout
 assert "INFO" in journal, "Kafka logs nothing of its own"
 
+
+def main_pid() -> int:
+    """Return the pid of the broker's process, 0 while there is none."""
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=MainPID", "--value", "kafka"], check=True, capture_output=True, text=True
+    )
+    return int(shown.stdout)
+
+
+killed = main_pid()
+assert killed > 0, "the broker does not run"
 subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "kafka"], check=True)
-time.sleep(0.5)
+begun = time.monotonic()
+while main_pid() in (0, killed):
+    assert time.monotonic() - begun < 60, "the broker was not started again within 60 s"
+    time.sleep(0.25)
 subprocess.run(["/usr/local/bin/streampulse", "wait", "kafka", "--timeout", "30"], check=True)
+assert read(sent.partition, sent.offset).value == value, "the record is gone after the broker was killed"

@@ -16,14 +16,39 @@ def state() -> dict[str, object]:
         return dict(json.load(answer))
 
 
+def main_pid() -> int:
+    """Return the pid of the master's process, 0 while there is none."""
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=MainPID", "--value", "spark-master"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(shown.stdout)
+
+
+def identity() -> tuple[object, set[object]]:
+    """Return the address that everybody knows the master by, and the workers that it knows."""
+    said = state()
+    workers = said["workers"]
+    assert isinstance(workers, list), said
+    return said["url"], {worker["id"] for worker in workers}
+
+
 assert state()["status"] == "ALIVE", state()
-assert state()["url"] == ENV["STREAMPULSE_SPARK_MASTER"], state()["url"]
+url, workers = identity()
+assert url == ENV["STREAMPULSE_SPARK_MASTER"], url
+killed = main_pid()
+assert killed > 0, "the master does not run"
 subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "spark-master"], check=True)
-begun = time.monotonic()
-while True:
-    try:
-        if state()["status"] == "ALIVE":
-            break
-    except OSError:
-        assert time.monotonic() - begun < 90, "the master did not come back within 90 s"
+begun, alive = time.monotonic(), False
+while not alive:
+    assert time.monotonic() - begun < 90, "the master did not come back within 90 s"
     time.sleep(0.25)
+    try:
+        alive = main_pid() not in (0, killed) and state()["status"] == "ALIVE"
+    except OSError:
+        continue
+back, known = identity()
+assert back == url, f"the master is {back} and was {url}"
+assert known >= workers, f"the master has forgotten {workers - known}"
