@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 0.04
 # After a pause (a stopped process, a suspended machine) at most this much is made up for at once.
 _CATCH_UP_SECONDS: Final = 1.0
+# Half of what an event may be ahead of its arrival.
+_HELD_US: Final = 150 * 1_000_000
 _REPORT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
 
@@ -117,8 +119,7 @@ class Loop:
             owed -= count
             if self._left is not None:
                 self._left -= count
-            # A wall clock that was set back moves no event before the previous ones.
-            start_us = max(min(before_us, now_us), now_us - round(_CATCH_UP_SECONDS * 1e6))
+            start_us, now_us = _span(before_us, now_us)
             self._sender.send(self._faults.records(self._model.events(start_us, now_us, count)))
             before, before_us = now, now_us
             self._tell_systemd()
@@ -148,6 +149,19 @@ class Loop:
             log.info("first event acknowledged")
         if self._watched:
             self._systemd.notify("WATCHDOG=1")
+
+
+def _span(before_us: int, now_us: int) -> tuple[int, int]:
+    """Return from when to when the next events are, in microseconds since the epoch.
+
+    :param before_us: up to when the previous ones were.
+    :param now_us: what the wall clock says.
+    """
+    if 0 < before_us - now_us <= _HELD_US:
+        # A clock that was set back a little moves no event before the previous ones: it is waited for.
+        now_us = before_us
+    # One that was set back further is followed, since events that waited for it would be from the future.
+    return max(min(before_us, now_us), now_us - round(_CATCH_UP_SECONDS * 1e6)), now_us
 
 
 class _SenderCollector(Collector):

@@ -181,3 +181,19 @@ def test_an_occupied_metrics_port_is_one_line_with_a_command() -> None:
         settings = GeneratorSettings(metrics_port=taken.getsockname()[1])
         with pytest.raises(OperatorError, match="ss -ltnp"):
             command._serve_metrics(settings, CountingSender())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (1_000.1, (1_000.0, 1_000.1)),
+        (1_060.0, (1_060.0 - command._CATCH_UP_SECONDS, 1_060.0)),  # the process hung: what was missed is not made up
+        (999.0, (1_000.0, 1_000.0)),  # set back a little: no event is before the previous ones
+        (850.0, (1_000.0, 1_000.0)),
+        (849.0, (849.0, 849.0)),  # set back further: events from the future would not count
+    ],
+)
+def test_a_wall_clock_that_was_set(now: float, expected: tuple[float, float]) -> None:
+    second = 1_000_000
+    start, end = command._span(1_000 * second, round(now * second))
+    assert (start, end) == tuple(round(each * second) for each in expected)
