@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from streampulse.errors import OperatorError
 from streampulse.ops import inventory, remote, services
-from streampulse.ops.environment import Environment
+from streampulse.ops.environment import Environment, Host
+
+ANY = "0.0.0.0"  # noqa: S104 - what the inventory may say; nothing listens here
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,24 @@ def address(environment: Environment, name: str) -> str:
         raise OperatorError(
             f"{environment.name} has no host in group {wanted.group}: add one to {environment.inventory}"
         )
-    host = remote.login(environment, hosts[0]).address
+    listens = listening(environment, hosts[0], wanted)
+    host = listens or remote.login(environment, hosts[0]).address
     return f"http://{host}:{services.port(environment, wanted.port)}{wanted.path}"
+
+
+def listening(environment: Environment, host: Host, wanted: Page) -> str:
+    """Return the one address that a page's service listens on by the inventory's will; empty for the usual ones."""
+    if wanted.group != "api":
+        return ""
+    given = str(inventory.variables(environment, host).get("api_listen_address", ANY))
+    return "" if given in (ANY, "::") else given
+
+
+def only_there(environment: Environment) -> bool:
+    """Return whether the API can be asked from its own host only."""
+    hosts = environment.in_group("api")
+    given = listening(environment, hosts[0], PAGES["api"]) if hosts else ""
+    return given == "localhost" or given.startswith("127.") or given == "::1"
 
 
 def api(environment: Environment) -> str:
@@ -64,7 +82,7 @@ def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     address(environment, name)
     host = environment.in_group(wanted.group)[0]
     port = services.port(environment, wanted.port)
-    target = str(inventory.variables(environment, host)["private_address"])
+    target = listening(environment, host, wanted) or str(inventory.variables(environment, host)["private_address"])
     if "{{" in target:  # the default, or a rule of the inventory's that only a play can work out
         target = remote.login(environment, host).address
     forward = f"127.0.0.1:{port}:{target}:{port}"

@@ -48,7 +48,7 @@ def up(session: Session, full: bool) -> str:
         changed = start_machines(session)
         changed += configure(session, file, full)
         health.smoke(session)
-    return f"{changed} changed · {links.api(session.environment)} · look: ./inv status{_flag(session)}"
+    return f"{changed} changed · {_page(session)} · look: ./inv status{_flag(session)}"
 
 
 def start_machines(session: Session) -> int:
@@ -153,7 +153,7 @@ def reset(session: Session, full: bool) -> str:
         wipe_state(session)
         configure(session, file, full)
         health.smoke(session)
-    return f"state is new · {links.api(session.environment)} · look: ./inv status{_flag(session)}"
+    return f"state is new · {_page(session)} · look: ./inv status{_flag(session)}"
 
 
 def reset_plan(session: Session) -> list[str]:
@@ -182,6 +182,13 @@ def confirm(question: str, yes: bool, command: str) -> None:
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OperatorError(f"nothing was changed; without being asked: {command}")
+
+
+def _page(session: Session) -> str:
+    """Return where the page is, or the command that leads to one that only its own host can ask."""
+    if links.only_there(session.environment):
+        return f"the page: ./inv open api --tunnel{_flag(session)}"
+    return links.api(session.environment)
 
 
 def _flag(session: Session) -> str:

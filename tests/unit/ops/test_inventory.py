@@ -22,7 +22,7 @@ PLAY = """\
   gather_facts: false
   tasks:
     - ansible.builtin.import_role: {name: base, tasks_from: probe.yml}
-    - ansible.builtin.debug: {msg: "problems: {{ _base_problems | join('; ') }} end"}
+    - ansible.builtin.debug: {msg: "shown: TEMPLATE end"}
 """
 
 
@@ -84,6 +84,35 @@ def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Pa
     assert "127.0.0.1:8000:198.51.100.1:8000" in links.tunnel(made, "api")[0]
 
 
+@pytest.mark.parametrize(
+    ("listens", "target", "address", "only_there"),
+    [
+        ({}, "192.0.2.1", "192.0.2.1", False),
+        ({"api_listen_address": "127.0.0.1"}, "127.0.0.1", "127.0.0.1", True),
+        ({"api_listen_address": "198.51.100.1"}, "198.51.100.1", "198.51.100.1", False),
+    ],
+)
+def test_the_api_is_asked_where_it_listens(
+    inventories: Path, tmp_path: Path, listens: dict[str, str], target: str, address: str, only_there: bool
+) -> None:
+    made = demo(inventories, listens, h={"ansible_host": "192.0.2.1"})
+    inventory._variables.cache_clear()
+    assert links.api(made) == f"http://{address}:8000/"
+    assert f"127.0.0.1:8000:{target}:8000" in links.tunnel(made, "api")[0]
+    assert links.only_there(made) is only_there
+    assert shown(made, tmp_path, "{{ streampulse_api_address }}") == {"h": address}
+
+
+def test_an_api_that_only_its_own_host_can_ask_must_be_where_it_is_asked(inventories: Path, tmp_path: Path) -> None:
+    made = demo(inventories, {"api_listen_address": "127.0.0.1"}, h={})
+    content = yaml.safe_load(made.inventory.read_text())
+    content["all"]["children"]["spark_master"] = {"hosts": {"m": {}}}
+    made.inventory.write_text(yaml.safe_dump(content))
+    said = problems(environment.load("demo"), tmp_path)
+    assert "the API listens on its own host h only and is asked from this one" in said["m"]
+    assert "the API listens" not in said["h"]
+
+
 def test_ports_that_are_none_are_named(inventories: Path) -> None:
     with pytest.raises(OperatorError, match=r"streampulse_ports\.api is http in .*demo/hosts\.yml"):
         services.port(demo(inventories, {"streampulse_ports": {"api": "http"}}, a={}), "api")
@@ -93,7 +122,12 @@ def test_ports_that_are_none_are_named(inventories: Path) -> None:
 
 def problems(made: Environment, folder: Path) -> dict[str, str]:
     """Return what the base role has against each host; all of them are this machine."""
-    (folder / "play.yml").write_text(PLAY)
+    return shown(made, folder, "{{ _base_problems | join('; ') }}")
+
+
+def shown(made: Environment, folder: Path, template: str) -> dict[str, str]:
+    """Return what a template becomes on each host, once the base role has looked at it."""
+    (folder / "play.yml").write_text(PLAY.replace("TEMPLATE", template))
     (folder / "group_vars").mkdir(exist_ok=True)
     shared = folder / "group_vars" / "all"
     if not shared.exists():
@@ -109,7 +143,7 @@ def problems(made: Environment, folder: Path) -> dict[str, str]:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return dict(re.findall(r"ok: \[([\w-]+)\] => \{\s+\"msg\": \"problems: (.*?) end", done.stdout))
+    return dict(re.findall(r"ok: \[([\w-]+)\] => \{\s+\"msg\": \"shown: (.*?) end", done.stdout))
 
 
 def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_it(
