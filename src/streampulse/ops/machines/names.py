@@ -7,6 +7,8 @@ from pathlib import Path
 
 from streampulse.errors import OperatorError
 
+BEGIN, END = "# BEGIN streampulse", "# END streampulse"
+
 
 def write_resolver(root: Path) -> None:
     """Give the machine this host's resolver; a stub that listens on this host's loopback would not answer there."""
@@ -26,11 +28,12 @@ def write_resolver(root: Path) -> None:
     )
 
 
-def write_hosts(root: Path, own: str, addresses: Mapping[str, str]) -> None:
+def write_hosts(root: Path, addresses: Mapping[str, str]) -> None:
     """Give a machine the names of all machines of its environment."""
-    # The machine's own name stands for its private address, not for loopback: Spark announces what its name stands for.
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", f"{addresses[own]} {own}"]
-    lines += [f"{address} {name}" for name, address in addresses.items() if name != own]
+    # The same lines between the same marks as the base role writes on every host, so that it finds nothing to change. A
+    # machine's own name stands for its private address, not for loopback: Spark announces what its name stands for.
+    names = [f"{addresses[name]} {name}" for name in sorted(addresses)]
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", BEGIN, *names, END]
     content = "\n".join(lines) + "\n"
     file = root / "etc/hosts"
     if not file.exists() or file.read_text(encoding="utf-8") != content:

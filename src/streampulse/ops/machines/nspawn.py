@@ -170,7 +170,7 @@ class Nspawn:
             self.network.connect(host.name, address)
             self._mount(host)
             write_resolver(self._root(host))
-            write_hosts(self._root(host), host.name, self._addresses())
+            write_hosts(self._root(host), self._addresses())
             undo.callback(self._end_processes, host)
             boot(self._unit(host), host.name, self._disk(host), self.network.namespace(host.name))
             self._wait_for_ssh(host, address)

@@ -1,0 +1,40 @@
+"""The names that a machine knows: written by the provider at each start, and by the base role in the same words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from streampulse.ops import inventory, paths
+from streampulse.ops.command import program_environment
+from streampulse.ops.machines.names import write_hosts
+
+ADDRESSES = {"b-2": "10.99.0.12", "a": "10.99.0.11", "b-10": "10.99.0.13"}
+
+
+def test_the_role_finds_nothing_to_change_in_what_the_provider_wrote(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    write_hosts(tmp_path, ADDRESSES)
+    tasks = yaml.safe_load((paths.repository() / "ansible/roles/base/tasks/main.yml").read_text())
+    (task,) = [task for task in tasks if "ansible.builtin.blockinfile" in task]
+    task["ansible.builtin.blockinfile"]["path"] = str(tmp_path / "etc" / "hosts")
+    hosts = {name: {"private_address": address, "ansible_connection": "local"} for name, address in ADDRESSES.items()}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([{"hosts": "a", "gather_facts": False, "tasks": [task]}]))
+    before = (tmp_path / "etc" / "hosts").read_text()
+    assert before.index("10.99.0.11 a\n") < before.index("10.99.0.13 b-10\n") < before.index("10.99.0.12 b-2\n")
+    environment = {**inventory.configuration(), "ANSIBLE_INVENTORY_ENABLED": "yaml"}
+    done = subprocess.run(
+        [inventory.program("ansible-playbook"), "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml")],
+        cwd=paths.repository() / "ansible",
+        env=program_environment(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "changed=0" in done.stdout
+    assert (tmp_path / "etc" / "hosts").read_text() == before
