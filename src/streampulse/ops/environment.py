@@ -16,6 +16,8 @@ from streampulse.ops import paths
 PROVIDERS = ("nspawn", "vagrant", "existing")
 GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api", "generator", "monitoring")
 NAME_FORM = re.compile(r"[a-z][a-z0-9-]{0,30}")
+# What stands beside the environments in the folder of nspawn's state.
+RESERVED = ("images", "forwarding-was-off")
 HOST_FORM = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -76,6 +78,17 @@ def names() -> list[str]:
     return sorted(file.parent.name for file in paths.inventories().glob("*/hosts.yml"))
 
 
+def check_name(name: str) -> None:
+    """Check that an environment can have a name.
+
+    :raises OperatorError: it has not the form, or stands for something else.
+    """
+    if not NAME_FORM.fullmatch(name):
+        raise OperatorError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
+    if name in RESERVED:
+        raise OperatorError(f"{name!r} is not a name for an environment: the machines' own files are called so")
+
+
 def load(name: str) -> Environment:
     """Read one environment.
 
@@ -87,10 +100,10 @@ def load(name: str) -> Environment:
         raise OperatorError(
             f"{name} is not an environment. There are: {', '.join(known)}. A new one: inv env new {name or 'NAME'}"
         )
-    if not NAME_FORM.fullmatch(name):
-        raise OperatorError(
-            f"{name} is not a name for an environment: rename {folder} to lower-case letters, digits and hyphens"
-        )
+    try:
+        check_name(name)
+    except OperatorError as error:
+        raise OperatorError(f"{error}; rename {folder}") from None
     file = folder / "hosts.yml"
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))

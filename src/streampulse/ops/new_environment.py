@@ -15,8 +15,7 @@ def make(name: str) -> Path:
 
     :raises OperatorError: the name is taken or has not the right form.
     """
-    if not environment.NAME_FORM.fullmatch(name):
-        raise OperatorError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
+    environment.check_name(name)
     if name in environment.names():
         raise OperatorError(f"{name} is an environment already: edit {paths.inventories() / name / 'hosts.yml'}")
     pattern = paths.repository() / "ansible" / "inventories" / TEMPLATE / "hosts.yml"

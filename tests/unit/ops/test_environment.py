@@ -111,4 +111,13 @@ def test_a_new_environment_can_be_loaded_and_is_made_once(inventories: Path) -> 
     for wrong in ("Mine", "a/b", "../x", "-x", ""):
         with pytest.raises(OperatorError, match="lower-case letters"):
             new_environment.make(wrong)
+    for reserved in environment.RESERVED:
+        with pytest.raises(OperatorError, match="the machines' own files are called so"):
+            new_environment.make(reserved)
     assert sorted(path.name for path in inventories.iterdir()) == ["local", "mine", "staging"]
+
+
+def test_an_environment_may_not_share_the_images_folder(inventories: Path) -> None:
+    (inventories / "local").rename(inventories / "images")
+    with pytest.raises(OperatorError, match=r"'images' is not a name for an environment: .*; rename .*/images"):
+        environment.load("images")

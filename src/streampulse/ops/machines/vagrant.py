@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from streampulse.errors import OperatorError
@@ -11,6 +11,9 @@ from streampulse.ops import paths
 from streampulse.ops.command import CommandError, run, which
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Report
+
+KEYS = "host-keys.json"
+SSH_PORT = 22
 
 
 class Vagrant:
@@ -28,6 +31,7 @@ class Vagrant:
         """Make the machine together with its first start, as Vagrant does."""
         if self._state(host) != "not_created":
             return False
+        self._forget_key(host)
         return self.start(host)
 
     def start(self, host: Host) -> bool:
@@ -50,6 +54,7 @@ class Vagrant:
         if self._state(host) == "not_created":
             return False
         self._vagrant("destroy", "--force", host.name)
+        self._forget_key(host)
         return True
 
     def retire(self) -> list[Host]:
@@ -83,15 +88,42 @@ class Vagrant:
                 "private_address": self.address(host),
                 "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes",
             }
-        known_hosts.write_text("".join(_host_keys(hosts.values())), encoding="utf-8")
+        known_hosts.write_text("".join(self._known_hosts(hosts)), encoding="utf-8")
         file = self.environment.state / "inventory.json"
         file.write_text(json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n", encoding="utf-8")
         return file
 
     def forget(self) -> None:
         """Remove the inventory and the host keys."""
-        for name in ("inventory.json", "known_hosts"):
+        for name in ("inventory.json", "known_hosts", KEYS):
             (self.environment.state / name).unlink(missing_ok=True)
+
+    def _keys(self) -> dict[str, list[str]]:
+        """Return the host keys of each machine, as they were when it was made."""
+        file = self.environment.state / KEYS
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+    def _forget_key(self, host: Host) -> None:
+        keys = self._keys()
+        if keys.pop(host.name, None):
+            (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
+
+    def _known_hosts(self, hosts: Mapping[str, Mapping[str, object]]) -> list[str]:
+        """Return the lines of known_hosts. A machine is asked for its key once, over the hypervisor's own network.
+
+        From then on another key is not taken: SSH refuses it, until the machine is made anew.
+        """
+        keys, lines = self._keys(), []
+        for name, login in hosts.items():
+            address, port = str(login["ansible_host"]), int(str(login["ansible_port"]))
+            found = keys.get(name) or host_keys(run(["ssh-keyscan", "-p", str(port), address]))
+            if found:
+                keys[name] = found
+            # The port that leads to a machine may be another at each start.
+            where = address if port == SSH_PORT else f"[{address}]:{port}"
+            lines += [f"{where} {key}\n" for key in found]
+        (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
+        return lines
 
     def _state(self, host: Host) -> str:
         return machine_state(self._vagrant("status", "--machine-readable", host.name))
@@ -138,9 +170,10 @@ def ssh_hosts(lines: Iterable[str]) -> dict[str, dict[str, object]]:
     return hosts
 
 
-def _host_keys(hosts: Iterable[dict[str, object]]) -> list[str]:
-    """Ask each machine for its key right after it was made, over the hypervisor's own network."""
-    return [run(["ssh-keyscan", "-p", str(h["ansible_port"]), str(h["ansible_host"])]) for h in hosts]
+def host_keys(listing: str) -> list[str]:
+    """Read what ssh-keyscan prints into kinds and keys, without the address that was asked."""
+    lines = (line.partition(" ") for line in listing.splitlines() if line and not line.startswith("#"))
+    return sorted(key.strip() for _, _, key in lines)
 
 
 def provider(environment: Environment, report: Report) -> Vagrant:

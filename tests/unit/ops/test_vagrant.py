@@ -1,0 +1,60 @@
+"""Vagrant's machines are known by the key that they had when they were made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streampulse.ops import machines
+from streampulse.ops.environment import Environment, Host
+from streampulse.ops.machines import vagrant
+from streampulse.ops.machines.vagrant import Vagrant
+
+
+class World:
+    """One machine behind a forwarded port, as Vagrant and ssh-keyscan show it."""
+
+    def __init__(self) -> None:
+        self.state, self.port, self.key = "not_created", 2222, "AAAA1"
+
+    def run(self, words: list[str], **_more: Any) -> str:
+        if words[0] == "ssh-keyscan":
+            return f"# banner\n[127.0.0.1]:{self.port} ssh-ed25519 {self.key}\n"
+        if words[1] == "status":
+            return f"1,a,state,{self.state}\n"
+        if words[1] == "ssh-config":
+            return f"Host a\n  HostName 127.0.0.1\n  Port {self.port}\n"
+        self.state = {"up": "running", "halt": "poweroff", "destroy": "not_created"}[words[1]]
+        return ""
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    made = World()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(vagrant, "run", made.run)
+    monkeypatch.setattr(vagrant, "which", lambda _program: "/usr/bin/vagrant")
+    return made
+
+
+def test_another_key_is_taken_of_a_new_machine_only(world: World, tmp_path: Path) -> None:
+    host = Host("a", frozenset(), {"private_address": "192.168.56.11"})
+    environment = Environment("demo", tmp_path, (host,), {"provider": "vagrant"})
+    environment.state.mkdir(parents=True)
+    own = Vagrant(environment, lambda _line: None)
+    known = environment.state / "known_hosts"
+
+    machines.bring_up(environment, own)
+    assert known.read_text() == "[127.0.0.1]:2222 ssh-ed25519 AAAA1\n"
+    machines.bring_down(environment, own)
+    world.key, world.port = "BBBB2", 2200  # somebody else answers, at another port
+    machines.bring_up(environment, own)
+    assert known.read_text() == "[127.0.0.1]:2200 ssh-ed25519 AAAA1\n"
+
+    own.destroy(host)
+    machines.bring_up(environment, own)
+    assert known.read_text() == "[127.0.0.1]:2200 ssh-ed25519 BBBB2\n"
+    own.forget()
+    assert list(environment.state.iterdir()) == []
