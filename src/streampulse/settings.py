@@ -272,9 +272,13 @@ class ApiSettings(BaseSettings):
         if self.public:
             keys = split(self.keys.get_secret_value()) if self.keys else []
             if not keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):
-                raise ValueError(f"keys of {MIN_SECRET_LENGTH} characters or more are needed where public")
+                raise ValueError(
+                    f"STREAMPULSE_API_KEYS: each of {MIN_SECRET_LENGTH} characters or more, since the API is public"
+                )
             if self.cookie_secret is None or len(self.cookie_secret.get_secret_value()) < MIN_SECRET_LENGTH:
-                raise ValueError(f"a cookie_secret of {MIN_SECRET_LENGTH} characters or more is needed where public")
+                raise ValueError(
+                    f"STREAMPULSE_API_COOKIE_SECRET: {MIN_SECRET_LENGTH} characters or more, since the API is public"
+                )
         return self
 
 
@@ -297,7 +301,10 @@ def load(kind: type[SettingsType]) -> SettingsType:
         return kind()
     except ValidationError as error:
         lines = [
+            # What concerns several settings names them itself.
             f"{prefix}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].lower()}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         ]
         service = prefix.removeprefix("STREAMPULSE_").rstrip("_").lower()

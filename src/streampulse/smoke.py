@@ -169,6 +169,12 @@ def _api_url(environment: os._Environ[str] | dict[str, str]) -> str:
     return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - nothing is bound here
 
 
+def _api_headers(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Return what lets a request in where the API asks for a key."""
+    keys = [key.strip() for key in environment.get("STREAMPULSE_API_KEYS", "").split(",") if key.strip()]
+    return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+
+
 class Smoke:
     """One run of the smoke test. ``hops`` is filled with the seconds that each hop took."""
 
@@ -361,7 +367,8 @@ class Smoke:
         url = f"{self.api_url}{path}{'&' if '?' in path else '?'}{query}"
         try:
             # The address is the operator's own.
-            with urllib.request.urlopen(url, timeout=min(self._left(), 5.0)) as answer:  # noqa: S310
+            request = urllib.request.Request(url, headers=_api_headers(os.environ))  # noqa: S310
+            with urllib.request.urlopen(request, timeout=min(self._left(), 5.0)) as answer:  # noqa: S310
                 rows = json.load(answer)["rows"]
         except urllib.error.HTTPError as error:
             raise _NotYet(f"{self.api_url}{path} answers {error.code}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
@@ -31,6 +31,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._deadline: asyncio.TimerHandle | None = None
+        self._served: RequestResponseCycle | None = None
         self._in_head = True
         self._under_way = True
         self._head_bytes = 0
@@ -41,9 +42,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self._too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the timer."""
+        """Let go of the timer, and tell the request that is being served that nobody is there any more.
+
+        uvicorn tells the newest request, which of several that came in one piece is not the one that is being served.
+        """
         self._at_ease()
+        if self._served is not None:
+            self._served.disconnected = True
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Take in what has arrived, in pieces that are not larger than a head may be."""

@@ -15,7 +15,14 @@ from streampulse.errors import OperatorError
 from streampulse.ops.environment import Environment
 from streampulse.ops.ownership import give_to_invoker
 
-NAMES = ("kafka_cluster_id", "postgres_writer_password", "postgres_reader_password")
+NAMES = (
+    "kafka_cluster_id",
+    "postgres_writer_password",
+    "postgres_reader_password",
+    # Lets its bearer read the API, and signs the cookies of those who logged in with it.
+    "api_key",
+    "api_cookie_secret",
+)
 
 
 def generate() -> dict[str, str]:
@@ -35,11 +42,13 @@ def file_for(environment: Environment) -> Path:
     if environment.provider == "existing":
         return _vault(environment)
     file = environment.state / "secrets.json"
-    if not file.exists():
+    known = json.loads(file.read_text(encoding="utf-8"))["streampulse_secrets"] if file.exists() else {}
+    # An environment that an older release made lacks what has been added since.
+    if not set(NAMES) <= set(known):
         temporary = file.with_suffix(".new")
         temporary.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-            json.dump({"streampulse_secrets": generate()}, handle)
+            json.dump({"streampulse_secrets": generate() | known}, handle)
         give_to_invoker(temporary)
         temporary.replace(file)
     return file

@@ -82,6 +82,13 @@ def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path, monkey
     assert len(set(first.values())) == len(first)
     assert json.loads(secrets.file_for(environment).read_text())["streampulse_secrets"] == first
     assert len(first["kafka_cluster_id"]) == 22
+    # Made by an older release: what is new is added, the rest stays.
+    old = {name: value for name, value in first.items() if not name.startswith("api_")}
+    file.write_text(json.dumps({"streampulse_secrets": old}))
+    now = json.loads(secrets.file_for(environment).read_text())["streampulse_secrets"]
+    assert set(now) == set(secrets.NAMES)
+    assert old.items() <= now.items()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,293 @@
+"""Hostile clients: the service stays up, answers the others, and takes no more memory than it may."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from conftest import Database, own_database
+from gunicorn_server import Gunicorn, running
+from postgres import PostgresServer
+
+pytestmark = pytest.mark.postgres
+
+MEGABYTE = 2**20
+#: What all processes together may grow by under any of these, in MB: a bound, not a figure.
+GROWTH_MB = 150
+GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
+    with own_database(postgres_server, migrated_template) as database:
+        database.execute(
+            "INSERT INTO stream_metrics_minute"
+            " SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's-' || s, m,"
+            " 0, 0, 0, 0, 0, 0 FROM generate_series(0, 20) AS m, generate_series(1, 1000) AS s"
+        )
+        database.execute(
+            "INSERT INTO stream_presence"
+            " SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
+        )
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(filled: Database) -> Iterator[Gunicorn]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The service inherits it, as its unit would have given it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    with running(filled, workers=2) as server:
+        for path in ("/metrics?limit=1000", "/metrics/latest?limit=1000", "/streams/top?n=1000"):
+            for _ in range(10):
+                assert httpx.get(server.url + path, timeout=10).status_code == 200
+        yield server
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(autouse=True)
+def unharmed(server: Gunicorn) -> Iterator[None]:
+    """Check after each test that the same workers are there, answer, and have not grown beyond the bound."""
+    workers, memory = server.children(), server.memory_mb()
+    yield
+    for _ in range(10):
+        assert httpx.get(server.url + "/metrics/latest?limit=5", timeout=10).status_code == 200
+    assert server.children() == workers
+    assert server.memory_mb() < memory + GROWTH_MB
+    assert "Traceback" not in server.log
+
+
+def connect(server: Gunicorn) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=20)
+
+
+def answered(server: Gunicorn) -> None:
+    response = httpx.get(server.url + "/state?limit=1", timeout=10)
+    assert (response.status_code, len(response.json()["rows"])) == (200, 1)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Read until the other side ends the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(65_536):
+            found += piece
+    return found
+
+
+def test_slow_loris_is_ended_and_hinders_nobody(server: Gunicorn) -> None:
+    """Headers that come byte by byte for ever; and a body that does."""
+    slow = [connect(server) for _ in range(150)]
+    try:
+        for number, connection in enumerate(slow):
+            if number % 2:
+                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            else:
+                connection.sendall(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        open_ones = set(range(len(slow)))
+        deadline = time.monotonic() + 60
+        while open_ones:
+            assert time.monotonic() < deadline, f"{len(open_ones)} are still open"
+            for number in list(open_ones):
+                try:
+                    slow[number].sendall(b"a")
+                except OSError:
+                    open_ones.discard(number)
+            answered(server)
+            time.sleep(0.3)
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_a_thousand_idle_connections(server: Gunicorn) -> None:
+    before = server.memory_mb()
+    idle = [connect(server) for _ in range(1000)]
+    try:
+        for connection in idle[::2]:
+            connection.sendall(GET.replace(b"/metrics", b"/metrics?limit=1"))
+        for connection in idle[::2]:
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        for _ in range(20):
+            answered(server)
+        assert server.memory_mb() < before + GROWTH_MB
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Large: ", b"a" * 65_536),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n", b"X-Many: a\r\n" * 6_000),
+        (b"GET /metrics?stream_id=", b"a" * 65_536),
+        (b"", b"G" * 65_536),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 10485760\r\n\r\n", b"a" * 65_536),
+        (
+            b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"10000\r\n" + b"a" * 65_536 + b"\r\n",
+        ),
+    ],
+    ids=["one header", "many headers", "address", "method", "body", "chunked body"],
+)
+def test_ten_megabytes_of_anything(server: Gunicorn, head: bytes, piece: bytes) -> None:
+    with connect(server) as connection:
+        with contextlib.suppress(OSError):
+            connection.sendall(head)
+            for _ in range(10 * MEGABYTE // len(piece)):
+                connection.sendall(piece)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        # Refused by an answer, or by the end of the connection where there was nothing to answer to.
+        said = rest(connection)
+        assert said[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 405", b"HTTP/1.1 413", b"HTTP/1.1 431"), said[:200]
+    answered(server)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\r\n\r\n\r\n",
+        b"\x00" * 100 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /%zz%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT elsewhere.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET //elsewhere.example/..%2f..%2fetc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
+        GET[:-2] + b"X-Request-ID: a\x0bb\r\n\r\n",
+    ],
+    ids=lambda nonsense: ascii(nonsense[:50]),
+)
+def test_malformed_http(server: Gunicorn, nonsense: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(nonsense)
+        connection.shutdown(socket.SHUT_WR)
+        said = rest(connection)
+    assert b" 500 " not in said[:20]
+    assert not said.startswith(b"HTTP/1.1 101")
+    answered(server)
+
+
+def test_nothing_of_one_request_becomes_another(server: Gunicorn) -> None:
+    """Several requests in one piece get their answers in order; a body is not taken for a request."""
+    paths = [b"/state?limit=1", b"/nowhere", b"/metrics?limit=0", b"/streams/top?n=1"]
+    with connect(server) as connection:
+        connection.sendall(b"".join(GET.replace(b"/metrics", path) for path in paths))
+        found = b""
+        while found.count(b"HTTP/1.1 ") < 4:
+            found += connection.recv(65_536)
+    assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"422", b"200"]
+    hidden = GET.replace(b"/metrics", b"/smuggled")
+    with connect(server) as connection:
+        head = b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(hidden)
+        connection.sendall(head + hidden)
+        assert rest(connection).count(b"HTTP/1.1 ") == 1
+
+
+def test_clients_that_ask_and_never_read(server: Gunicorn) -> None:
+    deaf = [connect(server) for _ in range(40)]
+    before = server.memory_mb()
+    try:
+        for connection in deaf:
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(200):
+                    connection.sendall(GET.replace(b"/metrics", b"/metrics/latest?limit=1000"))
+        for _ in range(20):
+            answered(server)
+            time.sleep(0.05)
+        assert server.memory_mb() < before + GROWTH_MB
+    finally:
+        for connection in deaf:
+            connection.close()
+
+
+PAYLOADS = [
+    "'",
+    "'; DROP TABLE stream_metrics_minute; --",
+    "1 OR 1=1",
+    "1; SELECT pg_sleep(10)",
+    "%27%20UNION%20SELECT%20passwd%20FROM%20pg_shadow--",
+    "$$; DELETE FROM stream_presence; $$",
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "{{7*7}}${7*7}",
+    "../../../etc/passwd",
+    "\r\nSet-Cookie: a=b",
+    "\x00",
+    "\ud7ff\ue000\U0010ffff",
+    "%s%n%(x)s",
+    "-9223372036854775809",
+    "NaN",
+    "[]",
+    "a" * 5000,
+]
+PARAMETERS = {
+    "/metrics": ("minutes", "limit", "stream_id", "unknown"),
+    "/metrics/latest": ("limit", "after", "stream_id"),
+    "/metrics/history": ("minutes", "limit", "stream_id"),
+    "/state": ("limit", "after", "stream_id"),
+    "/streams/top": ("minutes", "by", "n"),
+    "/live": ("since",),
+}
+
+
+def test_sql_and_html_in_every_parameter(server: Gunicorn, filled: Database) -> None:
+    before = filled.query("SELECT count(*) FROM stream_metrics_minute")
+    with httpx.Client(base_url=server.url, timeout=20) as client:
+        for path, names in PARAMETERS.items():
+            for name, payload in itertools.product(names, PAYLOADS):
+                response = client.get(f"{path}?{urlencode({name: payload})}")
+                assert response.status_code in (200, 422), f"{path} {name} {payload!r}: {response.text[:200]}"
+                assert response.headers["content-type"] == "application/json"
+                assert response.headers["x-content-type-options"] == "nosniff"
+                assert "set-cookie" not in response.headers
+                if response.status_code == 422:
+                    assert response.json()["parameters"][0]["parameter"] == name
+                    assert len(response.content) < 30_000
+        for header in (
+            "X-Request-ID",
+            "If-None-Match",
+            "Last-Event-ID",
+            "Authorization",
+            "Cookie",
+            "X-API-Key",
+            "Accept",
+        ):
+            for payload in PAYLOADS:
+                value = (
+                    payload.encode("utf-8", "surrogatepass")
+                    .replace(b"\r", b"")
+                    .replace(b"\n", b"")
+                    .replace(b"\x00", b"")
+                )
+                response = client.get("/metrics", headers={header.encode(): value})
+                assert response.status_code in (200, 304)
+                if header == "X-Request-ID" and not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", value):
+                    assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
+    assert filled.query("SELECT count(*) FROM stream_metrics_minute") == before
+    # The log has one line for each request, whatever was asked.
+    assert all(line.startswith("ts=") for line in server.log.splitlines())

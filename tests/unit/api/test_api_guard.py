@@ -1,0 +1,293 @@
+"""Who is let in: keys, log-ins, limits, private paths, what proxies may say, and how large a request may be."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from api_client import make_app
+from fastapi.testclient import TestClient
+from pydantic import SecretStr, ValidationError
+
+from streampulse.api.networks import Networks, forwarded, household
+from streampulse.settings import ApiSettings, PostgresSettings, SettingsError, load
+
+KEY = "first-key-0123456789"
+OTHER = "second-key-0123456789"
+SECRET = "s" * 32
+OPEN = {"/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/top", "/live", "/openapi.json"}
+
+
+@contextmanager
+def guarded(address: str = "203.0.113.9", **settings: Any) -> Iterator[TestClient]:
+    """Serve a public API without a database to a client from an address."""
+    postgres = PostgresSettings(
+        host="127.0.0.1", port=closed_port(), database="d", user="u", password=SecretStr("p"), sslmode="disable"
+    )
+    chosen: dict[str, Any] = {"public": True, "keys": f"{KEY},{OTHER}", "cookie_secret": SECRET, **settings}
+    with TestClient(make_app(postgres, **chosen), client=(address, 5), follow_redirects=False) as client:
+        yield client
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def log_in(client: TestClient, key: str = KEY) -> Any:
+    return client.post("/login", data={"key": key})
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Authorization": f"Bearer {KEY}"}, {"authorization": f"bearer {OTHER}"}, {"X-API-Key": KEY}]
+)
+def test_a_key_lets_in(headers: dict[str, str]) -> None:
+    with guarded() as client:
+        # 503 comes from behind the guard: there is no database here.
+        assert client.get("/metrics", headers=headers).status_code == 503
+        assert client.get("/openapi.json", headers=headers).status_code == 200
+        assert client.get("/", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Basic {KEY}"},
+        {"X-API-Key": f"{KEY},{OTHER}"},
+        {"X-API-Key": ""},
+        {"Cookie": f"streampulse_session={KEY}"},
+        {"Cookie": "streampulse_session="},
+    ],
+)
+def test_nothing_else_lets_in(headers: dict[str, str]) -> None:
+    with guarded() as client:
+        for path in OPEN:
+            refused = client.get(path, headers=headers)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+            assert list(refused.json()) == ["error"]
+        for path in ("/", "/docs"):
+            sent_on = client.get(path, headers=headers)
+            assert (sent_on.status_code, sent_on.headers["location"]) == (303, "/login")
+        assert client.get("/nowhere", headers=headers).status_code == 401
+
+
+def test_without_the_setting_nobody_is_asked() -> None:
+    with guarded(public=False, keys=None, cookie_secret=None) as client:
+        assert client.get("/openapi.json").status_code == 200
+        assert client.get("/login").status_code == 404
+        assert client.get("/prometheus").status_code == 200
+
+
+def test_a_log_in_sets_a_cookie_that_lets_in_until_it_is_taken_away() -> None:
+    with guarded() as client:
+        assert log_in(client, "wrong").status_code == 401
+        assert not client.cookies
+        done = log_in(client)
+        assert (done.status_code, done.headers["location"]) == (303, "/")
+        set_cookie = done.headers["set-cookie"].lower()
+        for word in ("httponly", "samesite=strict", "path=/", "max-age=604800"):
+            assert word in set_cookie
+        assert KEY not in set_cookie
+        assert "secure" not in set_cookie
+        assert client.get("/openapi.json").status_code == 200
+        cookie = client.cookies["streampulse_session"]
+        assert client.post("/logout").headers["location"] == "/login"
+        assert client.get("/openapi.json").status_code == 401
+    forged = cookie[:-1] + ("A" if cookie[-1] != "A" else "B")
+    for settings, value, status in [
+        ({}, cookie, 200),
+        ({}, forged, 401),
+        ({"cookie_secret": "t" * 32}, cookie, 401),
+        # The key that it was made with is gone.
+        ({"keys": OTHER}, cookie, 401),
+    ]:
+        with guarded(**settings) as client:
+            headers = {"Cookie": f"a=b; streampulse_session={value}"}
+            assert client.get("/openapi.json", headers=headers).status_code == status
+
+
+def test_a_log_in_ends_after_a_week(monkeypatch: pytest.MonkeyPatch) -> None:
+    with guarded() as client:
+        log_in(client)
+        cookie = client.cookies["streampulse_session"]
+    now = time.time()
+    with guarded() as client:
+        monkeypatch.setattr("itsdangerous.timed.time.time", lambda: now + 8 * 86_400)
+        assert client.get("/openapi.json", headers={"Cookie": f"streampulse_session={cookie}"}).status_code == 401
+
+
+def test_a_key_or_log_in_has_a_limit_and_others_are_not_touched_by_it() -> None:
+    with guarded(rate_limit_per_minute=5) as client:
+        statuses = [client.get("/openapi.json", headers={"X-API-Key": KEY}).status_code for _ in range(7)]
+        assert statuses == [200] * 5 + [429] * 2
+        refused = client.get("/openapi.json", headers={"X-API-Key": KEY})
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert "5 requests in a minute" in refused.json()["error"]
+        assert client.get("/openapi.json", headers={"X-API-Key": OTHER}).status_code == 200
+
+
+def test_guessing_is_limited_by_address() -> None:
+    with guarded(address_limit_per_minute=5) as client:
+        statuses = [client.get("/metrics", headers={"X-API-Key": f"guess-{n}"}).status_code for n in range(8)]
+        assert statuses == [401] * 5 + [429] * 3
+        # Who has a key is not locked out by others behind the same address.
+        assert client.get("/openapi.json", headers={"X-API-Key": KEY}).status_code == 200
+    with guarded() as client:
+        assert [log_in(client, f"guess-{n}").status_code for n in range(12)] == [401] * 10 + [429] * 2
+        assert log_in(client).status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/health", "/prometheus"])
+@pytest.mark.parametrize(
+    ("address", "let_in"),
+    [
+        ("203.0.113.9", False),
+        ("10.1.2.3", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:10.0.0.1", True),
+        ("2001:db8::1", False),
+        ("testclient", False),
+    ],
+)
+def test_health_and_scrape_need_no_key_and_are_private(path: str, address: str, let_in: bool) -> None:
+    with guarded(address) as client:
+        status = client.get(path, headers={"X-API-Key": KEY}).status_code
+        assert (status != 403) is let_in
+        assert client.get(path).status_code == status
+
+
+def test_private_networks_are_a_setting() -> None:
+    with guarded(private_networks="203.0.113.0/24") as client:
+        assert client.get("/prometheus").status_code == 200
+    with guarded("10.0.0.1", private_networks="") as client:
+        assert client.get("/prometheus").status_code == 403
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"keys": None},
+        {"keys": ""},
+        {"keys": "short"},
+        {"keys": f"{KEY},short"},
+        {"cookie_secret": None},
+        {"cookie_secret": "short"},
+        {"private_networks": "10.0.0.0/33"},
+        {"trusted_proxies": "all"},
+    ],
+)
+def test_a_public_api_without_guard_rails_does_not_start(wrong: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"port": 1, "public": True, "keys": KEY, "cookie_secret": SECRET}
+    ApiSettings(**good)
+    with pytest.raises(ValidationError):
+        ApiSettings(**{**good, **wrong})
+
+
+def test_the_error_names_the_setting_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PORT": "1", "PUBLIC": "true", "KEYS": "short-secret"}.items():
+        monkeypatch.setenv(f"STREAMPULSE_API_{name}", value)
+    with pytest.raises(SettingsError, match=r"^STREAMPULSE_API_KEYS: each of 16 characters") as error:
+        load(ApiSettings)
+    assert "short-secret" not in str(error.value)
+
+
+def test_a_proxys_word_counts_only_where_it_is_trusted() -> None:
+    headers = {"X-Forwarded-For": "10.0.0.7", "X-Forwarded-Proto": "https"}
+    with guarded() as client:
+        assert client.get("/prometheus", headers=headers).status_code == 403
+        assert "strict-transport-security" not in client.get("/login", headers=headers).headers
+    with guarded(trusted_proxies="203.0.113.9/32") as client:
+        assert client.get("/prometheus", headers=headers).status_code == 200
+        assert client.get("/prometheus").status_code == 403
+        assert "strict-transport-security" in client.get("/login", headers=headers).headers
+        done = client.post("/login", data={"key": KEY}, headers=headers)
+        assert "secure" in done.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("198.51.100.1", "198.51.100.1"),
+        # What stands before the last foreign hop, the client may have made up.
+        ("10.9.9.9, 198.51.100.1", "198.51.100.1"),
+        ("198.51.100.1, 10.0.0.2", "198.51.100.1"),
+        ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("", "10.0.0.1"),
+        ("unknown", "10.0.0.1"),
+        ("'; --", "10.0.0.1"),
+    ],
+)
+def test_the_client_is_the_last_hop_that_is_no_proxy(said: str, expected: str) -> None:
+    scope: dict[str, Any] = {
+        "client": ("10.0.0.1", 1), "scheme": "http", "headers": [(b"x-forwarded-for", said.encode())],
+    }  # fmt: skip
+    forwarded(scope, Networks("10.0.0.0/24"))
+    assert scope["client"][0] == expected
+
+
+def test_a_household_is_an_address_or_a_64() -> None:
+    assert household("203.0.113.9") == "203.0.113.9"
+    assert household("2001:db8:1:2:3::4") == household("2001:db8:1:2:ffff::1") == "2001:db8:1:2::/64"
+    assert household("::ffff:203.0.113.9") == "203.0.113.9"
+
+
+@pytest.mark.parametrize("length", ["16385", "99999999999999999999", "-1", "x", "1e3"])
+def test_large_bodies_are_refused_by_their_announcement(length: str) -> None:
+    with guarded(public=False, keys=None, cookie_secret=None) as client:
+        refused = client.post("/metrics", headers={"Content-Length": length}, content=b"x")
+        assert (refused.status_code, refused.headers["connection"]) == (413, "close")
+
+
+def test_a_log_in_reads_no_more_than_it_may() -> None:
+    with guarded() as client:
+
+        def endless() -> Iterator[bytes]:
+            for _ in range(100):
+                yield b"k" * 4096
+
+        assert client.post("/login", content=endless()).status_code == 413
+        assert client.post("/login", content=b"\xff\xfe&key=%ff%00").status_code == 401
+        assert client.post("/login", content=b"&".join(b"a=1" for _ in range(50))).status_code == 401
+
+
+def test_other_sites_get_nothing_unless_configured() -> None:
+    asking = {"Origin": "https://elsewhere.example", "X-API-Key": KEY}
+    with guarded() as client:
+        assert not [name for name in client.get("/openapi.json", headers=asking).headers if name.startswith("access-")]
+    with guarded(cors_origins="https://elsewhere.example, https://third.example") as client:
+        allowed = client.get("/openapi.json", headers=asking).headers
+        assert allowed["access-control-allow-origin"] == "https://elsewhere.example"
+        other = client.get("/openapi.json", headers={**asking, "Origin": "https://evil.example"}).headers
+        assert "access-control-allow-origin" not in other
+
+
+def test_every_answer_has_security_headers() -> None:
+    with guarded() as client:
+        for path in ("/", "/login", "/metrics", "/nowhere", "/assets/none"):
+            headers = client.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert len(headers["x-request-id"]) == 16
+            assert "server" not in headers
+
+
+def test_the_log_names_the_key_without_telling_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="streampulse.api.access")
+    with guarded() as client:
+        client.get("/openapi.json", headers={"X-API-Key": KEY})
+        client.get("/openapi.json", headers={"X-API-Key": OTHER})
+    names = [record.fields["user"] for record in caplog.records if record.name == "streampulse.api.access"]  # type: ignore[attr-defined]
+    assert len(set(names)) == 2
+    assert KEY not in caplog.text
+    assert OTHER not in caplog.text
