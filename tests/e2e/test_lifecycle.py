@@ -8,11 +8,16 @@ import re
 import signal
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from browser import SIZES, chromium, opened
 from kafka import KafkaProducer
+from live_page import LIVE, expect_equal, figure
+from playwright.sync_api import Browser
 from stack import DEBIAN_13, STATE, Stack, until
 
 pytestmark = [
@@ -61,6 +66,59 @@ def test_every_path_of_the_api_answers_in_its_shape(stack: Stack) -> None:
     assert "# TYPE" in stack.text("/prometheus")
     assert "openapi" in stack.text("/docs")
     assert stack.text("/")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def test_the_page_shows_what_the_api_says(stack: Stack, browser: Browser) -> None:
+    url = f"http://{stack.address}:8000"
+    with opened(browser, url) as watched:
+        watched.page.wait_for_selector(LIVE)
+        before = figure(watched.page, "viewers")
+        until(lambda: figure(watched.page, "viewers") != before, 30, "the page moves with the events")
+        # Nothing moves while both are read.
+        stack.ssh_ok("systemctl stop streampulse-generator")
+        try:
+            for by in ("active_viewers", "chat_messages", "donations_usd"):
+                watched.page.locator(f".ranking [data-by={by}]").click()
+                expect_equal(watched.page, url, by, seconds=60)
+        finally:
+            stack.ssh_ok("systemctl start streampulse-generator")
+        assert watched.complaints == []
+        assert watched.hosts == {stack.address}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_the_page_in_every_size_and_theme(stack: Stack, browser: Browser, size: str, scheme: str) -> None:
+    with opened(browser, f"http://{stack.address}:8000", size, scheme) as watched:
+        watched.page.wait_for_selector(LIVE)
+        watched.page.wait_for_selector("#viewers-chart canvas")
+        assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert watched.violations() == []
+        assert watched.complaints == []
+        folder = os.environ.get("STREAMPULSE_SCREENSHOTS")
+        if folder:
+            watched.page.screenshot(path=Path(folder) / f"live-page-{size}-{scheme}.png")
+
+
+def test_the_page_while_the_database_goes_away_and_comes_back(stack: Stack, browser: Browser) -> None:
+    with opened(browser, f"http://{stack.address}:8000") as watched:
+        watched.page.wait_for_selector(LIVE)
+        stack.ssh_ok("systemctl stop postgresql@17-main")
+        try:
+            watched.page.wait_for_selector("body[data-state=stale]")
+            until(lambda: "error" in stack.get("/metrics"), 30, "numbers that are too old are not given")
+            assert stack.get("/health")["ok"] is False
+        finally:
+            stack.ssh_ok("systemctl start postgresql@17-main")
+        watched.page.wait_for_selector("body[data-state=live]")
+        before = figure(watched.page, "viewers")
+        until(lambda: figure(watched.page, "viewers") != before, COMES_BACK_SECONDS, "the page moves again")
 
 
 def test_the_numbers_grow_and_are_right(stack: Stack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -16,6 +17,8 @@ import httpx
 import pytest
 from conftest import Database
 from postgres import WRITER
+
+from streampulse import __version__
 
 pytestmark = pytest.mark.postgres
 
@@ -54,6 +57,62 @@ def test_ready_means_that_it_answers_and_metrics_are_those_of_all_workers(url: s
     lines = (tmp_path / "log").read_text().splitlines()
     assert sum("logger=streampulse.api.access" in line for line in lines) == 40
     assert all(line.startswith("ts=") for line in lines), [line for line in lines if not line.startswith("ts=")]
+
+
+def values(url: str, prefix: str) -> dict[str, float]:
+    text = httpx.get(url + "/prometheus", timeout=10).text
+    lines = [line for line in text.splitlines() if line.startswith(prefix)]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
+    gunicorn: subprocess.Popen[bytes], url: str
+) -> None:
+    for _ in range(30):
+        assert httpx.get(url + "/state", timeout=10).status_code == 200
+    assert values(url, "streampulse_api_build_info") == {f'streampulse_api_build_info{{version="{__version__}"}}': 1}
+    # Two workers of four connections each; whatever a worker had that is gone does not count.
+    assert values(url, "streampulse_api_pool_size") == {"streampulse_api_pool_size": 8}
+    assert values(url, "streampulse_api_live_readers") == {"streampulse_api_live_readers": 0}
+    (age,) = values(url, "streampulse_api_snapshot_age_seconds").values()
+    assert 0 <= age < 5
+    (read_at,) = values(url, "streampulse_api_snapshot_timestamp_seconds").values()
+    assert abs(time.time() - read_at) < 10
+    counted = values(url, 'streampulse_api_http_requests_total{method="GET",route="/state"')
+    assert list(counted.values()) == [30]
+    buckets = values(url, 'streampulse_api_http_request_duration_seconds_bucket{le="+Inf",route="/state"}')
+    assert list(buckets.values()) == [30]
+    children = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            now = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
+            if len(now) == 2 and children[0] not in now and values(url, "streampulse_api_pool_size").popitem()[1] == 8:
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    # Counters go on: what the dead one had counted stays.
+    assert list(values(url, 'streampulse_api_http_requests_total{method="GET",route="/state"').values()) == [30]
+
+
+@pytest.mark.usefixtures("gunicorn")
+def test_no_client_can_make_new_series(url: str) -> None:
+    with httpx.Client(base_url=url, timeout=10) as client:
+
+        def ask() -> int:
+            for number in range(60):
+                client.get(f"/nowhere-{number}")
+                client.get(f"/metrics?stream_id=label-{number}")
+                client.get(f"/assets/label-{number}")
+                client.request(f"LABEL{number}", "/state")
+                client.get("/state", headers={"X-Request-ID": f"label-{number}"})
+            return len(client.get("/prometheus").text.splitlines())
+
+        first, second = ask(), ask()
+        assert second - first < 40  # of the second worker, at most
+        assert not re.search(r"label-?\d", client.get("/prometheus").text.lower())
+        assert ask() - second < 5
 
 
 def test_a_killed_worker_is_replaced(gunicorn: subprocess.Popen[bytes], url: str) -> None:

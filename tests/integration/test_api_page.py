@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import gunicorn_server
 import httpx
@@ -16,12 +15,12 @@ import pytest
 from browser import SIZES, Watched, chromium, opened
 from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
-from playwright.sync_api import Browser, Page
+from live_page import LIVE, expect_equal, figure, rows
+from playwright.sync_api import Browser
 from postgres import PostgresServer
 
 pytestmark = pytest.mark.postgres
 
-LIVE = "body[data-state=live] #rows tr"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\">\u202e & \U0001f3a5"
 STREAMS = 12
 KEY = "a-key-of-the-tests-" + "x" * 16
@@ -107,59 +106,6 @@ def write(database: Database, statement: str, *row: object) -> None:
     """Run a statement on a connection of its own: the server may have been stopped in between."""
     with closing(database.server.connect("streampulse_writer", database.name)) as writer, writer.cursor() as cursor:
         cursor.execute(statement, row)
-
-
-def figure(page: Page, name: str) -> str:
-    return str(page.locator(f"#{name}").get_attribute("data-value"))
-
-
-def rows(page: Page) -> list[tuple[str, int, int, str]]:
-    found: list[Any] = page.evaluate(
-        "[...document.querySelectorAll('#rows tr')].map((row) => [row.dataset.stream,"
-        " ...['active_viewers', 'chat_messages', 'donations_usd']"
-        ".map((name) => row.querySelector(`[data-column=${name}]`).dataset.value)])"
-    )
-    return [(name, int(viewers), int(chat), money) for name, viewers, chat, money in found]
-
-
-class Api:
-    """What the API says the page has to show."""
-
-    def __init__(self, url: str) -> None:
-        def get(path: str) -> Any:
-            return httpx.get(url + path, timeout=10).json()["rows"]
-
-        states = get("/state?limit=1000")
-        self.viewers = {row["stream_id"]: row["active_viewers"] for row in states}
-        two = get("/metrics?minutes=2&limit=1000")
-        newest = max(row["window_start"] for row in two)
-        self.chat = sum(row["chat_messages"] for row in two if row["window_start"] != newest)
-        self.tops = {by: get(f"/streams/top?minutes=10&n=1000&by={by}") for by in ("chat_messages", "donations_usd")}
-        self.sums = {row["stream_id"]: row for row in self.tops["chat_messages"]}
-        self.donations = sum(Decimal(row["donations_usd"]) for row in self.sums.values())
-
-    def ranked(self, by: str) -> list[tuple[str, int, int, str]]:
-        if by == "active_viewers":
-            names = sorted(self.viewers, key=lambda name: (-self.viewers[name], name))
-        else:
-            names = [row["stream_id"] for row in self.tops[by]]
-        return [
-            (name, self.viewers[name], self.sums[name]["chat_messages"], self.sums[name]["donations_usd"])
-            for name in names
-        ]
-
-
-def expect_equal(page: Page, url: str, by: str = "active_viewers") -> None:
-    """Compare the page with the API until both say the same: nothing moves meanwhile."""
-    deadline = time.monotonic() + 15
-    while True:
-        api = Api(url)
-        expected = (str(sum(api.viewers.values())), str(api.chat), str(api.donations), api.ranked(by))
-        seen = (figure(page, "viewers"), figure(page, "chat"), figure(page, "donations"), rows(page))
-        if seen == expected:
-            return
-        assert time.monotonic() < deadline, f"\n{seen}\n{expected}"
-        time.sleep(0.2)
 
 
 def test_numbers_equal_those_of_the_api_while_and_after_they_move(

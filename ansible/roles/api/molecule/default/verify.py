@@ -43,6 +43,23 @@ for path in ("/metrics?minutes=2&limit=2", "/metrics/latest?limit=2", "/state?li
     assert "rows" in answer, f"{path} answers {answer}"
 assert get("/metrics?limit=0")[0] == 422
 
+BASE = f"http://{ADDRESS}:{ENV['STREAMPULSE_API_PORT']}"
+with urllib.request.urlopen(f"{BASE}/", timeout=10) as page:
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert b"streampulse" in page.read()
+with urllib.request.urlopen(f"{BASE}/live", timeout=20) as stream:
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    lines = [stream.readline() for _ in range(6)]
+    assert b"event: snapshot\n" in lines, lines
+with urllib.request.urlopen(f"{BASE}/metrics/latest", timeout=10) as answer:
+    assert float(answer.headers["X-Snapshot-Age"]) < 5, answer.headers.items()
+# Each connection is a file; a thousand readers of /live need more than the usual limit.
+limit = subprocess.run(
+    ["systemctl", "show", "--property=LimitNOFILE", "--value", "streampulse-api"],
+    check=True, capture_output=True, text=True,
+).stdout.strip()  # fmt: skip
+assert int(limit) >= 10_000, limit
+
 units = subprocess.run(
     ["systemctl", "list-units", "--plain", "--no-legend", "postgresql@*"], check=True, capture_output=True, text=True
 ).stdout.split()
