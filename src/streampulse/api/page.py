@@ -29,9 +29,12 @@ def pages(settings: ApiSettings) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     router.include_router(assets.router)
 
+    # No link leads to a page that is turned off.
+    text = assets.page("page.html").replace("{docs}", '<a href="/docs">API</a>' if settings.docs else "")
+
     @router.get("/")
     async def index() -> HTMLResponse:
-        return HTMLResponse(assets.page("page.html"), headers={"Content-Security-Policy": POLICY, **_MORE})
+        return HTMLResponse(text, headers={"Content-Security-Policy": POLICY, **_MORE})
 
     if settings.docs:
 

@@ -96,6 +96,7 @@ def test_docs_can_be_turned_off() -> None:
     app = FastAPI(docs_url=None)
     app.include_router(page.pages(ApiSettings(port=1, docs=False)))
     assert TestClient(app).get("/docs").status_code == 404
+    assert "/docs" not in TestClient(app).get("/").text
 
 
 def test_the_log_in_escapes_what_went_wrong() -> None:
