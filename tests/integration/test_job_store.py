@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
     for first, one in enumerate(
         [join, again, record("__probe", "chat_message", "2026-09-21T12:00:30Z", message_len=1)]
     ):
-        batches.process(str(uuid.uuid4()), 0, lambda clocks, first=first, one=one: slices(clocks, first, [one]))
+        batches.process(str(uuid.uuid4()), 0, functools.partial(slices, first=first, records=[one]))
         store.close()
         batches, _ = batches_of(store)
     assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]
