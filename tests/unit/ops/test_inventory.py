@@ -125,14 +125,14 @@ def problems(made: Environment, folder: Path) -> dict[str, str]:
     return shown(made, folder, "{{ _base_problems | join('; ') }}")
 
 
-def shown(made: Environment, folder: Path, template: str) -> dict[str, str]:
+def shown(made: Environment, folder: Path, template: str, *more: str) -> dict[str, str]:
     """Return what a template becomes on each host, once the base role has looked at it."""
     (folder / "play.yml").write_text(PLAY.replace("TEMPLATE", template))
     (folder / "group_vars").mkdir(exist_ok=True)
     shared = folder / "group_vars" / "all"
     if not shared.exists():
         shared.symlink_to(paths.repository() / "ansible" / "playbooks" / "group_vars" / "all")
-    own = ["-e", "ansible_connection=local"]
+    own = ["-e", "ansible_connection=local", *more]
     command = [inventory.program("ansible-playbook"), *inventory.sources(made), *own, str(folder / "play.yml")]
     done = subprocess.run(
         command,
@@ -188,6 +188,17 @@ def test_what_makes_no_sense_is_refused_before_anything_is_changed(inventories: 
         assert "private_address" not in found[name], name
         # That is all that is wrong with it.
         assert "hosts differ in streampulse_ports: set it under all.vars" in found[name]
+
+
+def test_old_versions_are_removed_when_a_third_has_come(inventories: Path, tmp_path: Path) -> None:
+    there = {"one": ["kafka/a"], "two": ["kafka/a", "release/a"], "again": ["kafka/a", "kafka/c"]}
+    there |= {"three": ["kafka/a", "kafka/b", "release/a"]}
+    hosts = {name: {"there": sets} for name, sets in there.items()}
+    artifacts = {"wheels": {"cp313": {"digest": "c"}}, "kafka": {"digest": "c"}, "release": {"digest": "c"}}
+    made = demo(inventories, {"streampulse_artifacts": artifacts}, **hosts)
+    probe = ["-e", '{"base_probe": {"release": "trixie", "artifacts": "{{ there }}"}}']
+    found = shown(made, tmp_path, "{{ _base_sets_in_use.kafka }} {{ _base_sets_are_many }}", *probe)
+    assert found == {"one": "c False", "two": "c False", "again": "c False", "three": "c True"}
 
 
 def test_molecule_reads_the_same_variables() -> None:

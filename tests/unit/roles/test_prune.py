@@ -1,0 +1,70 @@
+"""streampulse_prune: what is in use stays, and the one before; all else goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from streampulse.ops import inventory, paths
+from streampulse.ops.command import program_environment
+
+LIBRARY = paths.repository() / "ansible/playbooks/library"
+
+
+def prune(root: Path, *options: str) -> Any:
+    """Run the module on the folders below a root."""
+    arguments = {
+        "links": [str(root / "opt" / name / "current") for name in ("own", "spark", "spark/connector", "absent")],
+        "sets": {"release": "r4", "kafka": "k1", "none": "n"},
+        "sets_dir": str(root / "sets"),
+        "shared_dir": str(root / "opt/own/libraries"),
+        "shared_by": f"{root}/opt/own/releases/*/libraries.pth",
+    }
+    command = [inventory.program("ansible"), "localhost", "-c", "local", "-M", str(LIBRARY), *options]
+    command += ["-m", "streampulse_prune", "-a", json.dumps(arguments)]
+    done = subprocess.run(
+        command, env=program_environment(inventory.configuration()), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def versions(folder: Path, *names: str) -> None:
+    """Make versions, the oldest first."""
+    for age, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "file").touch()
+        os.utime(folder / name, (1_000_000 + age, 1_000_000 + age))
+
+
+def test_what_is_in_use_and_the_one_before_stay(tmp_path: Path) -> None:
+    own, spark = tmp_path / "opt/own", tmp_path / "opt/spark"
+    versions(own / "releases", "r1", "r2", "r3", "r4")
+    (own / "current").symlink_to("releases/r4")
+    versions(own / "libraries", "old", "both", "new")
+    for release, library in (("r1", "old"), ("r2", "old"), ("r3", "both"), ("r4", "both")):
+        (own / "releases" / release / "libraries.pth").write_text(f"{own}/libraries/{library}\n")
+        os.utime(own / "releases" / release, (1_000_000 + int(release[1]),) * 2)
+    versions(spark, "4.1", "4.2")
+    (spark / "current").symlink_to("4.1")  # put back: the newer one is the one before
+    versions(spark / "connector", "c1", "c2", "c3")
+    (spark / "connector/current").symlink_to("c1")
+    versions(tmp_path / "sets/release", "r1", "r2", "r3", "r4")
+    versions(tmp_path / "sets/kafka", "k1")
+
+    would = prune(tmp_path, "--check")
+    expected = [
+        own / "releases/r2", own / "releases/r1", spark / "connector/c2",
+        tmp_path / "sets/release/r2", tmp_path / "sets/release/r1",
+    ]  # fmt: skip
+    assert would["changed"] is True
+    assert sorted(would["removed"]) == sorted(map(str, [*expected, own / "libraries/old", own / "libraries/new"]))
+    assert all(folder.is_dir() for folder in expected)
+    assert sorted(prune(tmp_path)["removed"]) == sorted(would["removed"])
+    assert not any(folder.exists() for folder in expected)
+    assert {path.name for path in (own / "releases").iterdir()} == {"r3", "r4"}
+    assert {path.name for path in spark.iterdir()} == {"4.1", "4.2", "current", "connector"}
+    assert prune(tmp_path)["changed"] is False
