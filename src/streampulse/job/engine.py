@@ -23,14 +23,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from struct import iter_unpack
 from typing import Final, NamedTuple
 
 from streampulse.events import ALLOWED_LATENESS_US, is_internal
 from streampulse.job.rows import (
     CHAT_MESSAGE,
     DONATION,
+    EVENT_ID_BYTES,
     STREAM_START,
     STREAM_STOP,
+    TYPE_CODES,
     VIEWER_JOIN,
     VIEWER_LEAVE,
     Rows,
@@ -135,10 +139,12 @@ class _Viewer:
 class _Counters:
     """The counts of one unsettled window of a stream, and what is to be settled with it."""
 
-    __slots__ = ("cents", "changed", "chats", "donations", "events", "ids", "joins", "leaves", "unique", "viewers")
+    __slots__ = ("by_type", "cents", "changed", "events", "ids", "unique", "viewers")
 
     def __init__(self) -> None:
-        self.chats = self.donations = self.cents = self.joins = self.leaves = self.unique = 0
+        # How many events there are of each type, by its code.
+        self.by_type = [0] * len(TYPE_CODES)
+        self.cents = self.unique = 0
         self.changed = False
         self.ids: list[bytes] = []
         # Of our own streams only: what a snapshot needs of each event: user, time, id, code, cents.
@@ -378,24 +384,22 @@ class Engine:
         streams = [self._stream(partition, stream_id) for stream_id in rows.streams]
         viewers = [self._viewer(streams[stream], user) for stream, user in rows.viewers]
         clock = partition.clock
-        skip_below = partition.next_offset
         kept_up = (partition.internal.fold or 0) * WINDOW_US
-        refused = []
+        # Their offsets ascend: what was applied before is at the beginning.
+        applied = bisect_left(rows.offset, partition.next_offset)
+        refused = list(range(applied))
         own_clocks: dict[str, int] = {}
-        position = 0
-        event_ids = bytes(rows.event_ids)
-        for row, (offset, ts, viewer_index, code, cents) in enumerate(
-            zip(rows.offset, rows.ts_us, rows.viewer, rows.code, rows.cents, strict=True)
+        # This loop and what it calls is where the driver's time goes.
+        count = self._count
+        columns = (rows.ts_us, rows.viewer, rows.code, rows.cents)
+        event_ids = iter_unpack(f"{EVENT_ID_BYTES}s", rows.event_ids)
+        for row, (ts, viewer_index, code, cents, (event_id,)) in islice(
+            enumerate(zip(*columns, event_ids, strict=True)), applied, None
         ):
-            event_id = event_ids[position : position + 16]
-            position += 16
-            if offset < skip_below:
-                refused.append(row)
-                continue
             viewer = viewers[viewer_index]
             stream = viewer.stream
-            before = stream.seen.get(event_id)
-            duplicate = before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US)
+            seen = stream.seen
+            duplicate = event_id in seen and (clock is None or clock - seen[event_id] <= ALLOWED_LATENESS_US)
             # The clock moves for a duplicate too: it passed the tests of validity and arrival.
             if stream.internal:
                 if ts >= kept_up and self._move_own_clock(stream.stream_id, ts, stream) and duplicate:
@@ -405,13 +409,13 @@ class Engine:
             if duplicate:
                 refused.append(row)
                 changes.duplicates += 1
-                continue
-            changes.accepted += 1
-            if stream.internal and ts < kept_up:
+            elif ts < kept_up and stream.internal:
                 refused.append(row)
-                continue
-            stream.seen[event_id] = ts
-            self._count(viewer, ts, event_id, code, cents)
+                changes.accepted += 1
+            else:
+                seen[event_id] = ts
+                count(viewer, ts, event_id, code, cents)
+        changes.accepted += len(rows) - len(refused)
         if clock is not None:
             partition.clock = clock
             self._newest = max(self._newest, clock)
@@ -466,33 +470,55 @@ class Engine:
         if counters is None:
             counters = stream.windows[window] = _Counters()
         counters.ids.append(event_id)
-        if stream.internal:
-            counters.events.append((viewer.user, ts, event_id, code, cents))
         if not counters.changed:
             counters.changed = True
             stream.dirty_windows.add(window)
             self._touched.add(stream)
+        if stream.internal:
+            counters.events.append((viewer.user, ts, event_id, code, cents))
+        counters.by_type[code] += 1
+        counters.cents += cents
         if code == STREAM_STOP:
             self._stop(stream, window, (ts, event_id))
+            return
+        times = viewer.times
+        newest = times[-1] if times else -1
+        if ts > newest:
+            self._append(viewer, counters, window, newest, ts, event_id, code)
         else:
-            if code == CHAT_MESSAGE:
-                counters.chats += 1
-            elif code == DONATION:
-                counters.donations += 1
-                counters.cents += cents
-            elif code == VIEWER_JOIN:
-                counters.joins += 1
-            elif code == VIEWER_LEAVE:
-                counters.leaves += 1
-            self._notice(viewer, counters, window, ts, code)
+            self._notice(viewer, counters, window, viewer.knows(window * WINDOW_US), code)
             self._place(viewer, window * WINDOW_US, ts, event_id, code)
+
+    def _append(
+        self, viewer: _Viewer, counters: _Counters, window: int, newest: int, ts: int, event_id: bytes, code: int
+    ) -> None:
+        """Take note of an event that is newer than all of its viewer's, the newest of which was at ``newest``."""
+        stream, times, start = viewer.stream, viewer.times, window * WINDOW_US
         if ts > stream.last_event:
             stream.last_event = ts
+        if newest < start or viewer.starts is not None or code == STREAM_START:
+            self._notice(viewer, counters, window, newest >= start, code)
+        if viewer.before is None:
+            stops = stream.stops
+            if not stops or ts > stops[-1][0]:
+                self._go_on(viewer, ts, code)
+            else:
+                self._disturb(viewer)
+        if newest >= start and len(times) > 1 and times[-2] >= start:
+            times[-1] = ts
+        else:
+            times.append(ts)
+        if code == VIEWER_JOIN:
+            _insert_mark(viewer.joins, start, (ts, event_id))
+        elif code == VIEWER_LEAVE:
+            _insert_mark(viewer.leaves, start, (ts, event_id))
 
-    def _notice(self, viewer: _Viewer, counters: _Counters, window: int, ts: int, code: int) -> None:
-        """Count the viewer as unique, once in a window, and have them settled with it."""
-        start, times = window * WINDOW_US, viewer.times
-        if (times[-1] >= start) if times and ts >= times[-1] else viewer.knows(start):
+    def _notice(self, viewer: _Viewer, counters: _Counters, window: int, known: bool, code: int) -> None:
+        """Count the viewer as unique, once in a window, and have them settled with it.
+
+        :param known: whether the viewer has events in the window already.
+        """
+        if known:
             if code == STREAM_START or viewer.starts is None or window not in viewer.starts:
                 return
             viewer.starts.remove(window)
@@ -505,28 +531,17 @@ class Engine:
         counters.unique += 1
 
     def _place(self, viewer: _Viewer, start: int, ts: int, event_id: bytes, code: int) -> None:
-        """Take note of one event's time, and of what it does to the viewer's presence.
+        """Take note of an event that is not newer than all of its viewer's.
 
         :param start: when the event's window begins.
         """
-        stream, times = viewer.stream, viewer.times
-        newest = times[-1] if times else -1
-        decides = code in (VIEWER_JOIN, VIEWER_LEAVE)
-        # At the same instant the event id decides, but only between joins, leaves and stops.
-        floor = max(newest, stream.stops[-1][0]) if stream.stops else newest
-        in_order = ts > floor or (ts == floor and not decides)
-        if viewer.before is None and not in_order and self._matters(viewer, start, ts, event_id, code):
+        if viewer.before is None and self._matters(viewer, start, ts, event_id, code):
             self._disturb(viewer)
-        if ts > newest and newest >= start and len(times) > 1 and times[-2] >= start:
-            times[-1] = ts
-        elif ts > newest:
-            times.append(ts)
-        elif ts < newest:
-            _insert_time(times, start, ts)
-        if decides:
-            _insert_mark(viewer.joins if code == VIEWER_JOIN else viewer.leaves, start, (ts, event_id))
-        if in_order and viewer.before is None:
-            self._go_on(viewer, ts, code)
+        _insert_time(viewer.times, start, ts)
+        if code == VIEWER_JOIN:
+            _insert_mark(viewer.joins, start, (ts, event_id))
+        elif code == VIEWER_LEAVE:
+            _insert_mark(viewer.leaves, start, (ts, event_id))
 
     def _matters(self, viewer: _Viewer, start: int, ts: int, event_id: bytes, code: int) -> bool:
         """Tell whether an event that is not the viewer's newest may change what is known of its window."""
@@ -541,13 +556,14 @@ class Engine:
     def _go_on(self, viewer: _Viewer, ts: int, code: int) -> None:
         """Apply an event that comes after everything else of its viewer and after all stops."""
         stream, timeout, last = viewer.stream, self._timeout, viewer.last
-        if last is not None and ts - last >= timeout:
-            last = None
-        if last is None:
-            if code == VIEWER_JOIN:
-                self._shift(stream, ts // WINDOW_US, 1)
-                self._shift(stream, (ts + timeout - 1) // WINDOW_US, -1)
-                last = ts
+        if last is None or ts - last >= timeout:
+            if code != VIEWER_JOIN:
+                if last is not None:
+                    self._stand(viewer, None)
+                return
+            self._shift(stream, ts // WINDOW_US, 1)
+            self._shift(stream, (ts + timeout - 1) // WINDOW_US, -1)
+            last = ts
         elif code == VIEWER_LEAVE:
             self._shift(stream, (last + timeout - 1) // WINDOW_US, 1)
             self._shift(stream, ts // WINDOW_US, -1)
@@ -558,6 +574,9 @@ class Engine:
                 self._shift(stream, ended, 1)
                 self._shift(stream, ends, -1)
             last = ts
+            if viewer.due is not None:
+                viewer.last = ts
+                return
         self._stand(viewer, last)
 
     def _shift(self, stream: _Stream, window: int, by: int) -> None:
@@ -566,11 +585,12 @@ class Engine:
             stream.dirty_at(window)
 
     def _stop(self, stream: _Stream, window: int, stop: _Mark) -> None:
-        ts = stop[0]
+        ts, newest = stop[0], stream.last_event
+        stream.last_event = max(newest, ts)
         held = _mark_within(stream.stops, window * WINDOW_US)
         if held is not None and held > stop:
             return
-        if ts > stream.last_event:
+        if ts > newest:
             for viewer in list(stream.present):
                 last = viewer.last
                 if last is not None and ts - last < self._timeout:
@@ -775,11 +795,11 @@ class Engine:
                         MetricRow(
                             window,
                             stream.stream_id,
-                            counters.chats,
-                            counters.donations,
+                            counters.by_type[CHAT_MESSAGE],
+                            counters.by_type[DONATION],
                             counters.cents,
-                            counters.joins,
-                            counters.leaves,
+                            counters.by_type[VIEWER_JOIN],
+                            counters.by_type[VIEWER_LEAVE],
                             counters.unique,
                             active,
                         )
@@ -1091,16 +1111,13 @@ def _insert_mark(marks: list[_Mark], start: int, mark: _Mark) -> None:
 def _without(rows: Rows, refused: list[int], own_clocks: dict[str, int]) -> Rows:
     """Return the rows but for some of them (indexes in ascending order), which moved these clocks nonetheless."""
     kept = Rows(rows.partition, rows.streams, rows.viewers, own_clocks=own_clocks)
-    following = iter(refused)
-    skip = next(following, None)
-    for row in range(len(rows)):
-        if row == skip:
-            skip = next(following, None)
-            continue
-        kept.offset.append(rows.offset[row])
-        kept.ts_us.append(rows.ts_us[row])
-        kept.viewer.append(rows.viewer[row])
-        kept.code.append(rows.code[row])
-        kept.cents.append(rows.cents[row])
-        kept.event_ids += rows.event_id(row)
+    first = 0
+    for row in [*refused, len(rows)]:
+        kept.offset += rows.offset[first:row]
+        kept.ts_us += rows.ts_us[first:row]
+        kept.viewer += rows.viewer[first:row]
+        kept.code += rows.code[first:row]
+        kept.cents += rows.cents[first:row]
+        kept.event_ids += rows.event_ids[first * EVENT_ID_BYTES : row * EVENT_ID_BYTES]
+        first = row + 1
     return kept
