@@ -1,8 +1,9 @@
 """From raw records to columns: rules 1 to 3 of the contract, which need nothing but the partition's clock.
 
 Runs on the executors, one task for each Kafka partition of a batch. The common form of an event is read by a typed
-decoder in a few microseconds; every record that is not plainly of that form goes to :func:`streampulse.events.parse`,
-which decides. The quick way therefore never rejects a record and accepts none that the slow one would not.
+decoder in a few microseconds, also with fields that the contract does not know; every record that is not plainly of
+that form goes to :func:`streampulse.events.parse`, which decides. The quick way therefore never rejects a record and
+accepts none that the slow one would not.
 """
 
 from __future__ import annotations
@@ -23,9 +24,24 @@ from streampulse.events import (
     MAX_INTEGER_DIGITS,
     MAX_MESSAGE_LEN,
 )
-from streampulse.job.rows import CHAT_MESSAGE, DONATION, TYPE_CODES, DeadLetter, Rows, Slice
+from streampulse.job.rows import CHAT_MESSAGE, DONATION, EVENT_ID_BYTES, TYPE_CODES, DeadLetter, Rows, Slice
 
-_EVENT_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+# JSON after RFC 8259, without escapes: an object whose values nest once at most. Nothing is looked at twice.
+_SPACE = rb"[ \t\r\n]*+"
+_STRING = rb'"[^"\\\x00-\x1f]*+"'
+_SCALAR = rb"(?:" + _STRING + rb"|-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+|true|false|null)"
+
+
+def _separated(member: bytes) -> bytes:
+    return rb"(?:" + _SPACE + member + _SPACE + rb"(?:," + _SPACE + member + _SPACE + rb")*+|" + _SPACE + rb")"
+
+
+def _object_of(value: bytes) -> bytes:
+    return rb"\{" + _separated(_STRING + _SPACE + rb":" + _SPACE + value) + rb"\}"
+
+
+_INNER = rb"(?:" + _SCALAR + rb"|\[" + _separated(_SCALAR) + rb"\]|" + _object_of(_SCALAR) + rb")"
+_SIMPLE_OBJECT = re.compile(_SPACE + _object_of(_INNER) + _SPACE)
 _PLAIN_AMOUNT = re.compile(rb'(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,2})?|"[0-9]{1,9}(?:\.[0-9]{1,2})?"')
 _PLAIN_LENGTH = re.compile(rb"0|[1-9][0-9]{0,9}")
 _FORBIDDEN_IN_ID = re.compile("[\x00\ud800-\udfff]")
@@ -36,8 +52,8 @@ _ABSENT = msgspec.Raw(b"")
 CARRIED_BYTES: Final = 4 * 1024 * 1024
 
 
-class _PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The common form: the contract's own fields and no others."""
+class _AnyEvent(msgspec.Struct, gc=False):
+    """The common form with any other fields, of which the typed decoder only finds the end."""
 
     event_id: str
     ts: str
@@ -47,6 +63,10 @@ class _PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     # Numbers stay text until a strict pattern has looked at them.
     message_len: msgspec.Raw = _ABSENT
     amount_usd: msgspec.Raw = _ABSENT
+
+
+class _PlainEvent(_AnyEvent, forbid_unknown_fields=True, gc=False):
+    """The common form: the contract's own fields and no others."""
 
 
 class Decoder:
@@ -60,7 +80,11 @@ class Decoder:
         self._clocks = dict(clocks)
         self._partitions = partitions
         self._decode = msgspec.json.Decoder(_PlainEvent).decode
+        self._decode_any = msgspec.json.Decoder(_AnyEvent).decode
+        # Whether the last plain record had fields that the contract does not know: the next one most likely has, too.
+        self._others = False
         self._minutes: dict[str, int] = {}
+        self._lengths: set[bytes] = set()
         self._keys: dict[tuple[int, bytes], str] = {}
 
     def slices(
@@ -90,8 +114,11 @@ class Decoder:
     def _take(
         self, into: _SliceBuilder, partition: int, offset: int, arrival_us: int, key: bytes | None, value: bytes | None
     ) -> None:
-        into.saw(offset, arrival_us)
-        found = self._plain(key, value, partition)
+        into.records += 1
+        into.next_offset = offset + 1
+        if arrival_us > into.arrival_us:
+            into.arrival_us = arrival_us
+        found = self._plain(into, key, value)
         if found is None:
             try:
                 event = events.parse(key, value, partition, self._partitions)
@@ -99,47 +126,81 @@ class Decoder:
                 into.dead(offset, "invalid", invalid.detail, key, value)
                 return
             found = (
-                event.stream_id,
+                into.source_of(event.stream_id.encode(), event.stream_id),
                 event.user_id,
                 bytes.fromhex(event.event_id.replace("-", "")),
                 event.ts_us,
                 TYPE_CODES[event.event_type],
                 event.amount_cents or 0,
             )
-        stream_id, user_id, event_id, ts_us, code, cents = found
+        source, user_id, event_id, ts_us, code, cents = found
+        clock = into.clock
         if ts_us > arrival_us + ALLOWED_FUTURE_US:
             into.dead(offset, "future", f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
-            return
-        clock = into.clock
-        if clock is not None and ts_us < clock - ALLOWED_LATENESS_US:
+        elif clock is not None and ts_us < clock - ALLOWED_LATENESS_US:
             into.dead(offset, "late", f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value)
-            return
-        if (clock is None or ts_us > clock) and not stream_id.startswith(INTERNAL_PREFIX):
-            into.clock = ts_us
-        into.add(offset, stream_id, user_id, event_id, ts_us, code, cents)
+        else:
+            if (clock is None or ts_us > clock) and not source.internal:
+                into.clock = ts_us
+            into.add(offset, source, user_id, event_id, ts_us, code, cents)
 
     def _plain(
-        self, key: bytes | None, value: bytes | None, partition: int
-    ) -> tuple[str, str, bytes, int, int, int] | None:
+        self, into: _SliceBuilder, key: bytes | None, value: bytes | None
+    ) -> tuple[_Source, str, bytes, int, int, int] | None:
         """Read a record of the common form, or return None: then the slow way has to decide."""
-        if value is None or key is None or not _is_flat(value):
-            return None
-        try:
-            event = self._decode(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        event = self._typed(value)
+        if event is None or key is None:
             return None
         code = TYPE_CODES.get(event.event_type)
-        event_id = event.event_id
-        if code is None or _EVENT_ID.fullmatch(event_id) is None:
-            return None
-        cents = _plain_numbers(event, code)
+        event_id = _plain_event_id(event.event_id)
         ts_us = self._plain_ts(event.ts)
-        if cents is None or ts_us is None or not _is_plain_user(event.user_id):
+        if code is None or event_id is None or ts_us is None:
             return None
-        stream_id = self._stream_of(key, partition)
-        if stream_id is None or stream_id != event.stream_id:
+        cents = self._plain_numbers(event, code)
+        source = into.sources.get(key) or self._source_of(into, key)
+        if cents is None or source is None or source.stream_id != event.stream_id:
             return None
-        return stream_id, event.user_id, bytes.fromhex(event_id.replace("-", "")), ts_us, code, cents
+        user_id = event.user_id
+        if user_id not in source.viewers and not _is_plain_user(user_id):
+            return None
+        return source, user_id, event_id, ts_us, code, cents
+
+    def _typed(self, value: bytes | None) -> _AnyEvent | None:
+        """Read a value that is simple JSON with the contract's fields in their types, or return None."""
+        if value is None or len(value) > MAX_INTEGER_DIGITS:
+            return None
+        if not self._others and _is_flat(value):
+            try:
+                return self._decode(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass
+        self._others = _SIMPLE_OBJECT.fullmatch(value) is not None and _is_utf8(value)
+        if self._others:
+            try:
+                return self._decode_any(value)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._others = False
+        return None
+
+    def _plain_numbers(self, event: _AnyEvent, code: int) -> int | None:
+        """Return the donation in cents (0 for other types), or None when a number is not of the plainest form."""
+        amount, length = event.amount_usd, event.message_len
+        if (amount is _ABSENT) is (code == DONATION):
+            return None
+        if length is _ABSENT:
+            if code == CHAT_MESSAGE:
+                return None
+        else:
+            text = bytes(length)
+            if text not in self._lengths:
+                if _PLAIN_LENGTH.fullmatch(text) is None or int(text) > MAX_MESSAGE_LEN:
+                    return None
+                if len(self._lengths) < _CACHE_LIMIT:
+                    self._lengths.add(text)
+        if amount is _ABSENT:
+            return 0
+        text = bytes(amount)
+        return None if _PLAIN_AMOUNT.fullmatch(text) is None else _plain_cents(text.strip(b'"'))
 
     def _plain_ts(self, text: str) -> int | None:
         # YYYY-MM-DDTHH:MM is looked up; :SS.ffffffZ is read: most events of a batch fall into the same few minutes.
@@ -167,59 +228,71 @@ class Decoder:
             self._minutes[minute] = start
         return start + within
 
-    def _stream_of(self, key: bytes, partition: int) -> str | None:
-        """Return the stream whose records carry this key in this partition, None where there is none."""
-        known = self._keys.get((partition, key))
-        if known is not None:
-            return known
-        try:
-            stream_id = key.decode("utf-8")
-        except UnicodeDecodeError:
-            return None
-        if not 1 <= len(stream_id) <= MAX_ID_LENGTH or "\x00" in stream_id:
-            return None
-        if events.partition_of(key, self._partitions) != partition:
-            return None
-        if len(self._keys) >= _CACHE_LIMIT:
-            self._keys.clear()
-        self._keys[partition, key] = stream_id
-        return stream_id
+    def _source_of(self, into: _SliceBuilder, key: bytes) -> _Source | None:
+        """Return the stream whose records carry this key in the slice's partition, None where there is none."""
+        stream_id = self._keys.get((into.partition, key))
+        if stream_id is None:
+            try:
+                stream_id = key.decode("utf-8")
+            except UnicodeDecodeError:
+                return None
+            if not 1 <= len(stream_id) <= MAX_ID_LENGTH or "\x00" in stream_id:
+                return None
+            if events.partition_of(key, self._partitions) != into.partition:
+                return None
+            if len(self._keys) >= _CACHE_LIMIT:
+                self._keys.clear()
+            self._keys[into.partition, key] = stream_id
+        return into.source_of(key, stream_id)
+
+
+class _Source:
+    """A stream of a slice, and its viewers there: their indexes in the rows."""
+
+    __slots__ = ("index", "internal", "stream_id", "viewers")
+
+    def __init__(self, stream_id: str) -> None:
+        self.stream_id = stream_id
+        self.internal = stream_id.startswith(INTERNAL_PREFIX)
+        # Index of the stream in the rows, None while it has none there.
+        self.index: int | None = None
+        self.viewers: dict[str, int] = {}
 
 
 class _SliceBuilder:
     """Collects one partition's events and dead letters."""
 
     __slots__ = (
-        "_arrival",
         "_carried",
         "_dead",
         "_first",
-        "_next",
-        "_records",
         "_rows",
-        "_streams",
-        "_viewers",
+        "arrival_us",
         "clock",
+        "next_offset",
         "partition",
+        "records",
+        "sources",
     )
 
     def __init__(self, partition: int, first_offset: int, clock: int | None) -> None:
         self.partition = partition
         self.clock = clock
+        self.next_offset = first_offset
+        self.records = 0
+        self.arrival_us = 0
+        # The streams of the slice by the key of their records.
+        self.sources: dict[bytes, _Source] = {}
         self._first = first_offset
-        self._next = first_offset
-        self._records = 0
-        self._arrival = 0
         self._carried = 0
         self._rows = Rows(partition)
         self._dead: list[DeadLetter] = []
-        self._streams: dict[str, int] = {}
-        self._viewers: dict[tuple[int, str], int] = {}
 
-    def saw(self, offset: int, arrival_us: int) -> None:
-        self._next = offset + 1
-        self._records += 1
-        self._arrival = max(self._arrival, arrival_us)
+    def source_of(self, key: bytes, stream_id: str) -> _Source:
+        source = self.sources.get(key)
+        if source is None:
+            source = self.sources[key] = _Source(stream_id)
+        return source
 
     def dead(self, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None) -> None:
         self._carried += len(key or b"") + len(value or b"")
@@ -229,17 +302,16 @@ class _SliceBuilder:
             self._dead.append(DeadLetter(self.partition, offset, reason, detail, None, None, carried=False))
 
     def add(
-        self, offset: int, stream_id: str, user_id: str, event_id: bytes, ts_us: int, code: int, cents: int
+        self, offset: int, source: _Source, user_id: str, event_id: bytes, ts_us: int, code: int, cents: int
     ) -> None:
         rows = self._rows
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            stream = self._streams[stream_id] = len(rows.streams)
-            rows.streams.append(stream_id)
-        viewer = self._viewers.get((stream, user_id))
+        viewer = source.viewers.get(user_id)
         if viewer is None:
-            viewer = self._viewers[stream, user_id] = len(rows.viewers)
-            rows.viewers.append((stream, user_id))
+            if source.index is None:
+                source.index = len(rows.streams)
+                rows.streams.append(source.stream_id)
+            viewer = source.viewers[user_id] = len(rows.viewers)
+            rows.viewers.append((source.index, user_id))
         rows.offset.append(offset)
         rows.ts_us.append(ts_us)
         rows.viewer.append(viewer)
@@ -249,18 +321,27 @@ class _SliceBuilder:
 
     def finish(self) -> Slice:
         return Slice(
-            self.partition, self._records, self._first, self._next, self._arrival, self.clock, self._rows, self._dead
+            self.partition,
+            self.records,
+            self._first,
+            self.next_offset,
+            self.arrival_us,
+            self.clock,
+            self._rows,
+            self._dead,
         )
 
 
 def _is_flat(value: bytes) -> bool:
-    """Tell whether a value can hold none of what the typed decoder does not look at.
+    """Tell whether a value, not too long, can hold none of what the typed decoder does not look at.
 
     It passes over the earlier ones of a repeated name unread, so they must not be able to nest, to hold an integer of
     too many digits or bytes that are not UTF-8; and no escape may hide a lone surrogate.
     """
-    if len(value) > MAX_INTEGER_DIGITS or b"\\" in value or b"[" in value or value.count(b"{") != 1:
-        return False
+    return b"\\" not in value and b"[" not in value and value.count(b"{") == 1 and _is_utf8(value)
+
+
+def _is_utf8(value: bytes) -> bool:
     if value.isascii():
         return True
     try:
@@ -270,19 +351,16 @@ def _is_flat(value: bytes) -> bool:
     return True
 
 
-def _plain_numbers(event: _PlainEvent, code: int) -> int | None:
-    """Return the donation in cents (0 for other types), or None when a number is not of the plainest form."""
-    amount, length = event.amount_usd, event.message_len
-    if (amount is _ABSENT) is (code == DONATION) or (length is _ABSENT and code == CHAT_MESSAGE):
+def _plain_event_id(text: str) -> bytes | None:
+    """Return a UUID of 36 characters as its 16 bytes, None where it is none."""
+    if len(text) != 36 or not text[8] == text[13] == text[18] == text[23] == "-":
         return None
-    if length is not _ABSENT:
-        text = bytes(length)
-        if _PLAIN_LENGTH.fullmatch(text) is None or int(text) > MAX_MESSAGE_LEN:
-            return None
-    if amount is _ABSENT:
-        return 0
-    text = bytes(amount)
-    return None if _PLAIN_AMOUNT.fullmatch(text) is None else _plain_cents(text.strip(b'"'))
+    try:
+        # Anything but 32 digits between those four hyphens is an error or, as white space may be left out, too short.
+        event_id = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    return event_id if len(event_id) == EVENT_ID_BYTES else None
 
 
 def _is_plain_user(user_id: str) -> bool:
