@@ -20,6 +20,7 @@ State is bounded by the events of the last ten minutes of event time, the viewer
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -139,17 +140,28 @@ class _Viewer:
 class _Counters:
     """The counts of one unsettled window of a stream, and what is to be settled with it."""
 
-    __slots__ = ("by_type", "cents", "changed", "events", "ids", "unique", "viewers")
+    __slots__ = ("_exact", "by_type", "cents", "changed", "events", "ids", "times", "unique", "viewers", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int) -> None:
+        self.window = window
         # How many events there are of each type, by its code.
         self.by_type = [0] * len(TYPE_CODES)
         self.cents = self.unique = 0
         self.changed = False
+        # The accepted ids, and the time of each.
         self.ids: list[bytes] = []
+        self.times = array("q")
+        self._exact: dict[bytes, int] = {}
         # Of our own streams only: what a snapshot needs of each event: user, time, id, code, cents.
         self.events: list[tuple[str, int, bytes, int, int]] = []
         self.viewers: list[_Viewer] = []
+
+    def time_of(self, event_id: bytes) -> int:
+        """Return the time of an accepted id. The first question costs a look at each, the following ones do not."""
+        known = len(self._exact)
+        if known < len(self.ids):
+            self._exact.update(zip(self.ids[known:], self.times[known:], strict=True))
+        return self._exact[event_id]
 
 
 class _Stream:
@@ -183,7 +195,8 @@ class _Stream:
         self.present: dict[_Viewer, None] = {}
         # Whether all viewers' presences are to be computed anew after the batch.
         self.disturbed = False
-        # The ids of the accepted events that a duplicate could still meet, with their time.
+        # The ids of the accepted events that a duplicate could still meet, with their window: one number, shared by all
+        # ids of a window, where the time would be an object for each.
         self.seen: dict[bytes, int] = {}
         # The newest stop of each unsettled window that has one, in order.
         self.stops: list[_Mark] = []
@@ -398,8 +411,7 @@ class Engine:
         ):
             viewer = viewers[viewer_index]
             stream = viewer.stream
-            seen = stream.seen
-            duplicate = event_id in seen and (clock is None or clock - seen[event_id] <= ALLOWED_LATENESS_US)
+            duplicate = event_id in stream.seen and _meets(stream, event_id, clock)
             # The clock moves for a duplicate too: it passed the tests of validity and arrival.
             if stream.internal:
                 if ts >= kept_up and self._move_own_clock(stream.stream_id, ts, stream) and duplicate:
@@ -413,7 +425,6 @@ class Engine:
                 refused.append(row)
                 changes.accepted += 1
             else:
-                seen[event_id] = ts
                 count(viewer, ts, event_id, code, cents)
         changes.accepted += len(rows) - len(refused)
         if clock is not None:
@@ -468,8 +479,10 @@ class Engine:
         window = ts // WINDOW_US
         counters = stream.windows.get(window)
         if counters is None:
-            counters = stream.windows[window] = _Counters()
+            counters = stream.windows[window] = _Counters(window)
+        stream.seen[event_id] = counters.window
         counters.ids.append(event_id)
+        counters.times.append(ts)
         if not counters.changed:
             counters.changed = True
             stream.dirty_windows.add(window)
@@ -838,15 +851,13 @@ class Engine:
             del stream.stops[: bisect_left(stream.stops, (boundary,))]
 
     def _fold_stream(self, stream: _Stream, fold: int) -> None:
-        boundary = fold * WINDOW_US
         for window in [w for w in stream.windows if w < fold]:
             counters = stream.windows.pop(window)
             for viewer in counters.viewers:
                 self._settle(viewer, fold)
             for event_id in counters.ids:
-                ts = stream.seen.get(event_id)
                 # The same id may have been accepted again since, with a newer time.
-                if ts is not None and ts < boundary:
+                if stream.seen.get(event_id) == window:
                     del stream.seen[event_id]
         for window in [w for w in stream.differences if w < fold]:
             stream.active_before_fold += stream.differences.pop(window)
@@ -956,11 +967,11 @@ class Engine:
         engine._own_clocks = dict(snapshot.own_clocks_us)
         engine._newest = max(event_clock_us or 0, *snapshot.own_clocks_us.values(), 0)
         for saved in snapshot.partitions:
-            engine._restore_partition(saved, clocks_us.get(saved.number))
+            engine._restore_partition(saved)
         for rows in before:
-            engine._replay(rows, clocks_us.get(rows.partition), with_internal=False)
+            engine._replay(rows, with_internal=False)
         for rows in since:
-            engine._replay(rows, clocks_us.get(rows.partition))
+            engine._replay(rows)
         for number, offset in next_offsets.items():
             partition = engine._partition(number)
             partition.next_offset = offset
@@ -978,7 +989,7 @@ class Engine:
             stream.written = engine._standing(stream)
         return engine
 
-    def _restore_partition(self, saved: PartitionSnapshot, clock: int | None) -> None:
+    def _restore_partition(self, saved: PartitionSnapshot) -> None:
         partition = self._partition(saved.number)
         partition.clock, partition.next_offset = saved.clock_us, saved.next_offset
         partition.ordinary.fold, partition.internal.fold = saved.fold, saved.internal_fold
@@ -993,9 +1004,9 @@ class Engine:
                 self._watch_expiry(viewer, last)
                 self._stand(viewer, last)
         if saved.internal is not None:
-            self._replay(Rows.decode(saved.internal), clock)
+            self._replay(Rows.decode(saved.internal))
 
-    def _replay(self, rows: Rows, clock: int | None, *, with_internal: bool = True) -> None:
+    def _replay(self, rows: Rows, *, with_internal: bool = True) -> None:
         partition = self._partition(rows.partition)
         if with_internal:
             for stream_id, ts in rows.own_clocks.items():
@@ -1009,11 +1020,23 @@ class Engine:
                 if not with_internal:
                     continue
                 self._move_own_clock(stream.stream_id, ts, stream)
-            if clock is None or clock - ts <= ALLOWED_LATENESS_US:
-                stream.seen[event_id] = max(ts, stream.seen.get(event_id, ts))
             if ts >= (stream.shelf.fold or 0) * WINDOW_US:
+                # The same id may be there with a newer time: what a snapshot has of our own streams is in no order.
+                newer = stream.seen.get(event_id, -1)
                 self._count(viewer, ts, event_id, rows.code[row], rows.cents[row])
+                if newer > ts // WINDOW_US:
+                    stream.seen[event_id] = newer
         self._forget_unused(streams, viewers)
+
+
+def _meets(stream: _Stream, event_id: bytes, clock: int | None) -> bool:
+    """Tell whether an id was accepted in an event that is not more than ten minutes before the partition's clock."""
+    if clock is None:
+        return True
+    window, oldest = stream.seen[event_id], clock - ALLOWED_LATENESS_US
+    if window != oldest // WINDOW_US:
+        return window > oldest // WINDOW_US
+    return stream.windows[window].time_of(event_id) >= oldest
 
 
 def _internal_rows(partition: _Partition) -> Rows:
