@@ -58,10 +58,13 @@ _SECURITY: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
-    (b"cross-origin-opener-policy", b"same-origin"),
 ]
 _POLICY: Final = (b"content-security-policy", b"default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
-_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
+# Browsers ignore these, and complain, where a page came without TLS.
+_TRANSPORT: Final = [
+    (b"strict-transport-security", b"max-age=31536000"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
 
 
 class ObserveMiddleware:
@@ -172,7 +175,7 @@ def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], request_id: b
     if b"content-security-policy" not in names:
         found.append(_POLICY)
     if scope["scheme"] == "https":
-        found.append(_TRANSPORT)
+        found += _TRANSPORT
     return found
 
 

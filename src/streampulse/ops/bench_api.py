@@ -5,7 +5,7 @@ load goes to the same rows through a plain pool in the same run: a query for eac
 snapshots, served by the same gunicorn.
 
 ``python -m streampulse.ops.bench_api http://HOST:8000`` measures an API that runs; ``--plain http://HOST:8099`` adds
-the comparison with :mod:`streampulse.ops.bench_plain`, which is started on the API's host.
+the comparison with :mod:`streampulse.api.plain_pool`, which is started on the API's host.
 """
 
 from __future__ import annotations

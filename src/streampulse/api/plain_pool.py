@@ -3,7 +3,7 @@
 Runs on the API's host, with its settings and its gunicorn::
 
     set -a; . /etc/streampulse/postgres-reader.env; . /etc/streampulse/api.env
-    /opt/streampulse/current/venv/bin/python -m streampulse.ops.bench_plain 8099
+    /opt/streampulse/current/venv/bin/python -m streampulse.api.plain_pool 8099
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 def main() -> None:
     """Become gunicorn, with two workers, on the port that is given."""
     if len(sys.argv) != 2 or not sys.argv[1].isdigit():
-        sys.exit("usage: python -m streampulse.ops.bench_plain PORT")
+        sys.exit("usage: python -m streampulse.api.plain_pool PORT")
     os.execv(  # noqa: S606 - no shell
         sys.executable,
         [
             *(sys.executable, "-m", "gunicorn", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"),
-            *("--bind", f"0.0.0.0:{sys.argv[1]}", "--log-level", "warning", "streampulse.ops.bench_plain:app"),
+            *("--bind", f"0.0.0.0:{sys.argv[1]}", "--log-level", "warning", "streampulse.api.plain_pool:app"),
         ],
     )
 
