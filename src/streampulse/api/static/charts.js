@@ -2,6 +2,7 @@
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const NARROW = 240;
+const LEAST_MINUTES = 14;
 
 // A chart without decoration for a card, or with axes for the dialog.
 export class MinuteChart {
@@ -75,9 +76,11 @@ export class MinuteChart {
 
   // Bars need room: a narrow card has half an hour of them.
   #span(low, high) {
-    if (!this.#bars) return [low, Math.max(high, low + 60)];
-    const narrow = !this.#axes && this.#element.clientWidth < NARROW;
-    return [narrow ? Math.max(low, high - 29 * 60) : low, high + 60];
+    const narrow = this.#bars && !this.#axes && this.#element.clientWidth < NARROW;
+    const most = (narrow ? 29 : 59) * 60;
+    // A few minutes are not stretched over an hour's width.
+    const first = Math.min(Math.max(low, high - most), high - LEAST_MINUTES * 60);
+    return [first, this.#bars ? high + 60 : high];
   }
 
   #fit() {
