@@ -24,12 +24,15 @@ def looking_host(environment: Environment) -> Host:
 def on_host(session: Session, arguments: list[str], live: bool) -> tuple[int, str, str]:
     """Run streampulse's own command on the looking host.
 
-    :raises OperatorError: the host cannot be reached, or streampulse is not installed there.
+    :raises OperatorError: the host is down or cannot be reached, or streampulse is not installed there.
     """
-    with Remote(session.environment, looking_host(session.environment)) as host:
-        code, output, errors = host.run([COMMAND, *arguments], live=live)
+    host = looking_host(session.environment)
+    if session.ours:
+        session.require_running(host)
+    with Remote(session.environment, host) as remote:
+        code, output, errors = remote.run([COMMAND, *arguments], live=live)
     if code == 127:
-        raise OperatorError(f"streampulse is not installed on {host.host.name}: inv up --env {session.name}")
+        raise OperatorError(f"streampulse is not installed on {host.name}: inv up --env {session.name}")
     return code, output, errors
 
 

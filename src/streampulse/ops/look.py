@@ -18,8 +18,10 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
 
     :param name: the service; empty for all.
     :param lines: how many of the newest lines.
-    :raises OperatorError: no such service, or a host cannot be reached.
+    :raises OperatorError: no such service, no such number of lines, or a host cannot be reached.
     """
+    if lines < 0:
+        raise OperatorError(f"{lines} lines cannot be shown: inv logs {name or 'job'} --lines 100")
     wanted = [services.named(name)] if name else list(services.all_services())
     asked = []
     for host in session.environment.hosts:
@@ -39,7 +41,7 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
 
 
 def _journal(session: Session, host: Host, units: list[str], follow: bool, lines: int) -> subprocess.Popen[bytes]:
-    require_running(session, host)
+    session.require_running(host)
     command = ["journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}"]
     command += [f"--unit={unit}" for unit in units]
     if follow:
@@ -53,22 +55,13 @@ def _journal(session: Session, host: Host, units: list[str], follow: bool, lines
     )
 
 
-def require_running(session: Session, host: Host) -> None:
-    """Check that a host is up.
-
-    :raises OperatorError: it is not.
-    """
-    if not session.provider.running(host):
-        raise OperatorError(f"{host.name} is not running: inv up --env {session.name}")
-
-
 def shell(session: Session, name: str) -> None:
     """Become a shell on a host.
 
     :raises OperatorError: no such host, or it is not running.
     """
     host = session.environment.host(name) if name else session.environment.hosts[0]
-    require_running(session, host)
+    session.require_running(host)
     command = remote.login(session.environment, host).command()
     os.execvpe(command[0], command, program_environment())  # noqa: S606 - a list made here
 
@@ -77,8 +70,11 @@ def page(session: Session, name: str, tunnel: bool) -> None:
     """Print a page's address; with a tunnel to it where it is inside the private network.
 
     :param tunnel: keep a tunnel open until Ctrl-C.
+    :raises OperatorError: no such page, no host for it, or its machine is down, whose address may not be known.
     """
     direct = links.address(session.environment, name)
+    if session.ours:
+        session.require_running(session.environment.in_group(links.page(name).group)[0])
     if not tunnel:
         session.screen.line(direct)
         return

@@ -15,7 +15,7 @@ from streampulse.ops import environment as environments
 from streampulse.ops import lock, machines
 from streampulse.ops.command import program_environment
 from streampulse.ops.console import Screen
-from streampulse.ops.environment import Environment
+from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Provider
 from streampulse.ops.ownership import give_to_invoker
 
@@ -37,11 +37,24 @@ class Session:
         """The environment's name."""
         return self.environment.name
 
+    @property
+    def ours(self) -> bool:
+        """Whether the machines are made and removed by us; False for hosts that exist already."""
+        return self.environment.provider != "existing"
+
     def headline(self) -> str:
         """Return the line that says what the task is about to work on."""
         count = len(self.environment.hosts)
         kind = "machine" if count == 1 else "machines"
         return f"{self.name} · {count} {kind} ({self.provider.describe()})"
+
+    def require_running(self, host: Host) -> None:
+        """Check that a host is up, as far as this side can tell.
+
+        :raises OperatorError: it is not.
+        """
+        if not self.provider.running(host):
+            raise OperatorError(f"{host.name} is not running: inv up --env {self.name}")
 
     def machines_up(self) -> int:
         """Make and start the machines, and return how many were touched."""

@@ -78,7 +78,7 @@ def down(session: Session, full: bool, wipe: bool) -> str:
     :param wipe: remove all state as well.
     """
     session.screen.line(session.headline())
-    ours = session.environment.provider != "existing"
+    ours = session.ours
     # Machines of ours are known from the state that is kept of them here. Hosts that exist already may have been set up
     # from another control machine.
     if ours and not session.environment.state.is_dir():

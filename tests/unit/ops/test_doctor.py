@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from streampulse.errors import OperatorError
-from streampulse.ops import doctor, status
+from streampulse.ops import doctor, links, status
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines.existing import Existing
@@ -67,6 +67,14 @@ def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
     assert faults[0].cause == "bad cannot be reached over SSH: no route"
     # Each fix is a command line, with the environment that the host itself does not know.
     assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
+
+
+def test_the_api_of_a_machine_that_is_down_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "only_there", lambda _environment: False)
+    environment = Environment("demo", tmp_path, (Host("a", frozenset({"api"})),), {"provider": "existing"})
+    own = Existing(environment)
+    monkeypatch.setattr(own, "running", lambda _host: False)
+    assert list(doctor.api_answers(Session(environment, own, Screen()))) == []
 
 
 def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
