@@ -125,6 +125,9 @@ def parse(name: str, folder: Path, content: object) -> Environment:
     if variables.get("provider") not in PROVIDERS:
         raise OperatorError(f"{where}: `provider` under all.vars must be one of {', '.join(PROVIDERS)}; set it there")
     _check_port(variables, "all.vars'", where)
+    ports = variables.get("streampulse_ports")
+    if "{{" not in str(ports):  # a rule that only Ansible can work out
+        _mapping(ports, "streampulse_ports", where)
     found: dict[str, dict[str, Any]] = {}
     groups: dict[str, set[str]] = {}
     for group, host, host_variables in _memberships("all", root, (), where):

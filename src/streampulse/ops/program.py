@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,9 @@ def usage_errors() -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        raise Exit(f"inv: {error} See: inv --list, inv --help TASK", code=2) from None
+        # An option is named as it is typed, not as Invoke's object of it.
+        said = re.sub(r"Flag <Argument: ([\w-]+)[^>]*>", r"--\1", str(error))
+        raise Exit(f"inv: {said} See: inv --list, inv --help TASK", code=2) from None
     except ValueError as error:
         # What is not a number, where an option takes one.
         raise Exit(f"inv: an option has a value that it cannot take: {error}. See: inv --help TASK", code=2) from None
@@ -53,6 +56,11 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
         """Answer --help and --list."""
         with usage_errors():
             super().parse_cleanup()
+
+    def no_tasks_given(self) -> None:
+        """Show the tasks rather than Invoke's own options, most of which mean nothing here."""
+        self.list_tasks()
+        raise Exit
 
 
 def main() -> None:

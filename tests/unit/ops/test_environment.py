@@ -63,6 +63,7 @@ def inventory(**all_group: object) -> dict[str, object]:
         (inventory(children=["kafka"]), "children of all must be"),
         (inventory(children={"kafka": {"hosts": {"a": {}}, "vars": [1]}}), "vars of kafka must be"),
         (inventory(hosts={"a": {"ansible_port": "abc"}}), "a's ansible_port is abc, which is not a port"),
+        (inventory(vars={"provider": "existing", "streampulse_ports": 5}), "streampulse_ports must be lines of"),
         (inventory(vars={"provider": "existing", "ansible_port": 0}), "ansible_port is 0, which is not a port"),
     ],
 )
