@@ -20,7 +20,7 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
     :param lines: how many of the newest lines.
     :raises OperatorError: no such service, no such number of lines, or a host cannot be reached.
     """
-    if lines < 0:
+    if not 0 <= lines < 2**31:  # what journalctl takes
         raise OperatorError(f"{lines} lines cannot be shown: inv logs {name or 'job'} --lines 100")
     wanted = [services.named(name)] if name else list(services.all_services())
     asked = []

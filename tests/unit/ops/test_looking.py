@@ -118,6 +118,7 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["up", "--env"], 2, "inv: --env needed value and was not given one! See: inv --list"),
         (["logs", "--lines"], 2, "inv: --lines needed value"),
         (["logs", "--lines", "-5", "--env", "staging"], 1, "logs: -5 lines cannot be shown: inv logs job --lines"),
+        (["logs", "--lines", "99999999999", "--env", "staging"], 1, "99999999999 lines cannot be shown"),
         ([], 0, "doctor"),
         (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
         (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
