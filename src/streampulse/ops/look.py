@@ -9,6 +9,7 @@ import subprocess
 from streampulse.errors import OperatorError
 from streampulse.ops import links, remote, services
 from streampulse.ops.command import program_environment
+from streampulse.ops.ending import Terminated
 from streampulse.ops.environment import Host
 from streampulse.ops.session import Session
 
@@ -33,8 +34,11 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
     processes = [_journal(session, host, units, follow, lines) for host, units in asked]
     try:
         codes = [process.wait() for process in processes]
-    except KeyboardInterrupt:
-        # The end of `--follow`: ssh got the same signal.
+    except KeyboardInterrupt as error:
+        # The end of `--follow`: of Ctrl-C ssh has heard from the terminal, of a signal to us it has not.
+        if isinstance(error, Terminated):
+            for process in processes:
+                process.terminate()
         codes = [process.wait() and 0 for process in processes]
     if any(codes):
         raise OperatorError(f"the journal could not be read: see above; is it up? inv status --env {session.name}")
