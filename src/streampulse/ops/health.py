@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from streampulse.errors import OperatorError
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.remote import Remote
@@ -70,6 +72,12 @@ def peek(session: Session, topic: str, count: int) -> None:
     :raises OperatorError: they could not be read.
     """
     arguments = ["peek", "-n", str(count), *([topic] if topic else [])]
-    code, _, _ = on_host(session, arguments, live=True)
+    code, output, errors = on_host(session, arguments, live=False)
     if code != 0:
-        raise OperatorError(f"the topic could not be read: see above, and inv doctor --env {session.name}")
+        said = [line.strip() for line in (errors or output).splitlines() if line.strip()] or [f"exit code {code}"]
+        # On the host the program has its own name, and for wrong usage its own form.
+        reason = said[-1].removeprefix("streampulse: ").removeprefix("streampulse peek: error: ")
+        raise OperatorError(f"{reason}. See: inv --help peek, inv doctor --env {session.name}")
+    # As it came, byte for byte: what could do harm to a terminal was taken out where it was read.
+    sys.stdout.write(output)
+    sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 
 from streampulse.errors import OperatorError
 from streampulse.ops import links, remote, services
@@ -12,6 +13,9 @@ from streampulse.ops.command import program_environment
 from streampulse.ops.ending import Terminated
 from streampulse.ops.environment import Host
 from streampulse.ops.session import Session
+
+# The login shell, named: ssh then neither asks for a terminal nor prints the greeting of the day into what is piped on.
+PIPED_SHELL = 'exec "$SHELL" -l'
 
 
 def logs(session: Session, name: str, follow: bool, lines: int) -> None:
@@ -60,13 +64,14 @@ def _journal(session: Session, host: Host, units: list[str], follow: bool, lines
 
 
 def shell(session: Session, name: str) -> None:
-    """Become a shell on a host.
+    """Become a shell on a host; commands that are piped in get one without a terminal and without its greeting.
 
     :raises OperatorError: no such host, or it is not running.
     """
     host = session.environment.host(name) if name else session.environment.hosts[0]
     session.require_running(host)
-    command = remote.login(session.environment, host).command()
+    login = remote.login(session.environment, host)
+    command = login.command() if sys.stdin.isatty() else [*login.command("-T"), PIPED_SHELL]
     os.execvpe(command[0], command, program_environment())  # noqa: S606 - a list made here
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,3 +65,44 @@ def test_a_signal_ends_what_follows_the_journal(down: Session, monkeypatch: pyte
     monkeypatch.setattr(look, "_journal", lambda *_which: follows)
     look.logs(down, "api", follow=True, lines=1)
     assert follows.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "errors", "said"),
+    [
+        (1, "", "streampulse: x is not a topic. There are: a\n", "x is not a topic. There are: a. See:"),
+        (2, "", "usage: peek\nstreampulse peek: error: argument -n: must be from 1 to 1000\n", "argument -n: must be"),
+        (1, "", "", "exit code 1"),
+    ],
+)
+def test_what_peek_cannot_show_is_one_line(
+    down: Session, monkeypatch: pytest.MonkeyPatch, code: int, output: str, errors: str, said: str
+) -> None:
+    monkeypatch.setattr(health, "on_host", lambda *_asked, **_more: (code, output, errors))
+    with pytest.raises(OperatorError) as caught:
+        health.peek(down, "x", 3)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert "inv doctor --env demo" in str(caught.value)
+
+
+def test_peek_prints_what_the_host_said(
+    down: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(health, "on_host", lambda *_asked, **_more: (0, "partition 0\n  [x]\n", ""))
+    health.peek(down, "", 3)
+    assert capsys.readouterr().out == "partition 0\n  [x]\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_commands_that_are_piped_in_get_no_greeting(
+    down: Session, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(down.provider, "running", lambda _host: True)
+    monkeypatch.setattr(os, "execvpe", lambda _file, command, _environment: started.append(command))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
+    look.shell(down, "")
+    (command,) = started
+    assert command[0] == "ssh"
+    assert ("-T" in command, command[-1] == look.PIPED_SHELL) == (not terminal, not terminal)
