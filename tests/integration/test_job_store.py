@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -71,8 +72,17 @@ def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]
 def batches_of(store: Store) -> tuple[Batches, Letters]:
     letters = Letters()
     batches = Batches(store, letters)  # type: ignore[arg-type]
-    batches.open()
-    return batches, letters
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            batches.open()
+        except OperatorError:
+            # The server needs a moment to see that the connection before was closed, and lets go of its lock then.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return batches, letters
 
 
 FIRST = [
