@@ -41,6 +41,8 @@ class Batches:
         self._topic_id: str | None = None
         self._retention_due = 0.0
         self.commits = 0
+        #: By partition the offset after the last record that was committed.
+        self.read_up_to: dict[int, int] = {}
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
 
@@ -62,7 +64,8 @@ class Batches:
             size["viewers"],
             size["event_ids"],
         )
-        return self._engine.next_offsets(), topic_id
+        self.read_up_to = self._engine.next_offsets()
+        return self.read_up_to, topic_id
 
     def start_topic(self, topic_id: str, start: Start) -> None:
         """Say which topic the batches are of, and where reading it begins.
@@ -121,6 +124,7 @@ class Batches:
         with metrics.PHASE_SECONDS.labels("commit").time():
             written = self._store.commit(Batch(query_id, batch_id, self._topic_id, reasons), engine, changes, accepted)
         self.commits += 1
+        self.read_up_to = engine.next_offsets()
         now = time.time()
         metrics.RECORDS.inc(sum(piece.records for piece in slices))
         metrics.ACCEPTED.inc(changes.accepted)

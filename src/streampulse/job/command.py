@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import logging
 import shutil
 import threading
@@ -24,6 +25,7 @@ from prometheus_client import start_http_server
 
 from streampulse import logfmt
 from streampulse.errors import OperatorError
+from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.decode import ArrowDecoder
@@ -173,6 +175,8 @@ class Driver:
         self._look_due = now + _ASK_QUERY_EVERY_SECONDS
         # Spark reports on its triggers at least every ten seconds, also when there is nothing to read.
         progress = query.lastProgress
+        if progress:
+            metrics.LAG_RECORDS.set(records_behind(progress["sources"][0]["latestOffset"], self._batches.read_up_to))
         seen = (progress and progress["timestamp"], self._batches.alive_at)
         moved = seen != self._seen
         self._seen = seen
@@ -183,6 +187,17 @@ class Driver:
         """Tell whether the query has looked for records and found none."""
         status = query.status
         return not status["isTriggerActive"] and status["message"].startswith("Waiting for")
+
+
+def records_behind(latest: str, read_up_to: dict[int, int]) -> int:
+    """Return how many records the log has beyond those that are committed, over all partitions.
+
+    :param latest: the ends of the topic's partitions as Spark's Kafka source writes them:
+        ``{"<topic>": {"<partition>": offset}}`` (Structured Streaming and Kafka, "Source-specific metrics").
+    :param read_up_to: by partition the offset after the last record that was committed.
+    """
+    ends = {int(number): offset for topic in json.loads(latest).values() for number, offset in topic.items()}
+    return sum(max(0, end - read_up_to.get(number, 0)) for number, end in ends.items())
 
 
 def _patiently(name: str, action: Callable[[], Result]) -> Result:

@@ -29,4 +29,8 @@ ARRIVAL_LAG: Final = Gauge(
     "streampulse_job_arrival_lag_seconds",
     "Time from the arrival of the newest record of the last batch to the commit of that batch.",
 )
+LAG_RECORDS: Final = Gauge(
+    "streampulse_job_lag_records",
+    "Records in the topic of the events that are not committed yet, as of the query's newest report.",
+)
 STATE: Final = Gauge("streampulse_job_state_entries", "Entries of the working state, by kind.", ["kind"])

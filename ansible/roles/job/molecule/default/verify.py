@@ -4,6 +4,7 @@ import datetime
 import json
 import subprocess
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import psycopg2
 from kafka import KafkaProducer
 
 ENV: dict[str, str] = {}
-for name in ("kafka", "postgres-writer"):
+for name in ("kafka", "postgres-writer", "job"):
     for line in Path(f"/etc/streampulse/{name}.env").read_text(encoding="utf-8").splitlines():
         if "=" in line:
             key, _, value = line.partition("=")
@@ -83,6 +84,15 @@ assert started not in ("0", killed)
 assert "/spark.jsa" in Path(f"/proc/{started}/maps").read_text(encoding="utf-8"), (
     "the driver started without its archive"
 )
+
+# The query's own reports are asked every five seconds; the driver that reads them is still the same afterwards.
+time.sleep(8)
+assert main_pid() == started
+url = f"http://{ENV['STREAMPULSE_JOB_METRICS_HOST']}:{ENV['STREAMPULSE_JOB_METRICS_PORT']}/metrics"
+with urllib.request.urlopen(url, timeout=10) as answer:
+    scraped = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
+assert float(scraped["streampulse_job_records_total"]) >= 1, scraped
+assert float(scraped["streampulse_job_lag_records"]) == 0, scraped
 with connection.cursor() as cursor:
     cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (stream,))
     cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (stream,))

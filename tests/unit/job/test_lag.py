@@ -1,0 +1,20 @@
+"""How far the job is behind, from what Spark's source reports."""
+
+from __future__ import annotations
+
+import pytest
+
+from streampulse.job.command import records_behind
+
+
+@pytest.mark.parametrize(
+    ("latest", "read_up_to", "expected"),
+    [
+        ('{"stream.events": {"0": 10, "1": 5}}', {0: 10, 1: 5}, 0),
+        ('{"stream.events": {"0": 10, "1": 5}}', {0: 4, 1: 5}, 6),
+        ('{"stream.events": {"0": 10, "1": 5}}', {0: 4}, 11),  # nothing of partition 1 was committed yet
+        ('{"stream.events": {"0": 10}}', {0: 12}, 0),  # the report is older than the newest commit
+    ],
+)
+def test_records_behind(latest: str, read_up_to: dict[int, int], expected: int) -> None:
+    assert records_behind(latest, read_up_to) == expected
