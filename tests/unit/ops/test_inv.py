@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from streampulse.ops import paths
 
 # Has all that is asked of a Python, and makes no virtual environment.
@@ -35,3 +37,41 @@ def test_through_a_link_the_virtual_environment_is_the_checkouts(tmp_path: Path)
     assert (checkout / ".venv.lock").exists()
     # One of somebody else's, beside the link, is not removed.
     assert sorted(file.name for file in elsewhere.iterdir()) == [".venv", "inv"]
+
+
+# Makes a virtual environment whose uv writes down what it is told of indexes and certificates.
+RECORDING = """#!/bin/sh
+case "$1 $2" in
+    "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$(dirname "$0")/uv" "$3/bin/uv" ;;
+    "-m pip") [ "$3" != config ] || echo https://of.the.file/simple ;;
+esac
+"""
+UV = """#!/bin/sh
+echo "$UV_DEFAULT_INDEX $UV_SYSTEM_CERTS" >>"$(dirname "$0")/../../told"
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "index"),
+    [
+        ({}, "https://of.the.file/simple"),
+        ({"PIP_INDEX_URL": "https://of.pip/simple"}, "https://of.pip/simple"),
+        (
+            {"PIP_INDEX_URL": "https://of.pip/simple", "UV_DEFAULT_INDEX": "https://of.uv/simple"},
+            "https://of.uv/simple",
+        ),
+    ],
+)
+def test_what_is_set_for_pip_counts_for_uv(tmp_path: Path, given: dict[str, str], index: str) -> None:
+    checkout, programs = tmp_path / "checkout", tmp_path / "programs"
+    checkout.mkdir()
+    programs.mkdir()
+    shutil.copy(paths.repository() / "inv", checkout / "inv")
+    for name, text in (("python3", RECORDING), ("uv", UV)):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    subprocess.run(
+        [checkout / "inv"], env={**kept, **given, "PATH": f"{programs}:{kept['PATH']}"}, check=True, capture_output=True
+    )
+    assert (checkout / "told").read_text().splitlines()[0] == f"{index} true"
