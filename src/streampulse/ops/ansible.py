@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import signal
@@ -20,11 +21,16 @@ from streampulse.ops.console import Screen, took
 from streampulse.ops.ending import Terminated
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.machines import Report, tools
+from streampulse.ops.machines.processes import Process
+from streampulse.ops.machines.supervisor import started_at
 from streampulse.ops.ownership import give_to_invoker
 
 TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
 ENDING_SECONDS = 10.0
+WORKERS_SECONDS = 2.0
+# The variable that names the file of a run's events; the callback plugin reads it.
+PROGRESS = "STREAMPULSE_PROGRESS"
 # Names that people know the parts by, where it is not the role's with hyphens.
 PART_NAMES = {"release": "release", "streampulse": "release"}
 
@@ -118,7 +124,7 @@ def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
         "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook == "stop" else "true",
         **inventory.configuration(),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
-        "STREAMPULSE_PROGRESS": str(progress),
+        PROGRESS: str(progress),
     }
     found = importlib.util.find_spec("ansible_mitogen")
     if found and found.submodule_search_locations:
@@ -202,7 +208,31 @@ def _follow(process: subprocess.Popen[bytes], events: TextIO, progress: Progress
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
+        _end_workers(events.name)
         raise
+
+
+def _end_workers(progress: str) -> None:
+    """End what an interrupted Ansible has left.
+
+    Its workers are in sessions of their own. One that the signal did not reach, as when a terminal is closed and all of
+    its processes get SIGHUP, waits for ever for what has ended, and holds the environment's lock.
+
+    :param progress: the file of this run alone, which every process of it has in its environment.
+    """
+    mark = f"{PROGRESS}={progress}".encode()
+    workers = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            pid = int(file.parent.name)
+            started = started_at(pid)
+            if started and mark in file.read_bytes().split(b"\0"):
+                workers.append(Process(pid, started))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for worker in workers:
+            worker.send(number)
+        deadline = time.monotonic() + WORKERS_SECONDS
+        workers = [worker for worker in workers if not worker.ended_within(deadline - time.monotonic())]
 
 
 def failure(progress: Progress, playbook: str, log: Path, environment: Environment, code: int, seconds: float) -> str:

@@ -16,11 +16,13 @@ import pytest
 
 from streampulse.errors import OperatorError
 from streampulse.ops import lock
+from streampulse.ops.machines.supervisor import started_at
 
 HOLDER = """
 import sys, time
 from pathlib import Path
 from streampulse.ops import lock
+from streampulse.ops.machines.supervisor import started_at
 with lock.held(Path(sys.argv[1]), "inv reset"):
     print("held", flush=True)
     time.sleep(60)
@@ -115,13 +117,24 @@ signal.signal(signal.SIGINT, end)
 time.sleep(60)
 """
 
+# Ends by a signal as it is; its worker, in a session of its own, does not hear of it.
+WITH_WORKER = """
+import os, pathlib, sys, time
+state = pathlib.Path(sys.argv[1])
+if os.fork() == 0:
+    os.setsid()
+    (state / "playing").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
 
 @contextlib.contextmanager
-def playing(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def playing(tmp_path: Path, child: str = CHILD) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run a task that holds the lock while a playbook runs, and hand out the task and the playbook's process."""
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
-    command = [sys.executable, "-c", PLAYING, str(tmp_path), CHILD]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as task:
+    command = [sys.executable, "-c", PLAYING, str(tmp_path), child]
+    # A session of its own is what a terminal is to its processes: a signal to all of them spares ours.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as task:
         deadline = time.monotonic() + 30
         while not (tmp_path / "playing").exists() or not (tmp_path / "playing").read_text():
             assert time.monotonic() < deadline, "the playbook did not begin"
@@ -163,3 +176,13 @@ def test_a_task_that_is_killed_leaves_the_lock_to_its_playbook(tmp_path: Path) -
         while locked(tmp_path / "lock"):
             assert time.monotonic() < deadline, "the lock is held by nobody"
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_a_closed_terminal_spares_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    with playing(tmp_path, WITH_WORKER) as (task, worker):
+        os.killpg(task.pid, number)
+        task.communicate(timeout=30)
+        assert task.returncode == 128 + number
+        assert started_at(worker) is None
+    assert not locked(tmp_path / "lock")
