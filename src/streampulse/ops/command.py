@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ from streampulse.errors import OperatorError
 
 # Where Debian keeps the administrator's tools; an ordinary account's PATH often leaves these out.
 ADMIN_PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
+
+# Colours and the like, which Maven writes even into a pipe.
+ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 # What mount(8) says after the cause.
 NO_CAUSE = "dmesg(1) may have more information"
@@ -109,7 +113,8 @@ def stream(
 
 def last_words(output: str, code: int) -> str:
     """Return the last line that says something, or the exit code when there is none."""
-    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.lstrip().startswith(NO_CAUSE)]
+    plain = ESCAPE.sub("", output)
+    lines = [line.strip() for line in plain.splitlines() if line.strip() and not line.lstrip().startswith(NO_CAUSE)]
     return lines[-1] if lines else f"exit code {code}"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from streampulse.errors import OperatorError
 from streampulse.ops.environment import Environment, Host
 
 CONNECT_SECONDS = 10
+# What it has to say comes as an exception; its log would put a traceback before our one line.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Login:
 
     def command(self, *options: str) -> list[str]:
         """Return the ssh command that logs in."""
-        words = ["ssh", *options, "-p", str(self.port)]
+        words = ["ssh", *options, "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-p", str(self.port)]
         if self.key:
             words += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
         if self.known_hosts:
@@ -42,13 +46,22 @@ class Login:
 
 
 def login(environment: Environment, host: Host) -> Login:
-    """Return how to log in to a host, from what its provider wrote and from the inventory."""
+    """Return how to log in to a host, from what its provider wrote and from the inventory.
+
+    :raises OperatorError: the key is somebody else's.
+    """
     file = environment.state / "inventory.json"
     known: dict[str, Any] = {}
     if file.exists():
         known = json.loads(file.read_text(encoding="utf-8"))["all"]["hosts"].get(host.name, {})
     merged = {**environment.variables, **host.variables, **known}
     key = merged.get("ansible_ssh_private_key_file")
+    own = environment.state / "id_ed25519"
+    if str(key) == str(own) and own.exists() and not os.access(own, os.R_OK):
+        raise OperatorError(
+            f"the environment {environment.name} belongs to {own.owner()}, who made it ({environment.state}): run the "
+            f"task as {own.owner()}"
+        )
     known_hosts = environment.state / "known_hosts"
     return Login(
         host.name,

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import secrets
+import shlex
 import uuid
 from pathlib import Path
 
@@ -59,10 +60,10 @@ def _vault(environment: Environment) -> Path:
     if not file.exists():
         raise OperatorError(
             f"{environment.name} has no secrets: inv env secrets {environment.name} | "
-            f"ansible-vault encrypt --output {file}"
+            f"ansible-vault encrypt --output {shlex.quote(str(file))}"
         )
     if not file.read_text(encoding="utf-8").startswith("$ANSIBLE_VAULT"):
-        raise OperatorError(f"{file} is not encrypted: ansible-vault encrypt {file}")
+        raise OperatorError(f"{file} is not encrypted: ansible-vault encrypt {shlex.quote(str(file))}")
     if not os.environ.get("ANSIBLE_VAULT_PASSWORD_FILE"):
         raise OperatorError(
             f"{file} is encrypted and nothing says with what: export ANSIBLE_VAULT_PASSWORD_FILE=FILE, then try again"

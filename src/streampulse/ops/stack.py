@@ -43,6 +43,8 @@ def prepare_artifacts(session: Session) -> Path:
 def up(session: Session, full: bool) -> str:
     """Bring everything up that the inventory asks for, check it, and return the closing words."""
     session.screen.line(session.headline())
+    if not session.ours:
+        secrets.file_for(session.environment)  # nothing is fetched for hosts that could not be set up then
     with changing(session, "inv up"):
         file = prepare_artifacts(session)
         changed = start_machines(session)

@@ -11,6 +11,7 @@ from invoke.exceptions import CommandTimedOut
 from paramiko.ssh_exception import SSHException
 
 from streampulse.errors import OperatorError
+from streampulse.ops import command, remote
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.remote import Remote
 
@@ -27,12 +28,30 @@ ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "ex
     ],
 )
 def test_each_failure_is_one_line(error: Exception, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote(ENVIRONMENT, Host("h", frozenset(), {"ansible_host": "192.0.2.1"}))
+    connected = Remote(ENVIRONMENT, Host("h", frozenset(), {"ansible_host": "192.0.2.1"}))
 
     def fail(_command: str, **_more: Any) -> None:
         raise error
 
-    monkeypatch.setattr(remote._connection, "run", fail)
-    with remote, pytest.raises(OperatorError, match=said) as caught:
-        remote.run(["sleep", "99"], timeout=60)
+    monkeypatch.setattr(connected._connection, "run", fail)
+    with connected, pytest.raises(OperatorError, match=said) as caught:
+        connected.run(["sleep", "99"], timeout=60)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_somebody_elses_is_named_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = Environment("demo", tmp_path, (), {"provider": "vagrant"})
+    key = environment.state / "id_ed25519"
+    key.parent.mkdir(parents=True)
+    key.touch()
+    host = Host("h", frozenset(), {"ansible_ssh_private_key_file": str(key)})
+    assert remote.login(environment, host).key == str(key)
+    monkeypatch.setattr("os.access", lambda *_asked: False)
+    with pytest.raises(OperatorError, match=f"demo belongs to {key.owner()}, who made it .*: run the task as"):
+        remote.login(environment, host)
+
+
+def test_the_last_words_of_a_program_are_without_colours() -> None:
+    said = "[ERROR] no such artifact\n\x1b[0m\x1b[0m\n"
+    assert command.last_words(said, 1) == "[ERROR] no such artifact"

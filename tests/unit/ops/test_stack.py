@@ -219,3 +219,10 @@ def test_pythons_that_are_not_supported_are_refused(world: World, given: object)
     environment = dataclasses.replace(world.session.environment, variables=variables)
     with pytest.raises(OperatorError, match=r"host_pythons is .* list some of cp311, cp313, cp312"):
         stack.pythons_of(dataclasses.replace(world.session, environment=environment))
+
+
+def test_nothing_is_fetched_for_existing_hosts_without_secrets(world: World) -> None:
+    environment = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
+    with pytest.raises(OperatorError, match="demo has no secrets"):
+        stack.up(dataclasses.replace(world.session, environment=environment), full=False)
+    assert world.did == []
