@@ -28,7 +28,9 @@ def explain(error: OSError) -> str:
     quoted = shlex.quote(str(path))
     if error.errno in NO_ROOM:
         return f"{path}: {cause}: make room there, df -h {shlex.quote(str(_there(path)))}"
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+    if error.errno == errno.EROFS:
+        return f"{path}: {cause}: mount for writing what `findmnt --target {shlex.quote(str(_there(path)))}` shows"
+    if isinstance(error, PermissionError):
         there = _there(path)
         owner = _owner(there)
         # To take a folder over is no advice for one that is not ours alone.

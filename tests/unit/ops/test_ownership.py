@@ -67,3 +67,8 @@ def test_a_path_that_cannot_be_had_is_named_with_its_owner_and_what_mends_it(tmp
     assert full == f"{ours}/new: No space left on device: make room there, df -h {ours}"
     assert "ls -ld /nowhere" in explain(FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere"))
     assert explain(OSError("odd")).startswith("odd: ")
+
+
+def test_a_read_only_file_system_is_not_mended_by_another_owner(tmp_path: Path) -> None:
+    said = explain(OSError(errno.EROFS, "Read-only file system", str(tmp_path / "lock")))
+    assert said == f"{tmp_path}/lock: Read-only file system: mount for writing what `findmnt --target {tmp_path}` shows"
