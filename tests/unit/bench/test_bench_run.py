@@ -30,9 +30,11 @@ class Provider:
         return "facts"
 
 
-def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn") -> Session:
+def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn", benchmark: bool = True) -> Session:
     members: dict[str, dict[str, None]] = {"hosts": dict.fromkeys(hosts)}
-    content = {"all": {"vars": {"provider": provider}, "children": dict.fromkeys(GROUPS, members)}}
+    content = {
+        "all": {"vars": {"provider": provider, "benchmark": benchmark}, "children": dict.fromkeys(GROUPS, members)}
+    }
     made = environment.parse("x", Path("inventories/x"), content)
     screen = Screen(Console(file=io.StringIO(), width=200, highlight=False))
     return Session(made, Provider(), screen)  # type: ignore[arg-type]
@@ -83,6 +85,12 @@ def test_an_environment_that_is_there_is_left_alone(did: list[str], tmp_path: Pa
 def test_hosts_that_exist_already_are_left_alone(did: list[str]) -> None:
     with pytest.raises(OperatorError, match="environment of its own"):
         run.run(session(provider="existing"), options.Options())
+    assert did == []
+
+
+def test_an_environment_that_is_not_for_it_is_left_alone(did: list[str]) -> None:
+    with pytest.raises(OperatorError, match="inv bench --env bench, or write `benchmark: true`"):
+        run.run(session(benchmark=False), options.Options())
     assert did == []
 
 

@@ -26,6 +26,11 @@ def own(session: Session, keep: bool) -> Iterator[None]:
             f"{session.name} is made of hosts that exist already, and the benchmark fills, kills and removes what it "
             f"works on: give it an environment of its own, inv bench --env bench"
         )
+    if environment.variables.get("benchmark") is not True:
+        raise OperatorError(
+            f"{session.name} is somebody's environment, which the benchmark would fill, kill and remove: "
+            f"inv bench --env bench, or write `benchmark: true` into the variables of {environment.inventory}"
+        )
     if environment.state.exists():
         raise OperatorError(
             f"{session.name} is there already and may hold data, which the benchmark would spoil: "
