@@ -72,5 +72,12 @@ try:
 finally:
     subprocess.run(["systemctl", "start", units[0]], check=True)
 becomes(200, 15)
+SHOW = ["systemctl", "show", "--property=MainPID", "--value", "streampulse-api"]
+killed = subprocess.run(SHOW, check=True, capture_output=True, text=True).stdout.strip()
 subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "streampulse-api"], check=True)
+# Its workers answer for a moment longer than it is there.
+deadline = time.monotonic() + 90
+while subprocess.run(SHOW, check=True, capture_output=True, text=True).stdout.strip() in ("0", killed):
+    assert time.monotonic() < deadline, "the API was not started again within 90 s"
+    time.sleep(0.2)
 becomes(200, 90)
