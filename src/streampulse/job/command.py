@@ -108,7 +108,9 @@ class Driver:
                     ready = True
                     self._notifier.notify("READY=1")
                     log.info("running", extra={"fields": {"query_id": query.id}})
-                if not ready or self._moves(query):
+                moved = ready and self._moves(query)
+                # A batch under way has the stall limit, which is longer than the watchdog's.
+                if not ready or moved or self._busy:
                     self._notifier.notify("WATCHDOG=1")
                 time.sleep(_LOOK_EVERY_SECONDS)
             failure = query.exception()
@@ -189,14 +191,16 @@ class Driver:
         return not status["isTriggerActive"] and status["message"].startswith("Waiting for")
 
 
-def records_behind(latest: str, read_up_to: dict[int, int]) -> int:
+def records_behind(latest: str | None, read_up_to: dict[int, int]) -> int:
     """Return how many records the log has beyond those that are committed, over all partitions.
 
     :param latest: the ends of the topic's partitions as Spark's Kafka source writes them:
-        ``{"<topic>": {"<partition>": offset}}`` (Structured Streaming and Kafka, "Source-specific metrics").
+        ``{"<topic>": {"<partition>": offset}}`` (Structured Streaming and Kafka, "Source-specific metrics"); nothing,
+        or ``null``, while the source has not asked for them yet.
     :param read_up_to: by partition the offset after the last record that was committed.
     """
-    ends = {int(number): offset for topic in json.loads(latest).values() for number, offset in topic.items()}
+    topics = (json.loads(latest) if latest else None) or {}
+    ends = {int(number): offset for topic in topics.values() for number, offset in topic.items()}
     return sum(max(0, end - read_up_to.get(number, 0)) for number, end in ends.items())
 
 

@@ -14,7 +14,9 @@ from streampulse.job.command import records_behind
         ('{"stream.events": {"0": 10, "1": 5}}', {0: 4, 1: 5}, 6),
         ('{"stream.events": {"0": 10, "1": 5}}', {0: 4}, 11),  # nothing of partition 1 was committed yet
         ('{"stream.events": {"0": 10}}', {0: 12}, 0),  # the report is older than the newest commit
+        (None, {0: 12}, 0),
+        ("null", {0: 12}, 0),
     ],
 )
-def test_records_behind(latest: str, read_up_to: dict[int, int], expected: int) -> None:
+def test_records_behind(latest: str | None, read_up_to: dict[int, int], expected: int) -> None:
     assert records_behind(latest, read_up_to) == expected
