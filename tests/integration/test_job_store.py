@@ -48,7 +48,7 @@ class Letters:
 
 @pytest.fixture
 def store(database: Database) -> Iterator[Store]:
-    made = Store(database.settings(WRITER), TIMEOUT_US, 30)
+    made = Store(database.settings(WRITER), TIMEOUT_US, 30, 2)
     yield made
     made.close()
 
@@ -181,7 +181,7 @@ def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
 
 def test_one_writer_at_a_time(database: Database, store: Store) -> None:
     store.open()
-    second = Store(database.settings(WRITER), TIMEOUT_US, 30)
+    second = Store(database.settings(WRITER), TIMEOUT_US, 30, 2)
     with pytest.raises(OperatorError, match="another driver of the job writes to this database"):
         second.open()
     store.close()
@@ -229,7 +229,7 @@ def test_rows_older_than_the_history_leave(database: Database, store: Store) -> 
 def test_a_server_that_is_away_is_an_operational_error(database: Database) -> None:
     settings = database.settings(WRITER).model_copy(update={"port": 1})
     with pytest.raises(psycopg2.OperationalError):
-        Store(settings, TIMEOUT_US, 30).open()
+        Store(settings, TIMEOUT_US, 30, 2).open()
 
 
 def test_a_topic_made_anew_is_read_from_its_beginning_also_when_postgres_goes_away(

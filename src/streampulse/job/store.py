@@ -99,9 +99,7 @@ class Store:
     :param ledger_days: entries of the ledger that are older than this are removed, but for the newest.
     """
 
-    def __init__(
-        self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int = 2
-    ) -> None:
+    def __init__(self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int) -> None:
         self._settings = settings
         self._timeout = viewer_timeout_us
         self._history_us = history_days * 86_400 * 1_000_000

@@ -82,7 +82,10 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 class _Simulation:
     def __init__(self, settings: PostgresSettings, counting: CountingSettings, per_minute: int) -> None:
         self._settings = settings
-        self._store = Store(settings, counting.viewer_timeout_seconds * 1_000_000, counting.history_days)
+        # Entries are as old as the clock on the wall says, and the simulated days pass in minutes: none is old enough.
+        self._store = Store(
+            settings, counting.viewer_timeout_seconds * 1_000_000, counting.history_days, counting.history_days
+        )
         self._store.open()
         self._engine: Engine = self._store.load()[0]
         self._model = Model(streams=_STREAMS, users=_USERS, seed=1)
