@@ -91,12 +91,15 @@ class Driver:
         self._kafka = kafka
         self._notifier = sdnotify.SystemdNotifier()
         self._busy = False
+        self._tracker: Any = None
         self._seen: object = None
         self._look_due = 0.0
 
     def run(self, session: Any, start: Start) -> int:
         """Run the query from ``start`` until it ends, which is always a failure: 1."""
         query = self._start(session, start)
+        # Asked for once: each dot is a call into the JVM.
+        self._tracker = session.sparkContext._jsc.sc().statusTracker()
         self._warm_up(session)
         ready = False
         try:
@@ -179,6 +182,9 @@ class Driver:
         progress = query.lastProgress
         if progress:
             metrics.LAG_RECORDS.set(records_behind(progress["sources"][0]["latestOffset"], self._batches.read_up_to))
+            metrics.note_progress(progress)
+        # The tracker counts the driver as one of them.
+        metrics.EXECUTORS.set(max(0, len(self._tracker.getExecutorInfos()) - 1))
         seen = (progress and progress["timestamp"], self._batches.alive_at)
         moved = seen != self._seen
         self._seen = seen

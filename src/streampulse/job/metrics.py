@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from streampulse import __version__
+from streampulse.gauges import KnownGauge
 
 RECORDS: Final = Counter("streampulse_job_records", "Records read from the topic of the events, in committed batches.")
 ACCEPTED: Final = Counter("streampulse_job_accepted_events", "Events that were counted.")
@@ -34,3 +38,27 @@ LAG_RECORDS: Final = Gauge(
     "Records in the topic of the events that are not committed yet, as of the query's newest report.",
 )
 STATE: Final = Gauge("streampulse_job_state_entries", "Entries of the working state, by kind.", ["kind"])
+INPUT_RATE: Final = KnownGauge(
+    "streampulse_job_input_records_per_second",
+    "Rate at which records arrived before the newest trigger, as Spark has it, records per second.",
+)
+PROCESSED_RATE: Final = KnownGauge(
+    "streampulse_job_processed_records_per_second",
+    "Rate at which the newest trigger worked off its records, as Spark has it, records per second.",
+)
+TRIGGER_SECONDS: Final = KnownGauge("streampulse_job_trigger_seconds", "Time that the newest trigger took in all.")
+EXECUTORS: Final = KnownGauge("streampulse_job_executors", "Executors that the driver has, itself not counted.")
+BUILD: Final = Gauge("streampulse_job_build_info", "1, with the version as a label.", ["version"])
+BUILD.labels(__version__).set(1)
+
+
+def note_progress(progress: Mapping[str, Any]) -> None:
+    """Take over what Spark says of the query's newest trigger; what it leaves out is not known.
+
+    :param progress: ``StreamingQuery.lastProgress``. Rates that are no finite number (no time has passed) are left out
+        there; ``durationMs.triggerExecution`` is in milliseconds.
+    """
+    INPUT_RATE.set(progress.get("inputRowsPerSecond"))
+    PROCESSED_RATE.set(progress.get("processedRowsPerSecond"))
+    milliseconds = progress.get("durationMs", {}).get("triggerExecution")
+    TRIGGER_SECONDS.set(None if milliseconds is None else milliseconds / 1000)

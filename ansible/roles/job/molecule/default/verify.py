@@ -93,6 +93,10 @@ with urllib.request.urlopen(url, timeout=10) as answer:
     scraped = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if not line.startswith("#"))
 assert float(scraped["streampulse_job_records_total"]) >= 1, scraped
 assert float(scraped["streampulse_job_lag_records"]) == 0, scraped
+assert float(scraped["streampulse_job_executors"]) == 1, scraped
+assert float(scraped["streampulse_job_trigger_seconds"]) > 0, scraped
+for rate in ("input", "processed"):
+    assert float(scraped[f"streampulse_job_{rate}_records_per_second"]) >= 0, scraped
 with connection.cursor() as cursor:
     cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (stream,))
     cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (stream,))
