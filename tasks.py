@@ -242,14 +242,14 @@ def vendor(_context: Context, update: str | None = None) -> str:
     return vendoring.run(Screen(), update)
 
 
-@task(help={"check": "change nothing, exit 1 when a page is stale"})
+@task(help={"check": "change nothing, exit 1 when a file is stale"})
 @timed
 def docs(_context: Context, check: bool = False) -> None:
-    """Write the reference pages under docs/reference anew from the code."""
+    """Write what is made from the code anew: the reference pages, Prometheus' rules."""
     from streampulse.ops import docs as pages
 
     if pages.main(["--check"] if check else []) != 0:
-        raise OperatorError("the reference is stale: inv docs")
+        raise OperatorError("files are stale: inv docs")
 
 
 @task(

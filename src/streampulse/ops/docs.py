@@ -1,8 +1,8 @@
-"""The pages under docs/reference, made from the code that they describe.
+"""The files of the repository that are made from its code: the pages under docs/reference, Prometheus' rules.
 
 ``python -m streampulse.ops.docs`` writes them, with ``--check`` it says which are stale. The settings come from the
 classes of :mod:`streampulse.settings` and the roles' argument specifications, the commands from the tasks and from the
-parsers of the ``streampulse`` command.
+parsers of the ``streampulse`` command, the rules from :mod:`streampulse.observability`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings
 
 from streampulse import cli, settings
 from streampulse.errors import OperatorError
+from streampulse.observability import rules
 from streampulse.ops import paths
 
 FOLDER: Final = "docs/reference"
@@ -245,14 +246,20 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _rules(name: str) -> Callable[[Path], str]:
+    return lambda _root: rules.file(name)
+
+
+#: Each file that is made, relative to the checkout, and what makes it from there.
 PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
+    **{name: _rules(name) for name in rules.FILES},
 }
 
 
 def stale(root: Path) -> list[str]:
-    """Return the pages that are not what the code says, relative to the checkout."""
+    """Return the files that are not what the code says, relative to the checkout."""
     found = []
     for name, make in PAGES.items():
         file = root / name
@@ -262,7 +269,7 @@ def stale(root: Path) -> list[str]:
 
 
 def write(root: Path) -> list[str]:
-    """Write the pages that are stale and return their names, relative to the checkout."""
+    """Write the files that are stale and return their names, relative to the checkout."""
     changed = stale(root)
     for name in changed:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -271,9 +278,9 @@ def write(root: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the pages, or check them: 0 done or fresh, 1 stale."""
-    parser = argparse.ArgumentParser(prog="python -m streampulse.ops.docs", description="Make docs/reference.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a page is stale")
+    """Write the files, or check them: 0 done or fresh, 1 stale."""
+    parser = argparse.ArgumentParser(prog="python -m streampulse.ops.docs", description="Make what is made from code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
     arguments = parser.parse_args(argv)
     try:
         root = paths.repository()
@@ -284,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check and changed:
         sys.stderr.write(f"stale: {', '.join(changed)}. Make them again: {COMMAND}\n")
         return 1
-    sys.stdout.write(f"written: {', '.join(changed)}\n" if changed else "docs/reference is as the code says\n")
+    sys.stdout.write(f"written: {', '.join(changed)}\n" if changed else "every file is as the code says\n")
     return 0
 
 
