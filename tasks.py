@@ -245,7 +245,7 @@ def vendor(_context: Context, update: str | None = None) -> str:
 @task(help={"check": "change nothing, exit 1 when a file is stale"})
 @timed
 def docs(_context: Context, check: bool = False) -> None:
-    """Write what is made from the code anew: the reference pages, Prometheus' rules."""
+    """Write what is made from the code anew: the reference pages, Prometheus' rules, Grafana's dashboards."""
     from streampulse.ops import docs as pages
 
     if pages.main(["--check"] if check else []) != 0:

@@ -21,9 +21,12 @@ NONE: Final = "none"
 _HOST_DOWN: Final = "max by (host) (up) == 0"
 _UNLESS_HOST_DOWN: Final = f"unless on (host)\n  {_HOST_DOWN}"
 
-#: File systems that hold no data of anybody's, and mount points that show a file system a second time.
-_NO_DISKS: Final = 'fstype!~"tmpfs|ramfs|squashfs|iso9660|erofs|nsfs"'
-_NO_MOUNTS: Final = 'mountpoint!~"/(dev|etc|proc|run|sys)(/.*)?"'
+#: Without file systems that hold no data of anybody's, and mount points that show a file system a second time.
+DISKS: Final = 'fstype!~"tmpfs|ramfs|squashfs|iso9660|erofs|nsfs",mountpoint!~"/(dev|etc|proc|run|sys)(/.*)?"'
+
+#: Of PostgreSQL's transactions, those that somebody has begun. Autovacuum takes its time by design; older exporters do
+#: not name the kind of backend.
+TRANSACTIONS: Final = 'state=~"active|idle in transaction.*",backend_type!~"autovacuum.*|walsender"'
 
 #: Units as systemd spells them, and the service that people know; any other unit is the host's.
 UNITS: Final[dict[str, str]] = {
@@ -369,7 +372,7 @@ def _kafka() -> tuple[Alert, ...]:
 def _hosts() -> tuple[Alert, ...]:
     disk, memory, clock = values.DISK_FULL, values.MEMORY_LOW, values.CLOCK_OFFSET
     failed, flapping = values.UNIT_FAILED, values.UNIT_FLAPPING
-    disks = f"{{{_NO_DISKS},{_NO_MOUNTS}}}"
+    disks = f"{{{DISKS}}}"
     return (
         Alert(
             name="DiskAlmostFull",
@@ -584,9 +587,8 @@ def _postgres() -> tuple[Alert, ...]:
             name="PostgresQueriesSlow",
             severity=TICKET,
             service="postgres",
-            # Autovacuum takes its time by design; older exporters do not name the kind of backend.
             expr="max by (host, datname) (\n  pg_stat_activity_max_tx_duration{\n"
-            '    state=~"active|idle in transaction.*",\n    backend_type!~"autovacuum.*|walsender"\n  }\n)\n'
+            f"    {TRANSACTIONS}\n  }}\n)\n"
             f"> {query.value:g}",
             hold_seconds=query.hold_seconds,
             condition=f"the age of the oldest transaction {_past(query)}",

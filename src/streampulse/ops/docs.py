@@ -1,8 +1,8 @@
-"""The files of the repository that are made from its code: the pages under docs/reference, Prometheus' rules.
+"""The files of the repository that are made from its code: reference pages, Prometheus' rules, dashboards.
 
 ``python -m streampulse.ops.docs`` writes them, with ``--check`` it says which are stale. The settings come from the
 classes of :mod:`streampulse.settings` and the roles' argument specifications, the commands from the tasks and from the
-parsers of the ``streampulse`` command, the rules from :mod:`streampulse.observability`.
+parsers of the ``streampulse`` command, rules and dashboards from :mod:`streampulse.observability`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings
 
 from streampulse import cli, settings
 from streampulse.errors import OperatorError
-from streampulse.observability import rules
+from streampulse.observability import dashboards, rules
 from streampulse.ops import paths
 
 FOLDER: Final = "docs/reference"
@@ -255,6 +255,7 @@ PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
     **{name: _rules(name) for name in rules.FILES},
+    **dashboards.FILES,
 }
 
 

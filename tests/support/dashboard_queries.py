@@ -1,0 +1,242 @@
+"""Every query of the committed dashboards, asked of a real Prometheus and a real PostgreSQL as Grafana asks them.
+
+Grafana itself need not be there: what it would put in place of its variables and macros is put in here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from stack import Stack
+
+FOLDER: Final = Path(__file__).parents[2] / "grafana" / "dashboards"
+
+#: Queries that rightly return nothing while all is well, as (dashboard, panel, query), with the reason.
+MAY_BE_EMPTY: Final[Mapping[tuple[str, int, str], str]] = {
+    ("streampulse-overview", 2, "A"): "nothing fires on a healthy machine",
+    ("streampulse-api", 20, "A"): "nobody was refused",
+    ("streampulse-api", 34, "A"): "the database failed no request",
+    ("streampulse-kafka", 24, "A"): "no request failed",
+    ("streampulse-host", 31, "A"): "no unit was started again by systemd",
+    ("streampulse-pipeline", 30, "A"): "every record counted",
+}
+#: The same for annotations, as (dashboard, name): marks are there when something happened.
+ANNOTATIONS_MAY_BE_EMPTY: Final = "a deploy, or a page, within the last minutes is no part of a healthy machine"
+
+_RANGE: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a dashboard, as it is written there."""
+
+    dashboard: str
+    panel: int
+    name: str
+    title: str
+    text: str
+    language: str
+    #: Whether it asks for a range of time, or for now only.
+    over_time: bool
+
+    def __str__(self) -> str:
+        return f"{self.dashboard} · {self.title} ({self.panel} {self.name})"
+
+
+def boards(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Return every committed dashboard by its uid."""
+    found = (json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json")))
+    return {board["uid"]: board for board in found}
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the panels of a dashboard, those of rows that are folded as well, without the rows themselves."""
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            yield from panel.get("panels") or ()
+        else:
+            yield panel
+
+
+def queries(folder: Path = FOLDER) -> list[Query]:
+    """Return every query of every panel."""
+    return [
+        Query(
+            dashboard=uid,
+            panel=panel["id"],
+            name=target["refId"],
+            title=panel["title"],
+            text=target.get("expr") or target["rawSql"],
+            language="promql" if "expr" in target else "sql",
+            over_time=bool(target.get("range")) or target.get("format") == "time_series",
+        )
+        for uid, board in boards(folder).items()
+        for panel in panels(board)
+        for target in panel["targets"]
+    ]
+
+
+def promql(text: str, host: str = ".*") -> str:
+    """Return PromQL with what Grafana puts in place of its variables.
+
+    :param host: what is chosen as host; all by default.
+    """
+    replaced = text.replace("$__rate_interval", "1m").replace("$__interval", "15s").replace("$host", host)
+    assert "$" not in re.sub(r'"\$\d"', "", replaced), f"a variable that nobody replaces: {replaced}"
+    return replaced
+
+
+def sql(text: str, stream: str, now: datetime, over: timedelta = _RANGE) -> str:
+    """Return SQL with what Grafana puts in place of its variables and macros.
+
+    :param stream: the stream that is chosen.
+    """
+    since, until = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (now - over, now))
+    replaced = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN '{since}' AND '{until}'", text)
+    replaced = replaced.replace("$__timeTo()", f"'{until}'").replace("$__timeFrom()", f"'{since}'")
+    replaced = replaced.replace("${stream:sqlstring}", "'" + stream.replace("'", "''") + "'")
+    assert "$" not in replaced, f"a variable that nobody replaces: {replaced}"
+    return replaced
+
+
+class Prometheus:
+    """A Prometheus, over its HTTP API."""
+
+    def __init__(self, url: str, user: str = "", password: str = "") -> None:
+        self.url = url
+        self.headers = {}
+        if user:
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            self.headers["Authorization"] = f"Basic {token}"
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer; what Prometheus says against the question is raised as a ValueError."""
+        body = urllib.parse.urlencode(parameters).encode()
+        request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, self.headers)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            raise ValueError(error.read().decode(errors="replace").strip()) from None
+
+    def series(self, text: str, over_time: bool) -> list[dict[str, Any]]:
+        """Return the series of a query: with their values now, or over the last hour in 240 steps."""
+        if not over_time:
+            return list(self.ask("query", query=text)["result"])
+        now = datetime.now(UTC)
+        return list(
+            self.ask(
+                "query_range",
+                query=text,
+                start=str((now - _RANGE).timestamp()),
+                end=str(now.timestamp()),
+                step=str(_RANGE.total_seconds() / 240),
+            )["result"]
+        )
+
+
+def wrong_in_prometheus(prometheus: Prometheus, folder: Path = FOLDER, *, need_series: bool = True) -> list[str]:
+    """Return what is wrong with the dashboards' PromQL: queries that do not parse, or find nothing.
+
+    :param need_series: whether finding nothing is wrong, but for what :data:`MAY_BE_EMPTY` excepts.
+    """
+    wrong = []
+    for query in queries(folder):
+        if query.language != "promql":
+            continue
+        try:
+            found = prometheus.series(promql(query.text), query.over_time)
+        except ValueError as error:
+            wrong.append(f"{query}: {error}")
+            continue
+        if need_series and not found and (query.dashboard, query.panel, query.name) not in MAY_BE_EMPTY:
+            wrong.append(f"{query}: no series: {promql(query.text)}")
+    for uid, board in boards(folder).items():
+        for annotation in board["annotations"]["list"]:
+            try:
+                prometheus.series(promql(annotation["expr"]), over_time=True)
+            except ValueError as error:
+                wrong.append(f"{uid} · annotation {annotation['name']}: {error}")
+        for variable in board["templating"]["list"]:
+            wrong += _wrong_variable(prometheus, uid, variable, need_series)
+    return wrong
+
+
+def _wrong_variable(prometheus: Prometheus, uid: str, variable: Mapping[str, Any], need_values: bool) -> Iterator[str]:
+    if variable["type"] != "query" or not isinstance(variable["query"], dict):
+        return
+    text = variable["query"]["query"]
+    match = re.fullmatch(r"label_values\((.+), (\w+)\)", text)
+    if match is None:
+        yield f"{uid} · variable {variable['name']}: not understood: {text}"
+        return
+    try:
+        found = prometheus.ask("query", query=f"group by ({match[2]}) ({match[1]})")["result"]
+    except ValueError as error:
+        yield f"{uid} · variable {variable['name']}: {error}"
+        return
+    if need_values and not [each for each in found if each["metric"].get(match[2])]:
+        yield f"{uid} · variable {variable['name']}: no values: {text}"
+
+
+def wrong_in_postgres(run: Callable[[str], list[str]], folder: Path = FOLDER, *, need_rows: bool = True) -> list[str]:
+    """Return what is wrong with the dashboards' SQL: statements that fail, or find nothing.
+
+    :param run: runs a statement as the reading role and returns its rows; what the server says against it is a
+        ValueError.
+    :param need_rows: whether finding nothing is wrong.
+    """
+    wrong = []
+    now = datetime.now(UTC)
+    streams = [
+        variable["query"]
+        for board in boards(folder).values()
+        for variable in board["templating"]["list"]
+        if variable["name"] == "stream"
+    ]
+    chosen = [name for statement in streams for name in run(statement)]
+    if need_rows and not chosen:
+        wrong.append(f"no stream can be chosen: {streams}")
+    for query in queries(folder):
+        if query.language != "sql":
+            continue
+        try:
+            found = run(sql(query.text, chosen[0] if chosen else "", now))
+        except ValueError as error:
+            wrong.append(f"{query}: {error}")
+            continue
+        if need_rows and not found:
+            wrong.append(f"{query}: no rows: {query.text}")
+    return wrong
+
+
+def wrong_on(stack: Stack) -> list[str]:
+    """Return what is wrong with the dashboards' queries on a machine that is up with monitoring and has counted."""
+    return [
+        *wrong_in_prometheus(Prometheus(f"http://{stack.address}:9090")),
+        *wrong_in_postgres(lambda statement: _psql(stack, statement)),
+    ]
+
+
+def _psql(stack: Stack, statement: str) -> list[str]:
+    # The same role, password and address as Grafana's; five seconds are more than a panel may take.
+    done = stack.ssh(
+        "set -a; . /etc/streampulse/postgres-reader.env;"
+        ' PGOPTIONS="-c statement_timeout=5000" PGPASSWORD="$STREAMPULSE_POSTGRES_PASSWORD"'
+        ' psql -XAt -v ON_ERROR_STOP=1 -h "$STREAMPULSE_POSTGRES_HOST" -p "$STREAMPULSE_POSTGRES_PORT"'
+        ' -U "$STREAMPULSE_POSTGRES_USER" -d "$STREAMPULSE_POSTGRES_DATABASE" -c ' + shlex.quote(statement)
+    )
+    if done.code != 0:
+        raise ValueError(done.err.strip())
+    return done.out.splitlines()
