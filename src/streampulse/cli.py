@@ -19,6 +19,7 @@ COMMANDS = {
     "migrate": ("streampulse.migrate", "bring the database's schema to this release's version"),
     "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),
     "smoke": ("streampulse.smoke", "send a few events of its own and expect exactly their numbers"),
+    "probe": ("streampulse.probe.command", "measure what users notice: an event a minute, and the API's answers"),
     "peek": ("streampulse.peek", "print the newest records of a topic"),
     "check": ("streampulse.check", "what doctor looks at on this host, as JSON"),
     "measure": ("streampulse.measure.command", "what bench measures on this host, as JSON"),

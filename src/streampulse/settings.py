@@ -282,6 +282,33 @@ class ApiSettings(BaseSettings):
         return self
 
 
+class ProbeSettings(BaseSettings):
+    """The synthetic probe."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_PROBE_", extra="ignore")
+
+    api_url: str = Field(pattern="^https?://[^/]+", description="address of the API that is asked, http://HOST:PORT")
+    api_key: SecretStr | None = Field(default=None, description="key that is sent to the API, where it asks for one")
+    event_second: int = Field(default=10, ge=0, le=59, description="second of each minute at which an event is sent")
+    visible_seconds: float = Field(
+        default=30.0,
+        ge=1,
+        le=30,
+        description="an event that is not visible in the API after this long is lost, in seconds",
+    )
+    interval_seconds: float = Field(
+        default=5.0,
+        ge=1,
+        le=60,
+        description="time between two requests to the API, and between two looks at Kafka and the ledger, in seconds",
+    )
+    answer_seconds: float = Field(
+        default=3.0, ge=0.1, le=10, description="how long the API, Kafka and PostgreSQL may take to answer, in seconds"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
+    metrics_port: Port = Field(description="port of the probe's scrape endpoint")
+
+
 def split(text: str) -> list[str]:
     """Return the words of a list that is separated by commas."""
     return [word.strip() for word in text.split(",") if word.strip()]

@@ -38,6 +38,7 @@ _CLASSES: Final[Sequence[tuple[type[BaseSettings], str]]] = (
     (settings.JobSettings, "job.env"),
     (settings.GeneratorSettings, "generator.env"),
     (settings.ApiSettings, "api.env"),
+    (settings.ProbeSettings, "probe.env, probe-key.env"),
 )
 
 

@@ -1,0 +1,114 @@
+"""``streampulse probe``: send an event a minute, ask the API, look how far the pipeline is, until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import sdnotify
+from prometheus_client import REGISTRY, start_http_server
+
+from streampulse import logfmt
+from streampulse.errors import OperatorError
+from streampulse.probe.api import Api, Requests
+from streampulse.probe.event import Events
+from streampulse.probe.ledger import Ledger
+from streampulse.probe.part import Part
+from streampulse.probe.pipeline import Figures, LedgerReader, TopicReader
+from streampulse.probe.send import Sender
+from streampulse.probe.topic import Topic
+from streampulse.settings import KafkaSettings, PostgresSettings, ProbeSettings, load
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 5.0
+#: Longer than any step may take: half a minute for an event, and a wait of a minute for the next.
+HUNG_SECONDS: Final = 180.0
+_END_SECONDS: Final = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse probe``: none, its settings are the environment's."""
+    del parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probe until SIGTERM; 1 when a part hangs or has ended, so that the supervisor starts all of it anew.
+
+    :raises OperatorError: the scrape endpoint cannot be opened.
+    """
+    del args
+    kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(ProbeSettings)
+    logfmt.configure()
+    # The client logs four lines for each attempt to connect; the probe's parts say the same once.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    api = Api(settings.api_url, key, settings.answer_seconds)
+    sender = Sender(kafka, settings.visible_seconds)
+    events = Events(sender, api, settings.event_second, settings.visible_seconds)
+    requests = Requests(api, settings.interval_seconds)
+    entries = LedgerReader(Ledger(postgres, settings.answer_seconds, _kept()), settings.interval_seconds)
+    ledger = Part("ledger", entries.step)
+    topics = TopicReader(
+        Topic(kafka, settings.answer_seconds),
+        entries.latest,
+        ledger.wake,
+        settings.interval_seconds,
+        settings.answer_seconds + 1,
+    )
+    parts = [Part("event", events.step), Part("api", requests.step), ledger, Part("topic", topics.step)]
+    REGISTRY.register(Figures(entries.latest, topics, settings.interval_seconds))
+    _serve_metrics(settings)
+    notifier = sdnotify.SystemdNotifier()
+    notifier.notify("READY=1")
+    log.info("running", extra={"fields": {"api": settings.api_url, "brokers": kafka.bootstrap_servers}})
+    for part in parts:
+        part.start()
+    try:
+        while not stop.wait(_LOOK_SECONDS):
+            hung = hanging(parts)
+            if hung:
+                log.error("a part gets nowhere: starting over", extra={"fields": {"parts": ",".join(hung)}})
+                return 1
+    finally:
+        notifier.notify("STOPPING=1")
+        events.stop()
+        for part in parts:
+            part.stop()
+        deadline = time.monotonic() + _END_SECONDS
+        for part in parts:
+            part.join(max(0.0, deadline - time.monotonic()))
+    log.info("stopped")
+    return 0
+
+
+def hanging(parts: Sequence[Part]) -> list[str]:
+    """Return the names of the parts that have ended, or have not begun a step for longer than any takes."""
+    limit = time.monotonic() - HUNG_SECONDS
+    return [part.name for part in parts if not part.is_alive() or part.alive_at < limit]
+
+
+def _kept() -> Path | None:
+    """Return the file for what is to be known after a restart, in the folder that systemd has made."""
+    folder = os.environ.get("STATE_DIRECTORY")
+    return Path(folder.split(":")[0]) / "dead-letters.json" if folder else None
+
+
+def _serve_metrics(settings: ProbeSettings) -> None:
+    try:
+        start_http_server(settings.metrics_port, settings.metrics_host)
+    except OSError as error:
+        raise OperatorError(
+            f"the metrics port {settings.metrics_host}:{settings.metrics_port} cannot be opened ({error.strerror}): "
+            f"see who has it with `ss -ltnp sport = :{settings.metrics_port}`, or set another"
+        ) from None

@@ -1,0 +1,225 @@
+"""The ledger of batches, read through the reading role: how far the job has come, and its dead letters."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import select
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import psycopg2
+import psycopg2.extensions
+
+from streampulse.probe.part import line
+from streampulse.settings import PostgresSettings
+
+log = logging.getLogger(__name__)
+
+_NEWEST: Final = """
+    SELECT seq, offsets, topic_id, extract(epoch FROM committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1
+"""
+# A piece at a time, so that no statement takes long, however many entries there are.
+_PIECE: Final = 20_000
+_LETTERS: Final = f"""
+    SELECT max(seq), coalesce(sum(letters.number::bigint), 0)::bigint FROM (
+        SELECT seq, dead_letters FROM batch_ledger WHERE seq > %(seq)s AND committed_at > to_timestamp(%(since)s)
+        ORDER BY seq LIMIT {_PIECE}
+    ) AS piece LEFT JOIN LATERAL jsonb_each_text(piece.dead_letters) AS letters(reason, number) ON true
+"""  # noqa: S608 - constants only
+# Also while nothing changes, so that a ledger made anew is noticed after a restart as well.
+_KEEP_SECONDS: Final = 60.0
+
+
+class Entry(NamedTuple):
+    """The newest entry. Offsets by partition: the one after the last record that was committed."""
+
+    seq: int
+    offsets: Mapping[int, int]
+    topic_id: str | None
+    #: In seconds since the epoch, by the database's clock.
+    committed_at: float
+
+
+class Reading(NamedTuple):
+    """What the ledger said.
+
+    ``entry`` is None while it is empty, ``dead_letters`` how many were ever written, and ``at`` when it was asked, on
+    the monotonic clock.
+    """
+
+    at: float
+    entry: Entry | None
+    dead_letters: int
+
+
+class Unreadable(Exception):  # noqa: N818 - a finding
+    """The ledger could not be read; the text says why."""
+
+
+class Ledger:
+    """Reads the ledger through one connection, which is made anew after every failure.
+
+    :param settings: the database, and the role that may only read.
+    :param patience: how long one statement may take, connecting included, in seconds.
+    :param kept: file that keeps the number of dead letters over a restart; None: it is not kept.
+    """
+
+    def __init__(self, settings: PostgresSettings, patience: float, kept: Path | None) -> None:
+        options = f"-c statement_timeout={round(patience * 1000)} -c default_transaction_read_only=on"
+        self._arguments: dict[str, Any] = {
+            **settings.connection_arguments("streampulse-probe"),
+            "options": options,
+            # So that a server that hangs, and whose kernel goes on, is given up on as well.
+            "async_": True,
+        }
+        self._patience = patience
+        self._connection: psycopg2.extensions.connection | None = None
+        self._letters = DeadLetters(kept)
+
+    def read(self) -> Reading:
+        """Ask for the newest entry, and for what was added since the last time.
+
+        :raises Unreadable: the server does not answer in time, or the table is not there.
+        """
+        at = time.monotonic()
+        try:
+            found = self._query(_NEWEST, {})
+            entry = None
+            if found:
+                seq, offsets, topic_id, committed_at = found[0]
+                entry = Entry(
+                    int(seq), {int(number): int(at) for number, at in offsets.items()}, topic_id, float(committed_at)
+                )
+                self._count(entry)
+        except psycopg2.Error as error:
+            self.close()
+            raise Unreadable(line(error)) from None
+        return Reading(at, entry, self._letters.total)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _count(self, newest: Entry) -> None:
+        letters = self._letters
+        if newest.seq < letters.seq:
+            # The tables were made anew, or restored: what was counted before stays counted.
+            letters.begin_again()
+        while letters.seq < newest.seq:
+            ((seq, number),) = self._query(_LETTERS, {"seq": letters.seq, "since": letters.since})
+            # Nothing there means that what is left was counted before the ledger was restored.
+            letters.add(int(number), newest.seq if seq is None else int(seq))
+        letters.reached(newest)
+
+    def _query(self, statement: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        deadline = time.monotonic() + self._patience
+        if self._connection is None:
+            self._connection = psycopg2.connect(**self._arguments)
+            self._wait(deadline)
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            self._wait(deadline)
+            return cursor.fetchall()
+
+    def _wait(self, deadline: float) -> None:
+        connection = self._connection
+        assert connection is not None  # noqa: S101 - made by the caller
+        while (state := connection.poll()) != psycopg2.extensions.POLL_OK:
+            reading = [connection] if state == psycopg2.extensions.POLL_READ else []
+            writing = [connection] if state == psycopg2.extensions.POLL_WRITE else []
+            ready = select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))
+            if not any(ready):
+                raise psycopg2.OperationalError(f"no answer within {self._patience:g} s")
+
+
+class DeadLetters:
+    """How many dead letters were ever written, as the ledger's entries say, of which the older ones are removed.
+
+    The end of their topic says something else: it is written in transactions, whose markers have offsets too.
+
+    :param file: keeps the number, and up to which entry it goes, over a restart; None: it is not kept.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._kept_at = float("-inf")
+        self._newest_at = 0.0
+        #: The number, the entry up to which it goes, and the time before which entries are passed over.
+        self.total = 0
+        self.seq = 0
+        self.since = 0.0
+        self._restore()
+
+    def begin_again(self) -> None:
+        """Go through the ledger from its beginning, but for entries that are as old as those that were counted."""
+        self.seq, self.since = 0, self._newest_at
+
+    def add(self, number: int, seq: int) -> None:
+        """Count the letters of the entries up to one."""
+        self.total += number
+        self.seq = seq
+        if number:
+            self._kept_at = float("-inf")
+
+    def reached(self, newest: Entry) -> None:
+        """Note that the newest entry was counted, and write down what there is, now or a little later."""
+        self._newest_at, self.since = newest.committed_at, 0.0
+        now = time.monotonic()
+        if self._file is None or now - self._kept_at < _KEEP_SECONDS:
+            return
+        document = {"seq": self.seq, "committed_at": self._newest_at, "dead_letters": self.total}
+        written = self._file.with_suffix(".new")
+        try:
+            written.write_text(json.dumps(document), encoding="utf-8")
+            written.replace(self._file)
+        except OSError as error:
+            log.warning("the number of dead letters is not kept", extra={"fields": {"error": line(error)}})
+        self._kept_at = now
+
+    def _restore(self) -> None:
+        if self._file is None or not self._file.exists():
+            return
+        try:
+            document = json.loads(self._file.read_text(encoding="utf-8"))
+            found = int(document["seq"]), float(document["committed_at"]), int(document["dead_letters"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("the number of dead letters begins anew", extra={"fields": {"error": line(error)}})
+        else:
+            self.seq, self._newest_at, self.total = found
+
+
+class LatestReading:
+    """The newest reading, handed from the thread that reads to those that want it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._begun = float("-inf")
+        self._reading: Reading | None = None
+
+    def put(self, begun: float, reading: Reading | None) -> None:
+        """Hand over what came of a try to read, None where it failed.
+
+        :param begun: when the try began, on the monotonic clock.
+        """
+        with self._changed:
+            self._begun, self._reading = begun, reading
+            self._changed.notify_all()
+
+    def get(self, max_age: float) -> Reading | None:
+        """Return what came of the last try, None where that failed or is older than so many seconds."""
+        with self._changed:
+            return self._reading if time.monotonic() - self._begun <= max_age else None
+
+    def since(self, moment: float, patience: float) -> Reading | None:
+        """Wait for a try that began at a moment or later, and return what came of it; None where there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._begun >= moment, patience)
+            return self._reading if self._begun >= moment else None

@@ -1,0 +1,210 @@
+"""How far the pipeline is behind: Kafka's ends held against what the ledger says is committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from streampulse.probe import ledger, topic
+from streampulse.probe.part import Voice
+
+_PREFIX: Final = "streampulse_pipeline_"
+# A reading older than this many intervals is none: whoever should have read again hangs.
+_STALE_INTERVALS: Final = 4
+
+
+class Lag(NamedTuple):
+    """What is in Kafka and not committed: how many records, and the age of the oldest in seconds, None: not known."""
+
+    records: int
+    seconds: float | None
+
+
+class Found(NamedTuple):
+    """What came of one try to read the topic: when it began, on the monotonic clock, the log, and what waits in it.
+
+    ``log`` is None where Kafka could not be read, ``lag`` where either of Kafka and the ledger could not.
+    """
+
+    at: float
+    log: topic.Log | None
+    lag: Lag | None
+
+
+def waiting(log: topic.Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
+    """Return by partition the first offset that is not committed and the one after the last; others have none waiting.
+
+    Offsets of another topic of the same name say nothing about this one, and neither do those past its end: such a log
+    was lost. What retention has removed waits no more.
+
+    :param entry: the newest of the ledger, None while that is empty.
+    """
+    committed: Mapping[int, int] = {}
+    if entry is not None and entry.topic_id in (None, log.topic_id):
+        committed = entry.offsets
+    found = {number: (max(committed.get(number, 0), log.starts[number]), end) for number, end in log.ends.items()}
+    return {number: (first, end) for number, (first, end) in found.items() if first < end}
+
+
+class LedgerReader:
+    """Reads the ledger every few seconds, and at once when somebody needs to know.
+
+    :param source: the ledger.
+    :param interval: seconds between the starts of two readings.
+    """
+
+    def __init__(self, source: ledger.Ledger, interval: float) -> None:
+        self._source = source
+        self._interval = interval
+        self._voice = Voice("PostgreSQL")
+        self.latest = ledger.LatestReading()
+
+    def step(self) -> float:
+        """Read once; return after how many seconds to read again."""
+        begun = time.monotonic()
+        try:
+            reading = self._source.read()
+        except ledger.Unreadable as error:
+            self.latest.put(begun, None)
+            self._voice.wrong(str(error))
+        else:
+            self.latest.put(begun, reading)
+            self._voice.well()
+        return max(0.0, self._interval - (time.monotonic() - begun))
+
+
+class TopicReader:
+    """Reads the ends of the topic every few seconds, and what waits in it.
+
+    The ledger is asked right after Kafka, so that what it had committed by then is not taken for waiting.
+
+    :param source: the topic.
+    :param latest: readings of the ledger.
+    :param ask: has the ledger read at once.
+    :param interval: seconds between the starts of two readings.
+    :param patience: how long the ledger is waited for, in seconds.
+    """
+
+    def __init__(
+        self,
+        source: topic.Topic,
+        latest: ledger.LatestReading,
+        ask: Callable[[], None],
+        interval: float,
+        patience: float,
+    ) -> None:
+        self._source = source
+        self._latest = latest
+        self._ask = ask
+        self._interval = interval
+        self._patience = patience
+        self._voice = Voice("Kafka")
+        self._found: Found | None = None
+
+    def step(self) -> float:
+        """Read once; return after how many seconds to read again."""
+        begun = time.monotonic()
+        log, lag = None, None
+        try:
+            log = self._source.read()
+            asked = time.monotonic()
+            self._ask()
+            reading = self._latest.since(asked, self._patience)
+            if reading is not None:
+                found = waiting(log, reading.entry)
+                # What is known when the records themselves cannot be had.
+                lag = Lag(sum(end - first for first, end in found.values()), None)
+                lag = self._aged(log, found)
+        except topic.Unreadable as error:
+            self._voice.wrong(str(error))
+        else:
+            self._voice.well()
+        self._found = Found(begun, log, lag)
+        return max(0.0, self._interval - (time.monotonic() - begun))
+
+    def get(self, max_age: float) -> Found | None:
+        """Return what came of the last try, None where that is older than so many seconds."""
+        found = self._found
+        return found if found is not None and time.monotonic() - found.at <= max_age else None
+
+    def _aged(self, log: topic.Log, found: Mapping[int, tuple[int, int]]) -> Lag:
+        if not found:
+            return Lag(0, 0.0)
+        arrived = self._source.arrivals({number: first for number, (first, _) in found.items()}, log.ends)
+        now = time.time()
+        return Lag(
+            # In a partition without a record before its end, what has offsets is no records.
+            sum(end - first for number, (first, end) in found.items() if number in arrived),
+            # The stamps are by the broker's clock, which may be a little ahead of ours.
+            max((max(0.0, now - each) for each in arrived.values()), default=0.0),
+        )
+
+
+class Figures(Collector):
+    """The pipeline's figures for the scrape. What depends on a part that cannot be read is left out.
+
+    :param entries: readings of the ledger.
+    :param topics: readings of the topic.
+    :param interval: seconds between two of them.
+    """
+
+    def __init__(self, entries: ledger.LatestReading, topics: TopicReader, interval: float) -> None:
+        self._entries = entries
+        self._topics = topics
+        self._max_age = interval * _STALE_INTERVALS
+
+    def collect(self) -> list[Metric]:
+        """Return all figures, those that are not known without samples."""
+        reading = self._entries.get(self._max_age)
+        found = self._topics.get(self._max_age)
+        log = found.log if found is not None else None
+        # Neither is known without the other.
+        lag = found.lag if found is not None and reading is not None else None
+        entry = reading.entry if reading is not None else None
+        readable = GaugeMetricFamily(
+            f"{_PREFIX}readable",
+            "Whether the last look could read it: kafka or postgres. What depends on it is absent while it is 0.",
+            labels=["part"],
+        )
+        readable.add_metric(["kafka"], log is not None)
+        readable.add_metric(["postgres"], reading is not None)
+        return [
+            _by_partition("end_offset", "Offset after the newest record of the events' topic.", log and log.ends),
+            _by_partition(
+                "committed_offset",
+                "Offset after the newest record that was committed, by the newest entry of the ledger.",
+                entry and entry.offsets,
+            ),
+            GaugeMetricFamily(
+                f"{_PREFIX}lag_records",
+                "Records in the topic of the events that are not committed, over all partitions.",
+                lag and lag.records,
+            ),
+            GaugeMetricFamily(
+                f"{_PREFIX}lag_seconds",
+                "Time since the arrival of the oldest record that is not committed; 0 when there is none.",
+                lag and lag.seconds,
+            ),
+            CounterMetricFamily(
+                f"{_PREFIX}dead_letters",
+                "Dead letters that were written, by the ledger's entries.",
+                reading and reading.dead_letters,
+            ),
+            GaugeMetricFamily(
+                f"{_PREFIX}last_commit_timestamp_seconds",
+                "When the newest batch was committed, by the database's clock, in seconds since the epoch.",
+                entry and entry.committed_at,
+            ),
+            readable,
+        ]
+
+
+def _by_partition(name: str, documentation: str, offsets: Mapping[int, int] | None) -> Metric:
+    family = GaugeMetricFamily(f"{_PREFIX}{name}", documentation, labels=["partition"])
+    for number, offset in sorted((offsets or {}).items()):
+        family.add_metric([str(number)], offset)
+    return family
