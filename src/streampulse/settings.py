@@ -8,6 +8,7 @@ and the roles pass it on only when the inventory sets it.
 from __future__ import annotations
 
 import ipaddress
+import urllib.parse
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -287,7 +288,7 @@ class ProbeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_PROBE_", extra="ignore")
 
-    api_url: str = Field(pattern="^https?://[^/]+", description="address of the API that is asked, http://HOST:PORT")
+    api_url: str = Field(description="address of the API that is asked, http://HOST:PORT")
     api_key: SecretStr | None = Field(default=None, description="key that is sent to the API, where it asks for one")
     event_second: int = Field(default=10, ge=0, le=59, description="second of each minute at which an event is sent")
     visible_seconds: float = Field(
@@ -307,6 +308,18 @@ class ProbeSettings(BaseSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the probe's scrape endpoint")
+
+    @field_validator("api_url")
+    @classmethod
+    def _address(cls, text: str) -> str:
+        parts = urllib.parse.urlsplit(text)
+        try:
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("not of the form http://HOST:PORT")
+        return text
 
 
 def split(text: str) -> list[str]:
