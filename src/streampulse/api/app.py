@@ -15,14 +15,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from streampulse import __version__
+from streampulse.api import QUICK_WAY
 from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
 from streampulse.api.guard import Guard
 from streampulse.api.models import BadParameter, BadRequest, Problem
 from streampulse.api.networks import Networks
-from streampulse.api.observe import ObserveMiddleware
+from streampulse.api.observe import Journal, ObserveMiddleware
 from streampulse.api.page import pages
 from streampulse.api.parameters import ALLOWED
-from streampulse.api.replies import Known
+from streampulse.api.replies import Known, KnownAnswers, QuickWay
 from streampulse.api.routes import router
 from streampulse.api.runtime import Runtime
 from streampulse.api.shared_limits import SharedStorage
@@ -58,12 +59,16 @@ def create_app(
     """
     settings = settings or load(ApiSettings)
     runtime = Runtime(settings)
+    answers, journal = KnownAnswers(runtime), Journal()
+    # What asks for a key, counts requests or believes a proxy has to see each of them.
+    plain = not settings.public and not split(settings.trusted_proxies)
+    state = {QUICK_WAY: QuickWay(answers, journal)} if plain else {}
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         runtime.start(make_database(settings))
         try:
-            yield
+            yield state
         finally:
             runtime.stop()
 
@@ -80,7 +85,7 @@ def create_app(
     app.include_router(router)
     app.include_router(pages(settings))
     # The last one added is the first one asked.
-    app.add_middleware(Known, runtime=runtime)
+    app.add_middleware(Known, answers=answers)
     origins = split(settings.cors_origins)
     if origins:
         app.add_middleware(
@@ -92,7 +97,7 @@ def create_app(
             max_age=600,
         )
     app.add_middleware(Guard, settings=settings, storage=_shared_counters())
-    app.add_middleware(ObserveMiddleware, proxies=Networks(settings.trusted_proxies))
+    app.add_middleware(ObserveMiddleware, journal=journal, proxies=Networks(settings.trusted_proxies))
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Unavailable, _unavailable)

@@ -60,6 +60,8 @@ _SECURITY: Final = [
     (b"x-frame-options", b"DENY"),
 ]
 _POLICY: Final = (b"content-security-policy", b"default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
+#: What an answer has after its own headers and the request's name, where it says itself how it may be kept.
+ALWAYS: Final = [*_SECURITY, _POLICY]
 # Browsers ignore these, and complain, where a page came without TLS.
 _TRANSPORT: Final = [
     (b"strict-transport-security", b"max-age=31536000"),
@@ -67,49 +69,21 @@ _TRANSPORT: Final = [
 ]
 
 
-class ObserveMiddleware:
-    """Counts, times and logs every request, names it, and turns an unexpected error into a plain 500.
+class Journal:
+    """Counts, times and logs requests."""
 
-    :param proxies: whose X-Forwarded-For and X-Forwarded-Proto are believed.
-    """
-
-    def __init__(self, app: ASGIApp, proxies: Networks | None = None) -> None:
-        self._app = app
-        self._proxies = proxies or Networks("")
+    def __init__(self) -> None:
         self._log = _AccessLog()
         self._counters: dict[tuple[str, str, int], Counter] = {}
         self._durations: dict[str, Histogram] = {}
         BUILD.labels(__version__).set(1)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        request_id = _request_id(scope)
-        if self._proxies:
-            forwarded(scope, self._proxies)
-        status = 0
+    def note(self, scope: Scope, status: int, seconds: float, id_: bytes) -> None:
+        """Count, time and log a request.
 
-        async def send_named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = _dressed(scope, message["headers"], request_id)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_named)
-        except Exception:
-            log.exception("unexpected error", extra={"fields": {"request_id": request_id.decode()}})
-            if status == 0:
-                body = {"error": f"internal error, see the API's log for request {request_id.decode()}"}
-                await JSONResponse(body, status_code=500)(scope, receive, send_named)
-            status = 500
-        self._note(scope, status, time.perf_counter() - started, request_id)
-
-    def _note(self, scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+        :param seconds: how long it took.
+        :param id_: its name.
+        """
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         counter = self._counters.get((route, method, status))
@@ -127,7 +101,7 @@ class ObserveMiddleware:
         if (route not in _QUIET_ROUTES or status >= 400) and self._log.room():
             client = scope.get("client")
             fields = {
-                "request_id": request_id.decode(),
+                "request_id": id_.decode(),
                 "client": client[0] if client else "-",
                 "method": scope["method"][:_LONGEST_LOGGED],
                 "path": scope["path"][:_LONGEST_LOGGED],
@@ -138,6 +112,47 @@ class ObserveMiddleware:
             if "streampulse.user" in scope:
                 fields["user"] = scope["streampulse.user"]
             log.info("request", extra={"fields": fields})
+
+
+class ObserveMiddleware:
+    """Notes every request in the journal, names it, and turns an unexpected error into a plain 500.
+
+    :param journal: where requests are noted.
+    :param proxies: whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    """
+
+    def __init__(self, app: ASGIApp, journal: Journal, proxies: Networks) -> None:
+        self._app = app
+        self._journal = journal
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        id_ = request_id(scope["headers"])
+        if self._proxies:
+            forwarded(scope, self._proxies)
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = _dressed(scope, message["headers"], id_)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            log.exception("unexpected error", extra={"fields": {"request_id": id_.decode()}})
+            if status == 0:
+                body = {"error": f"internal error, see the API's log for request {id_.decode()}"}
+                await JSONResponse(body, status_code=500)(scope, receive, send_named)
+            status = 500
+        self._journal.note(scope, status, time.perf_counter() - started, id_)
 
 
 class _AccessLog:
@@ -166,9 +181,9 @@ class _AccessLog:
         return True
 
 
-def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
+def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], id_: bytes) -> list[tuple[bytes, bytes]]:
     """Return headers with those that every answer has."""
-    found = [*headers, (b"x-request-id", request_id), *_SECURITY]
+    found = [*headers, named(id_), *_SECURITY]
     names = {name for name, _ in found}
     if b"cache-control" not in names:
         found.append((b"cache-control", b"no-store"))
@@ -188,8 +203,14 @@ def scrape() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def _request_id(scope: Scope) -> bytes:
-    for name, value in scope["headers"]:
+def named(id_: bytes) -> tuple[bytes, bytes]:
+    """Return the header that tells a request's name."""
+    return (b"x-request-id", id_)
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a request's name: its own, where that is harmless, or a new one."""
+    for name, value in headers:
         if name == b"x-request-id":
             if _REQUEST_ID.fullmatch(value):
                 return bytes(value)

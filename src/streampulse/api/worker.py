@@ -13,8 +13,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
+from streampulse.api import QUICK_WAY
+
 # gunicorn's own process imports this too, and must not begin to count.
 if TYPE_CHECKING:
+    from streampulse.api.replies import QuickWay
     from streampulse.api.runtime import Runtime
 
 #: A request has to arrive completely within this long, from its first byte or the connection's beginning, in seconds.
@@ -23,6 +26,12 @@ REQUEST_SECONDS: Final = 10.0
 MAX_HEAD: Final = 32_768
 #: Headers of a request at most.
 MAX_HEADERS: Final = 100
+#: Connections at once in each worker; the next ones get 503.
+MAX_CONCURRENCY: Final = 6_000
+#: How long the event loop and the thread that reads the tables wait for one another at most, in seconds. Only one of
+#: them runs Python at a time. With Python's own 5 ms a few dozen requests wait for each turn of the reading thread. It
+#: costs that thread some more turns for the same reading, up to two thousand a second while both are busy.
+SWITCH_SECONDS: Final = 0.0005
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -30,6 +39,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        self._quick_way: QuickWay | None = self.app_state.get(QUICK_WAY)
+        self._first = False
         self._deadline: asyncio.TimerHandle | None = None
         self._served: RequestResponseCycle | None = None
         self._in_head = True
@@ -57,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what has arrived, in pieces that are not larger than a head may be."""
+        self._first = True
         for first in range(0, len(data), MAX_HEAD):
             if self.transport.is_closing() or self.parser is None:
                 return
@@ -84,8 +96,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.headers) > MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large")
             return
-        extensions: dict[str, Any] = {"streampulse.transport": self.transport}
-        self.scope["extensions"] = extensions
+        if self.transport.is_closing():
+            # It came together with one that was refused or that was the last.
+            return
+        # uvicorn's type for it knows only what the protocol names.
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        if self._quick_way is not None and self._is_plain():
+            answer = self._quick_way.answer(scope, self.url, self.server_state.default_headers)
+            if answer is not None:
+                self.transport.write(answer)
+                self.on_response_complete()
+                return
+        scope["extensions"] = {"streampulse.transport": self.transport}
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -103,6 +125,25 @@ class BoundedProtocol(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """End an idle connection, also one whose client has not taken its last answer."""
         self.transport.abort()
+
+    def _is_plain(self) -> bool:
+        """Tell whether a request may be answered where it is read: as far as the connection knows.
+
+        Only the first of what arrives together, so that nobody keeps the others waiting with a thousand requests, and
+        only while no other one of the connection is under way and the client takes its answers.
+        """
+        first, self._first = self._first, False
+        return (
+            first
+            and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused
+            and self.parser.get_method() == b"GET"
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and len(self.connections) < MAX_CONCURRENCY
+            and len(self.tasks) < MAX_CONCURRENCY
+        )
 
     def _too_many_headers(self) -> bool:
         return self.headers is not None and len(self.headers) > MAX_HEADERS
@@ -148,14 +189,14 @@ class ApiWorker(UvicornWorker):  # type: ignore[misc]  # no types there
         "ws": "none",
         "server_header": False,
         "timeout_graceful_shutdown": 8,
-        # Connections at once in each worker; the next ones get 503.
-        "limit_concurrency": 6_000,
+        "limit_concurrency": MAX_CONCURRENCY,
         "access_log": False,
         # Addresses in X-Forwarded-For are our own code's to judge.
         "proxy_headers": False,
     }
 
     async def _serve(self) -> None:
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.config.app = self.wsgi
         server = _StoppingServer(self.config, self.wsgi.state.runtime)
         self._install_sigquit_handler()
