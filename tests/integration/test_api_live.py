@@ -232,7 +232,7 @@ def test_who_takes_nothing_is_cut_off(server: Gunicorn, filled: Database) -> Non
         stuck.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         deadline = time.monotonic() + 60
         number = 0
-        while "streampulse_api_live_cut_off_total 1.0" not in httpx.get(server.url + "/prometheus").text:
+        while "streampulse_api_live_cut_off_total 1.0" not in httpx.get(server.url + "/prometheus", timeout=30).text:
             assert time.monotonic() < deadline
             number += 1
             filled.execute("UPDATE stream_metrics_minute SET chat_messages = %s", (number,))
@@ -240,7 +240,7 @@ def test_who_takes_nothing_is_cut_off(server: Gunicorn, filled: Database) -> Non
             time.sleep(0.05)
         reader.wait(lambda: len(reader.named("update")) > 10, "the other one goes on")
     deadline = time.monotonic() + 10
-    while "streampulse_api_live_readers 0.0" not in httpx.get(server.url + "/prometheus").text:
+    while "streampulse_api_live_readers 0.0" not in httpx.get(server.url + "/prometheus", timeout=30).text:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -274,7 +274,7 @@ def test_more_readers_cost_the_database_nothing(filled: Database) -> None:
 def readings(server: Gunicorn) -> float:
     return sum(
         float(line.split()[1])
-        for line in httpx.get(server.url + "/prometheus").text.splitlines()
+        for line in httpx.get(server.url + "/prometheus", timeout=30).text.splitlines()
         if line.startswith("streampulse_api_snapshot_readings_total{")
     )
 
