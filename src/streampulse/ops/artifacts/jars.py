@@ -16,8 +16,12 @@ from streampulse.ops.command import CommandError, run
 from streampulse.ops.machines import Report, tools
 
 TOOLS = {"mvn": "maven"}
-SETS = ("kafka", "connector")
-PURPOSES = {"kafka": "fetching Kafka's jars", "connector": "fetching the Spark-Kafka connector's jars"}
+SETS = ("kafka", "connector", "jmx")
+PURPOSES = {
+    "kafka": "fetching Kafka's jars",
+    "connector": "fetching the Spark-Kafka connector's jars",
+    "jmx": "fetching the agent that shows Kafka's metrics",
+}
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 HEADER = (
     "---\n# Made by `inv artifacts --relock` from artifacts.yml: every jar that is pushed to a host, and its hash.\n"

@@ -32,6 +32,15 @@ assert not socket.gethostbyname(name).startswith("127."), f"{name} is {socket.ge
 sets = sorted(Path("/var/cache/streampulse/artifacts").glob("*/*/.complete"))
 assert {entry.parts[-3] for entry in sets} >= {"kafka", "connector", "spark", "release"}, f"only {sets} arrived"
 
+# What journald itself says it goes by.
+said = subprocess.run(
+    ["journalctl", "--output=cat", "--boot", "_TRANSPORT=driver", "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"],
+    check=True, capture_output=True, text=True,
+).stdout  # fmt: skip
+persistent = [line for line in said.splitlines() if line.startswith("System Journal (/var/log/journal/")]
+assert persistent, f"no journal on the disk: {said}"
+assert "max 1G" in persistent[-1], f"the journal's bound is not 1 GiB: {persistent[-1]}"
+
 for program in ("java", "rsync", "psql"):
     found = subprocess.run(["sh", "-c", f"command -v {program}"], check=False, capture_output=True, text=True)
     assert found.returncode == 0, f"{program} is not installed"

@@ -1,7 +1,10 @@
 """Asserts over Kafka's own protocol that records come back as they were sent, and that the topics are as designed."""
 
+import math
+import re
 import subprocess
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,62 @@ admin.close()
 
 changes = subprocess.run(["/usr/local/lib/streampulse/kafka-topics", "--check"], check=True, capture_output=True)
 assert not changes.stdout, f"a second run would change {changes.stdout!r}"
+
+
+def metrics() -> dict[str, dict[str, float]]:
+    """Return what the agent in the broker's JVM shows: by name, then by the labels as they are written."""
+    address = SERVERS[0].rpartition(":")[0]
+    with urllib.request.urlopen(f"http://{address}:9404/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    found: dict[str, dict[str, float]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, labels, value = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups()  # type: ignore[union-attr]
+            found.setdefault(name, {})[labels or ""] = float(value)
+    return found
+
+
+shown = metrics()
+assert shown["kafka_server_kafkaserver_brokerstate"] == {"": 3}, "the broker's state is not shown, or is not running"
+assert shown["kafka_controller_kafkacontroller_activecontrollercount"] == {"": 1}
+for name in (
+    "kafka_controller_kafkacontroller_offlinepartitionscount",
+    "kafka_server_replicamanager_underreplicatedpartitions",
+    "kafka_server_replicamanager_underminisrpartitioncount",
+    "kafka_server_replicamanager_isrshrinks_total",
+    "kafka_server_brokertopicmetrics_failedfetchrequests_total",
+    "jmx_scrape_error",
+):
+    assert shown[name] == {"": 0}, f"{name} is {shown.get(name)}"
+for name in ("networkprocessoravgidlepercent", "requesthandleravgidlepercent"):
+    idle = next(series[""] for key, series in shown.items() if key.endswith(name))
+    assert 0 <= idle <= 1, f"{name} is {idle}"
+for request in ("Produce", "FetchConsumer"):
+    quantiles = {
+        quantile: shown["kafka_network_requestmetrics_totaltimems"][f'quantile="{quantile}",request="{request}"']
+        for quantile in ("0.5", "0.99")
+    }
+    assert 0 <= quantiles["0.5"] <= quantiles["0.99"] < math.inf, f"{request}: {quantiles}"
+# One record in a transaction of its own is the record and the transaction's marker.
+before, dead = shown["kafka_log_log_logendoffset"], f'partition="0",topic="{DLQ}"'
+assert before[dead] >= sent.offset + 2, before
+assert set(shown["kafka_log_log_size"]) == set(before) >= {
+    dead, *(f'partition="{partition}",topic="{TOPIC}"' for partition in range(4)),
+}  # fmt: skip
+taken = shown["kafka_server_brokertopicmetrics_messagesin_total"][f'topic="{DLQ}"']
+assert taken >= 2, f"{taken} messages went into {DLQ}"
+refused = shown["kafka_network_requestmetrics_errors_total"]
+assert refused['error="MESSAGE_TOO_LARGE",request="Produce"'] >= 1, refused
+assert not any('error="NONE"' in labels for labels in refused), refused
+assert shown["jvm_memory_used_bytes"]['area="heap"'] < shown["jvm_memory_max_bytes"]['area="heap"']
+begun = time.monotonic()
+for _ in range(5):
+    metrics()
+each = (time.monotonic() - begun) / 5
+assert each < 0.5, f"a scrape takes {each:.2f} s"
+listening = subprocess.run(["ss", "-Hltn", "sport = :9404"], check=True, capture_output=True, text=True).stdout.split()
+assert SERVERS[0].rpartition(":")[0] in listening[3], f"the agent listens at {listening[3]}"
+
 journal = subprocess.run(["journalctl", "-u", "kafka", "-o", "cat"], check=True, capture_output=True, text=True).stdout
 assert "INFO" in journal, "Kafka logs nothing of its own"
 
@@ -98,5 +157,6 @@ begun = time.monotonic()
 while main_pid() in (0, killed):
     assert time.monotonic() - begun < 60, "the broker was not started again within 60 s"
     time.sleep(0.25)
-subprocess.run(["/usr/local/bin/streampulse", "wait", "kafka", "--timeout", "30"], check=True)
+subprocess.run(["/usr/local/bin/streampulse", "wait", "kafka", "--timeout", "90"], check=True)
 assert read(sent.partition, sent.offset).value == value, "the record is gone after the broker was killed"
+assert metrics()["kafka_server_kafkaserver_brokerstate"] == {"": 3}, "the agent is gone after the broker was killed"

@@ -1,6 +1,7 @@
 """Asserts that the master answers, and that it is back with the same identity after its process was killed."""
 
 import json
+import re
 import subprocess
 import time
 import urllib.request
@@ -35,7 +36,25 @@ def identity() -> tuple[object, set[object]]:
     return said["url"], {worker["id"] for worker in workers}
 
 
+def metrics() -> dict[str, float]:
+    """Return what the master shows to Prometheus, by name."""
+    with urllib.request.urlopen(
+        f"{ENV['STREAMPULSE_SPARK_MASTER_UI']}/metrics/master/prometheus/", timeout=10
+    ) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain"), answer.headers["Content-Type"]
+        found = re.findall(r"^(\w+)\{type=\"gauges\"\} (\S+)$", answer.read().decode(), re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
 assert state()["status"] == "ALIVE", state()
+shown = metrics()
+for name, key in (("workers", "workers"), ("apps", "activeapps")):
+    listed = state()[key]
+    assert isinstance(listed, list), listed
+    assert shown[f"metrics_master_{name}_Value"] == len(listed), shown
+assert 0 < shown["metrics_jvm_heap_used_Value"] <= shown["metrics_jvm_heap_max_Value"], shown
+assert shown["metrics_master_aliveWorkers_Value"] <= shown["metrics_master_workers_Value"], shown
+assert shown["metrics_master_waitingApps_Value"] <= shown["metrics_master_apps_Value"], shown
 url, workers = identity()
 assert url == ENV["STREAMPULSE_SPARK_MASTER"], url
 killed = main_pid()

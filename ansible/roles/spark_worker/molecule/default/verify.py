@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -20,6 +21,16 @@ while True:
     assert time.monotonic() - begun < 90, f"no worker registered within 90 s: {state['workers']}"
     time.sleep(0.25)
 assert alive[0]["cores"] == os.cpu_count(), alive[0]
+
+with urllib.request.urlopen(f"{alive[0]['webuiaddress']}/metrics/prometheus/", timeout=10) as answer:
+    assert answer.headers["Content-Type"].startswith("text/plain"), answer.headers["Content-Type"]
+    shown = dict(re.findall(r"^(\w+)\{type=\"gauges\"\} (\S+)$", answer.read().decode(), re.MULTILINE))
+cores = [float(shown[f"metrics_worker_cores{kind}_Value"]) for kind in ("Used", "Free")]
+assert sum(cores) == os.cpu_count(), shown
+memory = [float(shown[f"metrics_worker_mem{kind}_MB_Value"]) for kind in ("Used", "Free")]
+assert sum(memory) == alive[0]["memory"], shown
+assert 0 < float(shown["metrics_jvm_heap_used_Value"]) <= float(shown["metrics_jvm_heap_max_Value"]), shown
+assert float(shown["metrics_worker_executors_Value"]) <= cores[0], shown
 
 # Where the job holds all cores, an application of ours would wait for ever: the job's own check covers it there.
 if alive[0]["coresfree"] > 0:
