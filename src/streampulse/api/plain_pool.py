@@ -1,9 +1,6 @@
 """A plain pool to compare the API with: a query for each request, as it would be without snapshots.
 
-Runs on the API's host, with its settings and its gunicorn::
-
-    set -a; . /etc/streampulse/postgres-reader.env; . /etc/streampulse/api.env
-    /opt/streampulse/current/venv/bin/python -m streampulse.api.plain_pool 8099
+Runs on the API's host, with its settings and its gunicorn, for `streampulse measure api`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ MEASUREMENTS: Final = {
     "start": "time from the start of the job to its first commit",
     "recovery": "time from a kill -9 to the first commit of an event that arrived after it",
     "growth": "cost of a batch and size of tables and state over simulated days",
+    "api": "events and a plain pool beside an API that is measured from elsewhere, until a signal ends them",
     "memory": "proportional set size of each process of the units, under a steady load",
     "spark": "Spark reading the topic with from_json and nothing else",
 }

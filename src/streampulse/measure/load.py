@@ -62,6 +62,11 @@ class Load:
             raise RuntimeError("not started")
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether the generator is not there any more."""
+        return self._process is None or self._process.poll() is not None
+
     def finish(self, seconds: float) -> None:
         """Wait until the limit is reached.
 

@@ -14,7 +14,7 @@ from streampulse.errors import OperatorError
 from streampulse.ops import environment, paths, stack
 from streampulse.ops.bench import options, run
 from streampulse.ops.bench.figures import Figure
-from streampulse.ops.bench.measures import MEASURES, catch_up, growth, latency, memory, recovery, start
+from streampulse.ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, recovery, start
 from streampulse.ops.bench.measures.outcome import Outcome
 from streampulse.ops.bench.place import Place
 from streampulse.ops.console import Screen
@@ -230,3 +230,29 @@ def test_growth_compares_the_last_mark_with_the_first() -> None:
     assert (made["growth.30.tables"].value, made["growth.30.stored_state"].value) == (1, 1)
     assert made["growth.30.entries"].value == 5
     assert "growth.ratio" not in {figure.name for figure in growth.figures([mark(1, 0.01)])}
+
+
+def seen(rate: float, p99: float = 0.01, failed: int = 0) -> dict[str, Any]:
+    return {"rate": rate, "p50": p99 / 2, "p99": p99, "failed": failed}
+
+
+def test_the_api_is_held_against_a_plain_pool_of_the_same_rounds() -> None:
+    answer = {
+        "latest": [seen(9_000.0, 0.015), seen(12_000.0, 0.030), seen(8_500.0, 0.018)],
+        # Slow in the round in which the API was: the ratio is of rounds, not of medians.
+        "plain_pool": [seen(900.0), seen(1_500.0), seen(850.0)],
+        "history": seen(2_000.0),
+        "top": seen(999.0, failed=3),
+        "largest_age_seconds": 0.3,
+        "live": {"readers": 1_000, "served": 998, "readings": 8.0},
+    }
+    made = {figure.name: figure for figure in api.figures(answer)}
+    assert (made["api.latest.rate"].value, made["api.latest.rate"].verdict) == (9_000, "ok")
+    assert (made["api.latest.p99"].value, made["api.latest.p99"].verdict) == (0.018, "ok")
+    assert "15, 30, 18 ms" in made["api.latest.p99"].note
+    assert (made["api.plain_pool.rate"].value, made["api.plain_pool.rate"].verdict) == (900, "")
+    assert (made["api.ratio"].value, made["api.ratio"].verdict) == (10.0, "ok")
+    assert made["api.top.rate"].verdict == "aim missed"
+    assert (made["api.failed"].value, made["api.failed"].verdict) == (3, "MUST missed")
+    assert made["api.age"].verdict == "ok"
+    assert made["api.live.served"].verdict == "aim missed"

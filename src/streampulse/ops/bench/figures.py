@@ -47,7 +47,7 @@ class Figure:
             return "MUST missed"
         if not self.reaches(self.aim):
             return "aim missed"
-        return "ok" if self.ratio is not None else ""
+        return "" if self.aim is None and self.must is None else "ok"
 
 
 def missed(figures: Sequence[Figure]) -> list[str]:

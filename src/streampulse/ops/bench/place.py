@@ -82,6 +82,23 @@ class Place:
         self.used = True
         return json.loads(self.command(["measure", *words]))
 
+    @contextmanager
+    def measuring(self, unit: str, words: Sequence[str]) -> Iterator[None]:
+        """Keep a part of a measurement running on the host while the body runs.
+
+        :param unit: the transient unit that it becomes.
+        :raises OperatorError: it ended before the body did; the text is its own.
+        """
+        self.used = True
+        self.run(["systemd-run", "--quiet", f"--unit={unit}", health.COMMAND, "measure", *words])
+        try:
+            yield
+            if self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() != "active":
+                said = self.run(["journalctl", "--unit", unit, "--output=cat", "--lines=5"]).strip().splitlines()
+                raise OperatorError(f"{self.host.name}: {said[-1] if said else f'{unit} has ended'}")
+        finally:
+            self.run(["systemctl", "stop", unit])
+
     def renew(self) -> None:
         """Make topics, tables and checkpoints as they were at the beginning, unless they still are."""
         if self.used:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from streampulse.ops.bench.measures import catch_up, growth, latency, memory, recovery, start, up
+from streampulse.ops.bench.measures import api, catch_up, growth, latency, memory, recovery, start, up
 from streampulse.ops.bench.measures.outcome import Outcome
 from streampulse.ops.bench.options import Options
 from streampulse.ops.bench.place import Place
@@ -15,6 +15,7 @@ Measure = Callable[[Place, Options], Outcome]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "memory": memory.measure,
+    "api": api.measure,
     "start": start.measure,
     "recovery": recovery.measure,
     "latency": latency.measure,

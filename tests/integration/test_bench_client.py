@@ -1,0 +1,131 @@
+"""What bench sees of a running API, with a real wrk; and the plain pool, which has to give the same answers."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import gunicorn_server
+import httpx
+import pytest
+from conftest import Database, own_database
+from gunicorn_server import Gunicorn, running
+from postgres import PostgresServer
+
+from streampulse.errors import OperatorError
+from streampulse.ops.bench import client
+from streampulse.ops.bench.measures import api
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
+    with own_database(postgres_server, migrated_template) as database:
+        database.execute(
+            "INSERT INTO stream_metrics_minute"
+            " SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's &' || s, s, 1, 2.5, 0, 0, 0, 0"
+            " FROM generate_series(0, 20) AS m, generate_series(1, 5) AS s"
+        )
+        database.execute(
+            "INSERT INTO stream_presence"
+            " SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
+        )
+        yield database
+
+
+@pytest.fixture(scope="module")
+def server(filled: Database) -> Iterator[Gunicorn]:
+    client.ensure_wrk(print)
+    with running(filled, workers=1) as server:
+        # gunicorn is ready before its worker is: who comes meanwhile waits.
+        assert httpx.get(f"{server.url}/metrics/latest?limit=100", timeout=30).status_code == 200
+        yield server
+
+
+@pytest.fixture(scope="module")
+def plain(filled: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start the plain pool, as `streampulse measure api` does."""
+    variables = gunicorn_server.environment(filled, tmp_path_factory.mktemp("plain"))
+    del variables["NOTIFY_SOCKET"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-m", "streampulse.api.plain_pool", str(port)], env=variables) as process:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            deadline = time.monotonic() + 30
+            while not client.answers(address):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+
+
+def test_load_is_counted_and_failures_are(server: Gunicorn) -> None:
+    good = client.load(f"{server.url}/metrics/latest?limit=100", 3, connections=4)
+    assert good.rate > 10
+    assert 0 < good.p50 <= good.p99 < 5
+    assert good.failed == 0
+    bad = client.load(f"{server.url}/nowhere", 3, connections=4)
+    assert bad.failed > 10
+
+
+def test_what_does_not_answer_is_named_in_one_line(plain: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for ask in (client.load, client.readers, client.largest_age):
+            arguments = (nobody, 1) if ask is not client.readers else (nobody, 1, 1)
+            with pytest.raises(OperatorError, match=nobody) as raised:
+                ask(*arguments)
+            assert "\n" not in str(raised.value)
+        assert not client.answers(nobody)
+    assert client.answers(plain)
+
+
+def test_readers_are_those_that_get_news(server: Gunicorn) -> None:
+    seen = client.readers(server.url, 20, 5)
+    assert (seen.readers, seen.served) == (20, 20)
+    assert 0 < seen.readings <= 5
+
+
+def test_ages_and_the_busiest_stream(server: Gunicorn) -> None:
+    assert 0 < client.largest_age(server.url, 1) < 5
+    assert client.busiest_stream(server.url) == "s &5"
+
+
+def test_the_plain_pool_answers_what_the_api_does(server: Gunicorn, plain: str) -> None:
+    ours = httpx.get(f"{server.url}/metrics/latest?limit=100", timeout=10)
+    theirs = httpx.get(f"{plain}/metrics/latest?limit=100", timeout=10)
+    assert theirs.content == ours.content
+    assert len(ours.json()["rows"]) == 5
+
+
+def test_a_whole_measurement(server: Gunicorn, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "READERS", 10)
+    monkeypatch.setattr(api, "_SETTLE_SECONDS", 0.0)
+    answer = api.ask(server.url, plain, 2)
+    made = {figure.name: figure for figure in api.figures(answer)}
+    assert made["api.failed"].value == 0
+    assert made["api.ratio"].value > 1
+    assert made["api.latest.rate"].value > made["api.plain_pool.rate"].value
+    assert made["api.history.rate"].value > 10
+    assert len(answer["latest"]) == len(answer["plain_pool"]) == api.ROUNDS
+
+
+def test_without_rows_it_says_so(
+    postgres_server: PostgresServer, migrated_template: str, monkeypatch: pytest.MonkeyPatch, plain: str
+) -> None:
+    monkeypatch.setattr(api, "_READY_SECONDS", 0.5)
+    with (
+        own_database(postgres_server, migrated_template) as empty,
+        running(empty, workers=1) as server,
+        pytest.raises(OperatorError, match=f"{server.url} has no rows"),
+    ):
+        api.ask(server.url, plain, 1)
