@@ -14,19 +14,10 @@ from streampulse.ops.entry import timed
 from streampulse.ops.ownership import explain
 
 ENV = "the environment: a folder of ansible/inventories"
-FULL = "the monitoring group as well; not part of this release"
+FULL = "monitoring as well: Prometheus, Alertmanager, the exporters, Grafana"
 VERBOSE = "show Ansible's own output"
 JSON = "as JSON, for programs"
 YES = "do not ask first"
-
-
-def refuse_full(full: bool, task: str, env: str) -> None:
-    """Refuse to touch a group that no role sets up yet, rather than leave it out without a word.
-
-    :raises OperatorError: the monitoring group was asked for.
-    """
-    if full:
-        raise OperatorError(f"the monitoring group is not part of this release: inv {task} --env {env}")
 
 
 @task(help={"env": ENV, "full": FULL, "verbose": VERBOSE})
@@ -35,7 +26,6 @@ def up(_context: Context, env: str = "local", full: bool = False, verbose: bool 
     """Bring everything up: machines, software, configuration, start, smoke test. A second run changes nothing."""
     from streampulse.ops import session, stack
 
-    refuse_full(full, "up", env)
     return stack.up(session.open_session(env, Screen(), verbose), full)
 
 
@@ -60,35 +50,46 @@ def down(
     """Stop the services in reverse order and halt the machines that are ours; the data is kept."""
     from streampulse.ops import session, stack
 
-    refuse_full(full, "down", env)
     opened = session.open_session(env, Screen(), verbose)
     if wipe:
-        command = f"inv down --wipe --yes --env {env}"
+        command = f"inv down{' --full' * full} --wipe --yes --env {env}"
         stack.confirm(f"This removes all events, numbers and machines of {env}.", yes, command)
     return stack.down(opened, full, wipe)
 
 
-@task(help={"env": ENV, "full": FULL, "dry-run": "only say what would be done", "yes": YES, "verbose": VERBOSE})
+@task(
+    help={
+        "env": ENV,
+        "full": FULL,
+        "dry-run": "only say what would be done",
+        "keep": "what is left alone, separated by commas: kafka, postgres, checkpoints, metrics",
+        "yes": YES,
+        "verbose": VERBOSE,
+    }
+)
 @timed
 def reset(
     _context: Context,
     env: str = "local",
     full: bool = False,
     dry_run: bool = False,
+    keep: str = "",
     yes: bool = False,
     verbose: bool = False,
 ) -> str | None:
     """Remove events, checkpoints and rows together, start again, smoke test."""
     from streampulse.ops import session, stack
 
-    refuse_full(full, "reset", env)
     opened = session.open_session(env, Screen(), verbose)
+    left = stack.kept(keep)
+    plan = stack.reset_plan(opened, full, left)
     if dry_run:
-        for line in stack.reset_plan(opened):
+        for line in plan:
             opened.screen.line(line)
         return "nothing was changed"
-    stack.confirm(f"This removes all events and numbers of {env}.", yes, f"inv reset --yes --env {env}")
-    return stack.reset(opened, full)
+    command = f"inv reset{' --full' * full}{f' --keep {keep}' if left else ''} --yes --env {env}"
+    stack.confirm(stack.reset_question(env, full, left), yes, command)
+    return stack.reset(opened, full, left)
 
 
 @task(help={"env": ENV, "json": JSON})
@@ -136,7 +137,15 @@ def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "lo
     health.peek(session.open_session(env, Screen()), topic or "", n)
 
 
-@task(name="open", positional=["what"], help={"what": "api, docs, spark, worker", "env": ENV, "tunnel": "through SSH"})
+@task(
+    name="open",
+    positional=["what"],
+    help={
+        "what": "api, docs, spark, worker, prometheus, alertmanager, grafana",
+        "env": ENV,
+        "tunnel": "through SSH",
+    },
+)
 @timed
 def open_(_context: Context, what: str | None = None, env: str = "local", tunnel: bool = False) -> None:
     """Print the address of a page or a user interface, or open a tunnel to it."""
@@ -163,13 +172,12 @@ def verify(_context: Context, env: str = "local") -> None:
     health.verify(session.open_session(env, Screen()), [])
 
 
-@task(help={"env": ENV, "full": FULL})
+@task(help={"env": ENV})
 @timed
-def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
+def smoke(_context: Context, env: str = "local") -> None:
     """Send a few events of its own, expect exactly their numbers everywhere, and remove them."""
     from streampulse.ops import health, session
 
-    refuse_full(full, "smoke", env)
     health.smoke(session.open_session(env, Screen()))
 
 

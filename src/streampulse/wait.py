@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import http
+import http.client
 import json
 import os
 import time
@@ -25,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
+    parser.add_argument("--url", default="", metavar="URL", help="of monitoring: the page that says that it is ready")
     parser.add_argument("--pid", type=int, metavar="PID", help="the service's process: stop waiting when it has ended")
 
 
@@ -143,12 +147,41 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
     return probe
 
 
+def _page(args: argparse.Namespace) -> Callable[[], str]:
+    if not args.url:
+        raise OperatorError(f"streampulse wait {args.service} needs --url URL, the page that says that it is ready")
+    user, password = (os.environ.get(f"STREAMPULSE_MONITORING_{name}", "") for name in ("USER", "PASSWORD"))
+    request = urllib.request.Request(args.url)  # noqa: S310 - the unit's own, made by its role
+    if user and password:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+
+    def probe() -> str:
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - as above
+                return f"ready at {args.url} ({answer.status})"
+        except urllib.error.HTTPError as error:
+            # Who asks for a password is there; an exporter's own unit does not know it.
+            if error.code == http.HTTPStatus.UNAUTHORIZED and not password:
+                return f"answers at {args.url} ({error.code})"
+            raise _NotYet(f"{args.url} answers {error.code}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _NotYet(_line(error)) from None
+
+    return probe
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
 _PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
+    "alertmanager": _page,
+    "grafana": _page,
     "kafka": _kafka,
+    "node-exporter": _page,
     "postgres": _postgres,
+    "postgres-exporter": _page,
+    "prometheus": _page,
     "spark": _spark,
 }

@@ -26,6 +26,10 @@ ORDER = [
     "job",
     "generator",
     "api",
+    "node_exporter",
+    "postgres_exporter",
+    "alertmanager",
+    "prometheus",
 ]
 
 pytestmark = pytest.mark.machines

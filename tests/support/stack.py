@@ -36,6 +36,7 @@ all:
     postgres: {{hosts: {{{host}: }}}}
     api: {{hosts: {{{host}: }}}}
     generator: {{hosts: {{{host}: }}}}
+    monitoring: {{hosts: {{{host}: }}}}
 """
 
 

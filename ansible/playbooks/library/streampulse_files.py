@@ -44,7 +44,7 @@ options:
       content: {description: The whole content., type: str, required: true}
       validate: {description: Command that must succeed on the new file; C(%s) is its path., type: str}
   secret_files:
-    description: As files, but the content is never shown.
+    description: As files, but neither the content is ever shown nor what its validator says.
     type: list
     elements: dict
     default: []
@@ -122,7 +122,7 @@ def ensure_directory(changes: Changes, entry: dict[str, Any]) -> None:
     changes.attributes(entry, 0o755)
 
 
-def validated_copy(changes: Changes, entry: dict[str, Any]) -> Path:
+def validated_copy(changes: Changes, entry: dict[str, Any], *, secret: bool) -> Path:
     """Write the new content beside its final place, validate it, and return the temporary path."""
     path = Path(entry["path"])
     descriptor, name = tempfile.mkstemp(prefix=".streampulse-", dir=path.parent)
@@ -134,18 +134,17 @@ def validated_copy(changes: Changes, entry: dict[str, Any]) -> Path:
     if entry.get("validate"):
         # A validator such as `systemd-analyze verify` judges by the file's name, so it gets a copy that has it.
         with tempfile.TemporaryDirectory(prefix="streampulse-validate-", dir="/run") as scratch:
-            # The validator may run as the service's user.
-            Path(scratch).chmod(0o755)
+            # The validator may run as the service's user, except where it reads a secret.
+            Path(scratch).chmod(0o700 if secret else 0o755)
             candidate = Path(scratch) / path.name
             shutil.copyfile(temporary, candidate)
-            candidate.chmod(0o644)
+            candidate.chmod(0o600 if secret else 0o644)
             command = [word.replace("%s", str(candidate)) for word in shlex.split(entry["validate"])]
             code, out, err = changes.module.run_command(command)
         if code != 0:
             temporary.unlink()
-            changes.module.fail_json(
-                msg=f"{path} was not changed: its new content is not valid: {(err or out).strip()}"
-            )
+            why = f"{command[0]} refuses it, in words that may hold secrets" if secret else (err or out).strip()
+            changes.module.fail_json(msg=f"{path} was not changed: its new content is not valid: {why}")
     return temporary
 
 
@@ -160,7 +159,7 @@ def ensure_file(changes: Changes, entry: dict[str, Any], *, secret: bool) -> Non
             changes.add(str(path), before or "", entry["content"])
         if changes.module.check_mode:
             return
-        temporary = validated_copy(changes, entry)
+        temporary = validated_copy(changes, entry, secret=secret)
         # The attributes come first: a secret must not be readable for even a moment.
         Changes(changes.module).attributes({**entry, "path": temporary}, 0o600 if secret else 0o644)
         temporary.replace(path)
@@ -192,12 +191,16 @@ def main() -> None:
         "mode": {"type": "str"},
     }
     content: dict[str, Any] = {"type": "str", "required": True}
+    validate: dict[str, Any] = {"type": "str"}
     listing: dict[str, Any] = {"type": "list", "elements": "dict", "default": []}
     module = AnsibleModule(
         argument_spec={
             "directories": {**listing, "options": entry},
-            "files": {**listing, "options": {**entry, "content": content, "validate": {"type": "str"}}},
-            "secret_files": {**listing, "options": {**entry, "content": {**content, "no_log": True}}},
+            "files": {**listing, "options": {**entry, "content": content, "validate": validate}},
+            "secret_files": {
+                **listing,
+                "options": {**entry, "content": {**content, "no_log": True}, "validate": validate},
+            },
             "links": {
                 **listing,
                 "options": {"path": {"type": "path", "required": True}, "target": {"type": "str", "required": True}},

@@ -45,6 +45,8 @@ free_mb: {description: Free space below /var in MB, type: int, returned: always}
 """
 
 LISTEN = "0A"
+# Where the roles put units and drop-ins; a package's units are elsewhere.
+OURS = "/etc/systemd/system/"
 SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -99,16 +101,17 @@ def foreign_listeners(expected: dict[int, str]) -> list[str]:
 
 
 def still_there(module: AnsibleModule, units: list[str]) -> list[str]:
-    """Return those of the units that run or would be started at boot."""
+    """Return those of the units that run or would be started at boot, and are ours: by their file, or by a drop-in."""
     if not units or shutil.which("systemctl") is None:
         return []
-    command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *units]
+    command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState,FragmentPath,DropInPaths", *units]
     _, listing, _ = module.run_command(command)
     found = []
     for block in listing.split("\n\n"):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         idle = fields.get("ActiveState") in ("inactive", "failed")
-        if fields and not (idle and fields.get("UnitFileState") != "enabled"):
+        ours = OURS in fields.get("FragmentPath", "") + fields.get("DropInPaths", "")
+        if ours and not (idle and fields.get("UnitFileState") != "enabled"):
             found.append(fields["Id"])
     return found
 

@@ -17,7 +17,8 @@ short_description: Writes each event of a play as a line of JSON
 description:
   - Writes to the file that the environment variable STREAMPULSE_PROGRESS names, and does nothing without it.
   - A line has event (task, ok, changed, skipped, failed, unreachable or stats) and, where they apply, part, task,
-    host, seconds and msg. Part is the role's name, or the play's for a task outside any role.
+    host, seconds and msg. Part is the role's name, or the play's for a task outside any role. The last line, stats,
+    has in said what the tasks have set with set_stats.
 requirements:
   - enabled in the configuration
 """
@@ -86,7 +87,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Write the totals."""
         hosts = {host: stats.summarize(host) for host in stats.processed}
-        self._write("stats", hosts=hosts)
+        # What set_stats was given for the whole run, and not for one host.
+        self._write("stats", hosts=hosts, said=stats.custom.get("_run", {}))
 
 
 def _reason(result: dict[str, Any]) -> str:

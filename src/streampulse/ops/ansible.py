@@ -29,6 +29,8 @@ TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
 ENDING_SECONDS = 10.0
 WORKERS_SECONDS = 2.0
+# Playbooks that do what they can on each host, whatever becomes of the others.
+STOPPING = ("stop", "monitoring_stop")
 # The variable that names the file of a run's events; the callback plugin reads it.
 PROGRESS = "STREAMPULSE_PROGRESS"
 # Names that people know the parts by, where it is not the role's with hyphens.
@@ -64,6 +66,7 @@ class Progress:
     begun: float = field(default_factory=time.monotonic)
     changed: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
 
     def take(self, event: dict[str, Any]) -> None:
         """Take one event in and show what follows from it."""
@@ -79,6 +82,8 @@ class Progress:
             self.parts[name].changed += 1
         elif kind in ("failed", "unreachable"):
             self.failures.append(event)
+        elif kind == "stats":
+            self.said.update(event.get("said") or {})
 
     def _enter(self, name: str) -> None:
         """Show that another role has begun, and what the one before did."""
@@ -121,7 +126,7 @@ def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
     made = {
         # Services are stopped wherever that is possible. All else is done on all hosts together, or ends with the first
         # that fails: the others would become a cluster without it.
-        "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook == "stop" else "true",
+        "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook in STOPPING else "true",
         **inventory.configuration(),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
         PROGRESS: str(progress),
@@ -145,11 +150,13 @@ def play(
     *,
     hosts: Sequence[Host] = (),
     name: str = "",
+    said: dict[str, Any] | None = None,
 ) -> int:
     """Run a playbook and return how many changes it made.
 
     :param hosts: only these; every host when empty.
     :param name: show one line with this name instead of one for each role.
+    :param said: gets what the playbook's own tasks had to say to the caller (``ansible.builtin.set_stats``).
 
     :raises OperatorError: a task failed or a host could not be reached; the text has the reason and the log's place.
     """
@@ -183,6 +190,8 @@ def play(
     if process.returncode != 0:
         raise OperatorError(failure(progress, playbook, log, environment, process.returncode, time.monotonic() - begun))
     progress.leave()
+    if said is not None:
+        said.update(progress.said)
     return progress.changed
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-NAME_WIDTH = 14
+NAME_WIDTH = 18
 TEXT_WIDTH = 50
 LOG_WIDTH = 200
 

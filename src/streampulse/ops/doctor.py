@@ -23,6 +23,8 @@ from streampulse.ops.session import Session
 
 API_SECONDS = 5.0
 LOW_BYTES = 2 * 2**30
+# What a shell ends with that does not find the command.
+NOT_FOUND = 127
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def hosts_find_nothing(session: Session) -> Iterator[Finding]:
 def _ask(session: Session, host: Host) -> Iterator[Finding]:
     with Remote(session.environment, host) as remote:
         code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=60)
+    if code == NOT_FOUND and not services.base_on_host(host):
+        return  # a host that only watches is set up by --full
     try:
         for item in json.loads(output)["findings"]:
             where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name

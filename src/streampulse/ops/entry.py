@@ -11,11 +11,14 @@ from typing import Any, TypeVar
 from invoke.exceptions import Exit
 from rich.console import Console
 
-from streampulse.errors import OperatorError
+from streampulse.errors import IncompleteError, OperatorError
 from streampulse.ops.console import Screen, took
 from streampulse.ops.ending import Terminated, signals_raised
 from streampulse.ops.ownership import explain
 from streampulse.settings import SettingsError
+
+# The exit code of a task that has done all but what could not be had.
+INCOMPLETE = 3
 
 Body = TypeVar("Body", bound=Callable[..., Any])
 
@@ -34,6 +37,10 @@ def timed(body: Body) -> Body:
         try:
             with signals_raised():
                 words = body(*arguments, **keywords)
+        except IncompleteError as error:
+            # All the rest was done and checked, and is said like any other end.
+            Screen().line(f"{name} in {took(time.monotonic() - begun)} · {error.done}")
+            raise Exit(f"{name}: {error}", code=INCOMPLETE) from None
         except (OperatorError, SettingsError) as error:
             raise Exit(f"{name}: {error}", code=1) from None
         except OSError as error:

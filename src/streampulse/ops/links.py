@@ -27,6 +27,9 @@ PAGES: Mapping[str, Page] = {
     "docs": Page("api", "api", "/docs", "the API's documentation"),
     "spark": Page("spark_master", "spark_master_ui", "/", "Spark's master: workers, applications"),
     "worker": Page("spark_worker", "spark_worker_ui", "/", "the first Spark worker: executors, their logs"),
+    "prometheus": Page("monitoring", "prometheus", "/", "figures, targets, rules; with --full"),
+    "alertmanager": Page("monitoring", "alertmanager", "/", "what is firing, silences; with --full"),
+    "grafana": Page("monitoring", "grafana", "/", "dashboards; with --full"),
 }
 
 

@@ -30,7 +30,7 @@ def logs(session: Session, name: str, follow: bool, lines: int) -> None:
     wanted = [services.named(name)] if name else list(services.all_services())
     asked = []
     for host in session.environment.hosts:
-        units = [service.unit for service in wanted if service.group in host.groups]
+        units = [service.unit for service in wanted if services.runs(host, service)]
         if units:
             asked.append((host, units))
     if not asked:

@@ -20,6 +20,10 @@ NAMES = (
     "kafka_cluster_id",
     "postgres_writer_password",
     "postgres_reader_password",
+    # Reads how PostgreSQL is doing, and no events.
+    "postgres_exporter_password",
+    # Lets Prometheus, Alertmanager, their exporters and people in, outside local environments.
+    "monitoring_password",
     # Lets its bearer read the API, and signs the cookies of those who logged in with it.
     "api_key",
     "api_cookie_secret",

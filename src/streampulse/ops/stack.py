@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from streampulse.errors import OperatorError
+from streampulse.errors import IncompleteError, OperatorError
 from streampulse.ops import ansible, artifacts, health, links, lock, secrets
 from streampulse.ops.session import Session, changing
 
 DEFAULT_PYTHONS = ("cp311", "cp312", "cp313")
+# What a reset can leave alone, with what it is.
+KEEPABLE = {
+    "kafka": "all events (Kafka's topics)",
+    "postgres": "all rows of the tables",
+    "checkpoints": "the job's checkpoints",
+    "metrics": "what Prometheus and Alertmanager have stored",
+}
+# The variable by which a role says what could not be had: its name, and why (ansible.builtin.set_stats).
+MISSING = "streampulse_missing"
 
 
 def pythons_of(session: Session) -> Sequence[str]:
@@ -40,17 +51,45 @@ def prepare_artifacts(session: Session) -> Path:
     return file
 
 
+def require_monitoring(session: Session, full: bool) -> None:
+    """Check that there is a monitoring group when it is asked for.
+
+    :raises OperatorError: there is none.
+    """
+    if full and not session.environment.in_group("monitoring"):
+        raise OperatorError(
+            f"{session.name} has no host in group monitoring: add one to {session.environment.inventory}"
+        )
+
+
 def up(session: Session, full: bool) -> str:
-    """Bring everything up that the inventory asks for, check it, and return the closing words."""
+    """Bring everything up that the inventory asks for, check it, and return the closing words.
+
+    :raises IncompleteError: everything is up but what could not be had.
+    """
+    require_monitoring(session, full)
     session.screen.line(session.headline())
     if not session.ours:
         secrets.file_for(session.environment)  # nothing is fetched for hosts that could not be set up then
+    missing: dict[str, str] = {}
     with changing(session, "inv up"):
         file = prepare_artifacts(session)
         changed = start_machines(session)
-        changed += configure(session, file, full)
+        changed += configure(session, file, full, missing)
         health.smoke(session)
-    return f"{changed} changed · {_page(session)} · look: ./inv status{_flag(session)}"
+    return complete(session, f"{changed} changed · {_page(session)} · look: ./inv status{_flag(session)}", missing)
+
+
+def complete(session: Session, words: str, missing: dict[str, str]) -> str:
+    """Return the closing words.
+
+    :param missing: what could not be had, and why.
+    :raises IncompleteError: there is any of it.
+    """
+    if not missing:
+        return words
+    what = "; ".join(f"{name} could not be had ({why})" for name, why in sorted(missing.items()))
+    raise IncompleteError(f"{what}; all the rest is up. When it can be had: inv up --full --env {session.name}", words)
 
 
 def start_machines(session: Session) -> int:
@@ -63,22 +102,36 @@ def start_machines(session: Session) -> int:
     return touched
 
 
-def configure(session: Session, artifact_facts: Path, full: bool) -> int:
-    """Run the roles over all hosts, and return how many changes they made."""
-    extra: ansible.Extra = [artifact_facts, secrets.file_for(session.environment), full_flag(full)]
-    return ansible.play(session.environment, "site", extra, session.screen, session.verbose)
+def configure(session: Session, artifact_facts: Path, full: bool, missing: dict[str, str]) -> int:
+    """Run the roles over all hosts, and return how many changes they made.
+
+    :param missing: gets what could not be had, and why.
+    """
+    extra: ansible.Extra = [artifact_facts, secrets.file_for(session.environment), asked_for(session, full)]
+    changed = ansible.play(session.environment, "site", extra, session.screen, session.verbose)
+    if full:
+        said: dict[str, Any] = {}
+        changed += ansible.play(session.environment, "monitoring", extra, session.screen, session.verbose, said=said)
+        missing.update({str(name): str(why) for name, why in said.get(MISSING, {}).items()})
+    return changed
 
 
-def full_flag(full: bool) -> str:
-    """Return the variable that takes the monitoring group in or leaves it out."""
-    return f'{{"full": {"true" if full else "false"}}}'
+def asked_for(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
+    """Return the variables that say what a run is about.
+
+    :param full: whether the monitoring group is taken in.
+    :param keep: what wiping leaves alone.
+    """
+    return json.dumps({"full": full, "streampulse_environment": session.name, "streampulse_keep": list(keep)})
 
 
 def down(session: Session, full: bool, wipe: bool) -> str:
     """Stop the services in reverse order, halt the machines that are ours, and return the closing words.
 
+    :param full: stop, or wipe, monitoring too; without it, it goes on on hosts that exist already.
     :param wipe: remove all state as well.
     """
+    require_monitoring(session, full)
     session.screen.line(session.headline())
     ours = session.ours
     # Machines of ours are known from the state that is kept of them here. Hosts that exist already may have been set up
@@ -90,7 +143,7 @@ def down(session: Session, full: bool, wipe: bool) -> str:
         if not (wipe and ours):  # machines that are removed need no order
             stopped = stop_for_halt(session, full) if ours else stop_services(session, full)
         if wipe and not ours:
-            wipe_state(session)
+            wipe_state(session, full)
         with session.screen.step("machine") as step:
             count = session.machines_removed() if wipe else session.machines_down()
             step.done(f"{count} {'removed' if wipe else 'halted'}" if count else "nothing to do")
@@ -133,40 +186,97 @@ def stop_services(session: Session, full: bool) -> int:
     if len(running) < len(session.environment.hosts):
         gone = ", ".join(host.name for host in session.environment.hosts if host not in running)
         session.screen.line(f"  not running, left alone: {gone}")
-    extra: ansible.Extra = [secrets.file_for(session.environment), full_flag(full)]
-    return ansible.play(
-        session.environment, "stop", extra, session.screen, session.verbose, hosts=running, name="services"
-    )
+    extra: ansible.Extra = [secrets.file_for(session.environment), asked_for(session, full)]
+    stopped = 0
+    for playbook, name in [("monitoring_stop", "monitoring")] * full + [("stop", "services")]:
+        stopped += ansible.play(
+            session.environment, playbook, extra, session.screen, session.verbose, hosts=running, name=name
+        )
+    return stopped
 
 
-def wipe_state(session: Session) -> int:
-    """Remove the services' state on the hosts, and return how many changes that made."""
-    extra = [secrets.file_for(session.environment)]
-    return ansible.play(session.environment, "wipe", extra, session.screen, session.verbose, name="state")
+def wipe_state(session: Session, full: bool, keep: Sequence[str] = ()) -> int:
+    """Remove the services' state on the hosts, and return how many changes that made.
+
+    :param keep: what is left alone, of KEEPABLE.
+    """
+    extra: ansible.Extra = [secrets.file_for(session.environment), asked_for(session, full, keep)]
+    wiped = 0
+    for playbook, name in [("monitoring_wipe", "metrics")] * full + [("wipe", "state")]:
+        wiped += ansible.play(session.environment, playbook, extra, session.screen, session.verbose, name=name)
+    return wiped
 
 
-def reset(session: Session, full: bool) -> str:
-    """Remove topics, checkpoints and tables together, start again, check, and return the closing words."""
+def kept(text: str) -> tuple[str, ...]:
+    """Return what a reset is to leave alone.
+
+    :param text: words of KEEPABLE, separated by commas.
+    :raises OperatorError: there is no such thing to keep, or it cannot be kept without another.
+    """
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    unknown = [word for word in words if word not in KEEPABLE]
+    if unknown:
+        raise OperatorError(f"{unknown[0]} is nothing that can be kept. There are: {', '.join(KEEPABLE)}")
+    for word, needed, why in (
+        ("checkpoints", "postgres", "ahead of new tables, they would have events passed over"),
+        ("postgres", "kafka", "numbers whose events are gone could never be recomputed"),
+    ):
+        if word in words and needed not in words:
+            raise OperatorError(
+                f"{word} cannot be kept without {needed}: {why}; inv reset --keep {needed},{','.join(words)}"
+            )
+    return words
+
+
+def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
+    """Remove topics, checkpoints and tables together, start again, check, and return the closing words.
+
+    :param keep: what is left alone, of KEEPABLE.
+    :raises IncompleteError: everything is up again but what could not be had.
+    """
+    require_monitoring(session, full)
     session.screen.line(session.headline())
+    missing: dict[str, str] = {}
     with changing(session, "inv reset"):
         file = prepare_artifacts(session)
         start_machines(session)
         stop_services(session, full)
-        wipe_state(session)
-        configure(session, file, full)
+        wipe_state(session, full, keep)
+        configure(session, file, full, missing)
         health.smoke(session)
-    return f"state is new · {_page(session)} · look: ./inv status{_flag(session)}"
+    words = f"state is {'as new but for what was kept' if keep else 'new'} · {_page(session)}"
+    return complete(session, f"{words} · look: ./inv status{_flag(session)}", missing)
 
 
-def reset_plan(session: Session) -> list[str]:
-    """Return what a reset would do, line by line."""
+def reset_plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
+    """Return what a reset would do, line by line.
+
+    :param keep: what is left alone, of KEEPABLE.
+    """
+    require_monitoring(session, full)
     hosts = ", ".join(host.name for host in session.environment.hosts)
+    about = [name for name in KEEPABLE if full or name != "metrics"]
+    gone = ", ".join(KEEPABLE[name] for name in about if name not in keep)
+    left = ", ".join(KEEPABLE[name] for name in about if name in keep)
     return [
         f"reset of {session.name} would, on {hosts}:",
-        "  stop the generator, the API, the job, Spark and Kafka, in that order",
-        "  remove all events (Kafka's topics), the job's checkpoints, and all rows of the tables",
+        *(["  stop Prometheus, Alertmanager and the exporters"] if full else []),
+        "  stop the generator, the API, the job, Spark, Kafka and PostgreSQL, in that order",
+        f"  remove {gone}" if gone else "  remove nothing that is of lasting value",
+        *([f"  keep {left}"] if left else []),
         "  start everything again and run the smoke test",
+        *([] if full else ["  leave monitoring alone (--full takes it in)"]),
     ]
+
+
+def reset_question(name: str, full: bool, keep: Sequence[str] = ()) -> str:
+    """Return what is asked before a reset.
+
+    :param name: the environment.
+    :param keep: what is left alone, of KEEPABLE.
+    """
+    about = [word for word in KEEPABLE if word not in keep and (full or word != "metrics")]
+    return f"This removes {', '.join(KEEPABLE[word] for word in about) or 'nothing, and restarts all'} of {name}."
 
 
 def confirm(question: str, yes: bool, command: str) -> None:

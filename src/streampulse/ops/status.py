@@ -19,7 +19,8 @@ from streampulse.ops.session import Session
 SCRIPT = r"""
 for unit in "$@"; do
   echo "== $unit"
-  systemctl show --property=Id,ActiveState,SubState,ActiveEnterTimestamp,ControlGroup,MainPID "$unit"
+  systemctl show "$unit" \
+    --property=Id,ActiveState,SubState,ActiveEnterTimestamp,ControlGroup,MainPID,FragmentPath,DropInPaths
   group=$(systemctl show --property=ControlGroup --value "$unit" | head -n 1)
   kib=0
   if [ -n "$group" ]; then
@@ -40,14 +41,29 @@ echo "spark=$(basename "$(readlink /opt/spark/current)")"
 echo "release=$(basename "$(readlink /opt/streampulse/current)")"
 echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql-*' 2>/dev/null |
   awk '$1 == "ii" && $2 ~ /^[0-9]+\.[0-9]/ {print $2; exit}')"
+for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter; do
+  echo "$package=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null | sed 's/[+-].*//')"
+done
 """
-VERSIONS = {"kafka": "kafka", "postgres": "postgres", "spark-master": "spark", "spark-worker": "spark"}
+# Of a service that is not of our own release: the line above that has its version.
+VERSIONS = {
+    "kafka": "kafka",
+    "postgres": "postgres",
+    "spark-master": "spark",
+    "spark-worker": "spark",
+    "node-exporter": "prometheus-node-exporter",
+    "postgres-exporter": "prometheus-postgres-exporter",
+    "alertmanager": "prometheus-alertmanager",
+    "prometheus": "prometheus",
+}
 
 
 # States that are the host's and not the service's.
 DOWN = "machine is down"
 UNKNOWN = "host does not answer"
 ANSWER_SECONDS = 60.0
+# Where a unit of ours is, or a drop-in for a package's; monitoring without it has not been set up by us.
+OURS = "/etc/systemd/system/"
 
 
 @dataclass(frozen=True)
@@ -68,20 +84,24 @@ class Row:
 
 
 def collect(session: Session) -> list[Row]:
-    """Ask every host and return a row for each of its services, in the order of starting."""
+    """Ask every host and return a row for each of its services, in the order of starting.
+
+    Monitoring has rows where the host says that it has been set up; of a host that is down, nobody knows.
+    """
     rows: list[Row] = []
     for host in session.environment.hosts:
         listed = services.on_host(host)
         if not listed:
             continue
+        base = services.base_on_host(host)
         if not session.provider.running(host):
-            rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in listed]
+            rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
             continue
         try:
             rows += parse(host, listed, _ask(session, host, listed))
         except OperatorError:
             # One host that cannot be asked does not hide the others; doctor says why.
-            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in listed]
+            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in base]
     return rows
 
 
@@ -105,6 +125,8 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
     rows = []
     for service in listed:
         found = sections.get(service.unit, {})
+        if service.full and OURS not in found.get("FragmentPath", "") + found.get("DropInPaths", ""):
+            continue
         state = f"{found.get('ActiveState', 'not installed')} ({found.get('SubState', '')})"
         if "ActiveState" not in found:
             state = "not installed"

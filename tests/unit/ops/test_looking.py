@@ -123,10 +123,9 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
         (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
         (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written
-        (["up", "--full"], 1, "up: the monitoring group is not part of this release: inv up --env local"),
-        (["down", "--full", "--env", "staging"], 1, "not part of this release: inv down --env staging"),
-        (["reset", "--full"], 1, "not part of this release: inv reset"),
-        (["smoke", "--full"], 1, "not part of this release: inv smoke"),
+        (["reset", "--keep", "topics"], 1, "topics is nothing that can be kept. There are: kafka, postgres,"),
+        (["reset", "--keep", "postgres"], 1, "inv reset --keep kafka,postgres"),
+        (["reset", "--dry-run", "--env", "staging", "--keep", "kafka"], 0, "keep all events (Kafka's topics)"),
         (["env", "frob", "x"], 1, "inv env new NAME"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),

@@ -16,7 +16,7 @@ AIM_MIB: Final = 2_560
 
 def measure(place: Place, options: Options) -> Outcome:
     """Put a load on and look at every process of every service."""
-    units = [f"{service.name}={service.unit}" for service in services.on_host(place.host)]
+    units = [f"{service.name}={service.unit}" for service in services.base_on_host(place.host)]
     with place.session.screen.step("memory") as step:
         step.note(f"300 events/s for {options.seconds} s")
         answer = place.measure(["memory", "--seconds", str(options.seconds), *units])

@@ -1,0 +1,102 @@
+"""Asserts over Prometheus' API that it reads targets, has its rules and shows the runbooks, also after a kill."""
+
+import base64
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+UNIT = "prometheus.service"
+ETC = Path("/etc/prometheus/streampulse")
+LINES = Path("/etc/streampulse/monitoring.env").read_text(encoding="utf-8").splitlines()
+ENV = {key: value.strip("'") for key, value in (line.split("=", 1) for line in LINES if "=" in line)}
+URL = ENV["STREAMPULSE_MONITORING_PROMETHEUS_URL"]
+PASSWORD = ENV["STREAMPULSE_MONITORING_PASSWORD"]
+ADDRESS = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def get(path: str, password: str = PASSWORD) -> tuple[int, str]:
+    """Return the status and the answer; without a password when it is empty."""
+    request = urllib.request.Request(f"{URL}{path}")
+    if password:
+        pair = f"{ENV['STREAMPULSE_MONITORING_USER']}:{password}".encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def ask(path: str) -> Any:
+    """Return the data of an answer of the API."""
+    status, text = get(f"/api/v1/{path}")
+    assert status == 200, f"{path} answers {status}"
+    return json.loads(text)["data"]
+
+
+def query(text: str) -> list[Any]:
+    """Return what a query finds now."""
+    found: list[Any] = ask(f"query?{urllib.parse.urlencode({'query': text})}")["result"]
+    return found
+
+
+def wait(text: str, seconds: float) -> list[Any]:
+    """Wait until a query finds something."""
+    deadline, seen = time.monotonic() + seconds, "nothing"
+    while True:
+        try:
+            found = query(text)
+            if found:
+                return found
+        except OSError as error:
+            seen = str(error)
+        assert time.monotonic() < deadline, f"{seen} within {seconds:g} s: {text}"
+        time.sleep(0.5)
+
+
+def listening(port: int) -> set[str]:
+    """Return the addresses that something listens on, at a port."""
+    shown = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], check=True, capture_output=True, text=True).stdout
+    return {line.split()[3].rpartition(":")[0] for line in shown.splitlines()}
+
+
+assert get("/api/v1/targets", "")[0] == 401, "it answers without a password"
+assert get("/api/v1/targets", PASSWORD + "x")[0] == 401, "it answers with a wrong password"
+assert listening(9090) == {ADDRESS}, listening(9090)
+
+# It reads what asks for a password, with the labels of the inventory.
+host = Path("/etc/hostname").read_text(encoding="utf-8").strip()
+for job in ("prometheus", "alertmanager", "node-exporter"):
+    seen = wait(f'up{{job="{job}"}} == 1', 40)
+    assert [series["metric"]["host"] for series in seen] == [host], seen
+# Those of the services that this scenario has not set up are known to be down.
+assert {target["labels"]["job"] for target in ask("targets")["activeTargets"]} >= {"api", "job", "generator"}
+assert query('up{job="api"} == 0'), "what is down is not seen"
+loaded = {Path(group["file"]).name for group in ask("rules")["groups"]}
+assert loaded == {file.name for file in (ETC / "rules").iterdir()}, loaded
+assert "@" not in "".join(file.read_text(encoding="utf-8") for file in (ETC / "rules").iterdir()).replace("@every", "")
+flags = ask("status/flags")
+assert flags["storage.tsdb.retention.time"] == "35d"
+assert flags["storage.tsdb.retention.size"] != "0B"
+assert [each["url"] for each in ask("alertmanagers")["activeAlertmanagers"]] == [f"http://{ADDRESS}:9093/api/v2/alerts"]
+status, page = get("/user/runbooks/index.html")
+assert status == 200, status
+assert "<h1>Runbooks</h1>" in page, page
+
+for user in ("node-exporter", "alertmanager"):
+    for file in ("monitoring.password", "web.yml"):
+        read = subprocess.run(["runuser", "-u", user, "--", "cat", str(ETC / file)], check=False, capture_output=True)
+        assert read.returncode != 0, f"{user} can read {file}"
+
+earlier = float(query("prometheus_tsdb_head_min_time")[0]["value"][1])
+subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", UNIT], check=True)
+time.sleep(0.5)
+wait('up{job="node-exporter"} == 1', 60)
+assert len(query('changes(process_start_time_seconds{job="prometheus"}[5m])')) == 1
+wait('changes(process_start_time_seconds{job="prometheus"}[5m]) == 1', 40)
+assert float(query("prometheus_tsdb_head_min_time")[0]["value"][1]) == earlier, "what was read before the kill is gone"
