@@ -43,11 +43,28 @@ def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
     assert not api.healthy
 
 
+def test_monitoring_that_nobody_has_set_up_is_not_missed() -> None:
+    listed = [Service("prometheus", "prometheus.service", "monitoring", full=True)]
+    nowhere = "== prometheus.service\nActiveState=inactive\nSubState=dead\nFragmentPath=\nDropInPaths=\n"
+    assert status.parse(HOST, listed, nowhere) == []
+    of_others = nowhere.replace("FragmentPath=", "FragmentPath=/usr/lib/systemd/system/prometheus.service")
+    assert status.parse(HOST, listed, of_others) == []
+    drop_in = "DropInPaths=/etc/systemd/system/prometheus.service.d/streampulse.conf"
+    [stopped] = status.parse(HOST, listed, of_others.replace("DropInPaths=", drop_in))
+    assert stopped.state == "inactive (dead)"
+    assert not stopped.healthy
+
+
 def test_services_are_those_of_the_roles() -> None:
     names = [service.name for service in services.all_services()]
-    assert names == ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
+    base = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
+    assert names[: len(base)] == base
+    assert {"node-exporter", "postgres-exporter", "alertmanager", "prometheus"} <= set(names[len(base) :])
+    assert [service.name for service in services.all_services() if not service.full] == base
     assert services.named("postgres").unit == "postgresql@*-main.service"
-    assert [service.name for service in services.on_host(HOST)] == ["kafka", "api"]
+    assert [service.name for service in services.base_on_host(HOST)] == ["kafka", "api"]
+    assert [service.name for service in services.on_host(HOST)] == ["kafka", "api", "node-exporter"]
+    assert services.on_host(Host("left", frozenset({"all"}))) == []
     with pytest.raises(OperatorError, match=r"kafak is not a service. There are: postgres, kafka"):
         services.named("kafak")
 
