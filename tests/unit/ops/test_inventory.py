@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from streampulse.errors import OperatorError
-from streampulse.ops import environment, inventory, links, paths, services
+from streampulse.ops import environment, inventory, links, paths, secrets, services
 from streampulse.ops.command import program_environment
 from streampulse.ops.environment import Environment
 
@@ -132,7 +133,9 @@ def shown(made: Environment, folder: Path, template: str, *more: str) -> dict[st
     shared = folder / "group_vars" / "all"
     if not shared.exists():
         shared.symlink_to(paths.repository() / "ansible" / "playbooks" / "group_vars" / "all")
-    own = ["-e", "ansible_connection=local", *more]
+    # What an environment has before a play begins: the secrets that a full stack wants are among them.
+    known = {"ansible_connection": "local", "streampulse_secrets": secrets.generate()}
+    own = ["-e", json.dumps(known), *more]
     command = [inventory.program("ansible-playbook"), *inventory.sources(made), *own, str(folder / "play.yml")]
     done = subprocess.run(
         command,
