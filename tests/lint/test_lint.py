@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from streampulse.ops import paths, quality
+from streampulse.ops import paths, promlint, quality
 
 LINTERS = dict(quality.linters(paths.repository()))
 
@@ -12,4 +14,6 @@ LINTERS = dict(quality.linters(paths.repository()))
 @pytest.mark.parametrize("name", LINTERS)
 def test_nothing_to_complain_about(name: str) -> None:
     done = quality.look(LINTERS[name])
+    if name == quality.RULES and done.returncode == promlint.NOT_DONE and os.environ.get("CI") != "true":
+        pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout

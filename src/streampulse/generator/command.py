@@ -164,7 +164,7 @@ def _span(before_us: int, now_us: int) -> tuple[int, int]:
     return max(min(before_us, now_us), now_us - round(_CATCH_UP_SECONDS * 1e6)), now_us
 
 
-class _SenderCollector(Collector):
+class SenderCollector(Collector):
     """Reads the sender's counters at each scrape, so that sending pays nothing for being measured."""
 
     def __init__(self, sender: Sender, rate: float) -> None:
@@ -195,7 +195,7 @@ class _SenderCollector(Collector):
 
 def _serve_metrics(settings: GeneratorSettings, sender: Sender) -> None:
     registry = CollectorRegistry()
-    registry.register(_SenderCollector(sender, settings.rate))
+    registry.register(SenderCollector(sender, settings.rate))
     try:
         start_http_server(settings.metrics_port, settings.metrics_host, registry)
     except OSError as error:

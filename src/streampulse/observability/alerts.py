@@ -202,13 +202,8 @@ def groups() -> tuple[Group, ...]:
 
 def promise_groups() -> tuple[Group, ...]:
     """Return the alerts on promises: budgets that are spent too quickly."""
-    return (
-        Group(
-            "budgets",
-            tuple(_budget(each, severity) for each in values.OBJECTIVES for severity in (PAGE, TICKET)),
-            MINUTE // 2,
-        ),
-    )
+    budgets = tuple(_budget(each, severity) for each in values.OBJECTIVES for severity in (PAGE, TICKET))
+    return (Group("budgets", (_recent_outage(), *budgets), MINUTE // 2),)
 
 
 def everything() -> tuple[Alert, ...]:
@@ -670,6 +665,43 @@ def _monitoring() -> tuple[Alert, ...]:
 
 
 # Budgets --------------------------------------------------------------------------------------------------------------
+
+#: Each of these says why budgets burn, and pages for it.
+CAUSES: Final = (
+    "HostDown",
+    "KafkaDown",
+    "KafkaPartitionsOffline",
+    "PostgresDown",
+    "SparkMasterDown",
+    "SparkWorkerDown",
+    "JobDown",
+    "ApiDown",
+    "PipelineStalled",
+    "ApiErrorRateHigh",
+)
+
+
+def _recent_outage() -> Alert:
+    window = values.RECENT_OUTAGE_SECONDS
+    return Alert(
+        name="RecentOutage",
+        severity=NONE,
+        service="slo",
+        expr='max by (cause) (\n  label_replace(\n    max_over_time(ALERTS{alertname=~"'
+        + "|".join(CAUSES)
+        + f'",alertstate="firing"}}[{span(window)}]),\n'
+        '    "cause", "$1", "alertname", "(.*)"\n  )\n)',
+        hold_seconds=0,
+        condition=f"somebody was paged for a cause within the last {words(window)}: keeps the budgets that it has spent"
+        " from paging again, and is told to nobody",
+        summary=f"{{{{ $labels.cause }}}} has paged within the last {words(window)}",
+        description="Nothing more than the page about the cause has said. Budgets that the outage has spent do not page"
+        " again while this is so; they are still tickets.",
+        runbook="recent-outage",
+        dashboard="overview",
+        per_host=False,
+    )
+
 
 _NOTICE: Final[dict[str, str]] = {
     "freshness": f"Numbers reach the page and the API later than {values.FRESH_SECONDS} s after they were sent.",

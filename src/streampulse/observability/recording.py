@@ -81,10 +81,10 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
             f"{_DURATIONS}_bucket{{{_TIMED},{_bucket(values.QUICK_SECONDS)}}}",
         ),
     ),
-    # Seconds that were looked at, and those that were bad, a second.
+    # Of each second that was looked at, the part that was bad.
     ("completeness", "lag"): (
-        f"count_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}]) / {BASE_SECONDS // values.SCRAPE_SECONDS}",
-        f"sum_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}]) / {BASE_SECONDS // values.SCRAPE_SECONDS}",
+        f"count_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}]) > bool 0",
+        f"avg_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}])",
     ),
 }
 
@@ -92,10 +92,9 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
 def groups() -> tuple[Group, ...]:
     """Return the recording rules."""
     return (
-        Group("pipeline", (_behind(),)),
-        Group("promises", tuple(_promises()), values.RECORD_SECONDS),
-        Group("indicators", tuple(_indicators()), values.RECORD_SECONDS),
-        Group("windows", tuple(_windows()), values.RECORD_SECONDS),
+        Group("behind", (_behind(),)),
+        # One group, so that each rule sees what those before it have just recorded.
+        Group("promises", (*_promises(), *_indicators(), *_windows()), values.RECORD_SECONDS),
     )
 
 

@@ -217,6 +217,9 @@ BURNS: Final = (
     Burn(factor=1, long_seconds=3 * DAY, short_seconds=6 * HOUR, severity="ticket", spent=0.1),
 )
 
+#: The longest of the short windows that page: for so long after an outage its budget still looks as if it burned.
+RECENT_OUTAGE_SECONDS: Final = max(burn.short_seconds for burn in BURNS if burn.severity == "page")
+
 # Thresholds -----------------------------------------------------------------------------------------------------------
 
 SERVICE_DOWN: Final = Threshold(

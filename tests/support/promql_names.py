@@ -1,0 +1,25 @@
+"""The names of metrics in an expression of PromQL."""
+
+from __future__ import annotations
+
+import re
+
+_FUNCTIONS = frozenset(
+    {
+        *("abs", "absent", "avg", "avg_over_time", "clamp_max", "clamp_min", "count_over_time", "increase"),
+        *("label_replace", "max", "max_over_time", "rate", "sum", "sum_over_time", "timestamp", "vector"),
+    }
+)
+_WORDS = frozenset({"and", "or", "unless", "by", "on", "group_left", "offset", "bool"})
+
+
+def metric_names(expression: str) -> set[str]:
+    """Return the metrics that an expression reads, those of recording rules among them."""
+    text = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
+    # __name__ with a pattern names none of its own.
+    text = re.sub(r"\{[^}]*\}", " ", text)
+    text = re.sub(r"\[[^]]*\]", " ", text)
+    text = re.sub(r"\boffset\s+\w+", " ", text)
+    text = re.sub(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
+    found = set(re.findall(r"(?<![\w.:])[A-Za-z_:][\w:]*", text))
+    return {name for name in found if name.lower() not in _FUNCTIONS | _WORDS}
