@@ -138,6 +138,18 @@ def test_hanging_server_costs_bounded_time(client: TestClient, server: PostgresS
     expect_well(client)
 
 
+def test_after_a_long_hang_the_numbers_are_back_as_soon_as_the_server_is(
+    client: TestClient, server: PostgresServer
+) -> None:
+    server.signal(signal.SIGSTOP)
+    time.sleep(6)
+    server.signal(signal.SIGCONT)
+    back = time.monotonic()
+    while client.get("/metrics").status_code != 200:
+        assert time.monotonic() < back + 4
+        time.sleep(0.05)
+
+
 def test_slow_queries_end_and_health_does_not_wait_for_them(
     client: TestClient, server: PostgresServer, database: str
 ) -> None:

@@ -1,7 +1,7 @@
 """Who is let in: a key, or the cookie that a log-in with a key sets; how often; and how large a request may be.
 
-Always: a limit on bodies. Where the setting ``public`` is on: a key for everything but the log-in and the page's
-assets, rate limits shared by all workers, and ``/health`` and ``/prometheus`` for private networks only.
+Always: limits on bodies and on queries. Where the setting ``public`` is on: a key for everything but the log-in and the
+page's assets, rate limits shared by all workers, and ``/health`` and ``/prometheus`` for private networks only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ COOKIE: Final = "streampulse_session"
 SESSION_SECONDS: Final = 7 * 86_400
 #: Bytes of a request's body at most. Only the log-in has one.
 MAX_BODY: Final = 16_384
+#: Bytes of a query at most: the longest that makes sense has half of it. Who asks with ten thousand parameters would
+#: keep the others waiting for an answer that names them all.
+MAX_QUERY: Final = 8_192
 
 REFUSED = Counter(
     "streampulse_api_refused",
@@ -174,7 +177,7 @@ class Guard:
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY:
-                return _large()
+                return _large_body()
         try:
             key = parse_qs(body.decode("ascii"), max_num_fields=4).get("key", [""])[0]
         except ValueError:
@@ -206,14 +209,19 @@ def _name(key: str) -> str:
     return hashlib.sha256(b"streampulse.api.key:" + key.encode()).hexdigest()[:12]
 
 
-def _large() -> Response:
+def _large(status: int, error: str) -> Response:
     REFUSED.labels("size").inc()
-    body = {"error": f"a request's body may have {MAX_BODY} bytes"}
-    return JSONResponse(body, status_code=413, headers={"Connection": "close"})
+    return JSONResponse({"error": error}, status_code=status, headers={"Connection": "close"})
+
+
+def _large_body() -> Response:
+    return _large(413, f"a request's body may have {MAX_BODY} bytes")
 
 
 def _too_large(scope: Scope) -> Response | None:
+    if len(scope["query_string"]) > MAX_QUERY:
+        return _large(414, f"a request's query may have {MAX_QUERY} bytes")
     for name, value in scope["headers"]:
         if name == b"content-length" and (not value.isdigit() or len(value) > 9 or int(value) > MAX_BODY):
-            return _large()
+            return _large_body()
     return None

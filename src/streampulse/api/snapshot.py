@@ -35,6 +35,8 @@ MAX_ROWS: Final = 20_000
 MAX_STREAMS: Final = 1_000
 #: A reading older than this is marked as stale, in seconds. Twice what an answer's age may be when all is well.
 FRESH_SECONDS: Final = 1.0
+# Between two readings, where they take long.
+_MOST_REST_SECONDS: Final = 1.0
 
 READINGS = Counter(
     "streampulse_api_snapshot_readings",
@@ -234,8 +236,9 @@ class Snapshots:
             self._try(started)
             took = time.monotonic() - started
             self._tell()
-            # A reading that is slow must not fill the thread's time, nor the database's.
-            self._hurry.wait(max(self._interval - took, min(took, 5.0)))
+            # A reading that is slow must not fill the thread's time, nor the database's. But it may have been a server
+            # that hung, and how long that was says nothing about the next one.
+            self._hurry.wait(max(self._interval - took, min(took, _MOST_REST_SECONDS)))
         self._database.forget()
 
     def _try(self, started: float) -> None:

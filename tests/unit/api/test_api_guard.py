@@ -247,6 +247,19 @@ def test_large_bodies_are_refused_by_their_announcement(length: str) -> None:
         assert (refused.status_code, refused.headers["connection"]) == (413, "close")
 
 
+def test_long_queries_are_refused() -> None:
+    with guarded(public=False, keys=None, cookie_secret=None) as client:
+        refused = client.get("/metrics?" + "a&" * 4097)
+        assert (refused.status_code, refused.headers["connection"]) == (414, "close")
+        assert refused.json() == {"error": "a request's query may have 8192 bytes"}
+        # The longest that makes sense, and the longest that is let in.
+        longest = "&".join(f"{name}={'%F0%9F%8E%A5' * 128}" for name in ("stream_id", "after"))
+        assert client.get(f"/state?{longest}&limit=1000").status_code == 503
+        named = client.get("/metrics?" + "a=&" * 2730 + "b")
+        assert named.status_code == 422
+        assert len(named.content) < 100_000
+
+
 def test_a_log_in_reads_no_more_than_it_may() -> None:
     with guarded() as client:
 
