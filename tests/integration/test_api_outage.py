@@ -57,12 +57,13 @@ def expect_well(client: TestClient) -> None:
 
 def expect_away(client: TestClient) -> None:
     for path in PATHS:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while client.get(path).status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.02)
         started = time.monotonic()
         response = client.get(path)
-        assert time.monotonic() - started < 4
+        # Two seconds to connect, one and the statement's limit besides; and as much again for a busy machine.
+        assert time.monotonic() - started < 7
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
         assert list(response.json()) == ["error"]
@@ -79,7 +80,7 @@ def test_away_and_back(client: TestClient, server: PostgresServer, how: signal.S
     server.stop(how)
     try:
         expect_away(client)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while "Connection refused" not in client.get("/health").json()["error"]:
             assert time.monotonic() < deadline
         assert client.get("/").status_code == 200
