@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
-from streampulse import __version__
+from streampulse import __version__, logfmt
 from streampulse.errors import OperatorError
 from streampulse.settings import SettingsError
 
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except (OperatorError, SettingsError) as error:
-        print(f"streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        prefix = logfmt.journal_prefix(logging.ERROR, sys.stderr)
+        print(f"{prefix}streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
         return 1
     except KeyboardInterrupt:
         return 130

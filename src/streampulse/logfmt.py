@@ -1,12 +1,21 @@
-"""Log lines as ``key=value`` pairs: one line for each record, readable by people and by machines."""
+"""Log lines as ``key=value`` pairs: one line for each record, readable by people and by machines.
+
+Where a line goes to the journal it begins with its priority in angle brackets (sd-daemon(3)), which journald takes off
+and keeps, so that ``journalctl --priority=warning`` works.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
+import threading
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
 
 # Text that needs no quotes: nothing that would end the value or be taken for another pair.
 _PLAIN = re.compile(r"[^\s\"=\x00-\x1f\x7f-\x9f]+")
@@ -42,10 +51,71 @@ class LogfmtFormatter(logging.Formatter):
         return " ".join(pairs)
 
 
-def configure(level: int = logging.INFO, stream: TextIO | None = None) -> None:
-    """Send every log record of this process to one stream (default: standard output) in this form."""
+class JournalFormatter(LogfmtFormatter):
+    """Formats records for the journal: before the pairs, the priority."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        return f"<{_priority(record.levelno)}>{super().format(record)}"
+
+
+def _priority(level: int) -> int:
+    """Return syslog's severity for a level of logging."""
+    if level >= logging.CRITICAL:
+        return 2
+    if level >= logging.ERROR:
+        return 3
+    if level >= logging.WARNING:
+        return 4
+    return 6 if level >= logging.INFO else 7
+
+
+def reaches_journal(stream: TextIO) -> bool:
+    """Tell whether systemd has connected a stream to the journal.
+
+    ``JOURNAL_STREAM`` names device and inode of the connection (systemd.exec(5)): a stream that was led elsewhere since
+    has others.
+    """
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def journal_prefix(level: int, stream: TextIO) -> str:
+    """Return what a line that is printed rather than logged begins with: its priority where it reaches the journal."""
+    return f"<{_priority(level)}>" if reaches_journal(stream) else ""
+
+
+def formatter(stream: TextIO | None = None, relayed: bool = False) -> LogfmtFormatter:
+    """Return the formatter for a stream.
+
+    :param stream: where the lines go; standard output when None.
+    :param relayed: somebody else copies them from there to the journal, where there is one: spark-submit does so with
+        the driver's.
+    """
+    journal = bool(os.environ.get("JOURNAL_STREAM")) if relayed else reaches_journal(stream or sys.stdout)
+    return JournalFormatter() if journal else LogfmtFormatter()
+
+
+def configure(level: int = logging.INFO, stream: TextIO | None = None, relayed: bool = False) -> None:
+    """Send every log record of this process to one stream in this form, and what ends it unexpectedly as well.
+
+    :param stream: standard output when None.
+    :param relayed: see :func:`formatter`.
+    """
     handler = logging.StreamHandler(stream or sys.stdout)
-    handler.setFormatter(LogfmtFormatter())
+    handler.setFormatter(formatter(stream, relayed))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    sys.excepthook = _ended
+    threading.excepthook = lambda ended: _ended(ended.exc_type, ended.exc_value, ended.exc_traceback)
+
+
+def _ended(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Log what nobody has caught: one line of ours rather than many of Python's."""
+    if error is None or issubclass(kind, (KeyboardInterrupt, SystemExit)):
+        return
+    log.critical("unexpected error", exc_info=(kind, error, trace))

@@ -30,6 +30,7 @@ ORDER = [
     "postgres_exporter",
     "alertmanager",
     "prometheus",
+    "probe",
 ]
 
 pytestmark = pytest.mark.machines

@@ -6,6 +6,7 @@ Everything that differs between hosts comes from :class:`streampulse.settings.Ap
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -13,13 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from streampulse import logfmt
 from streampulse.settings import ApiSettings, PostgresSettings, SettingsError, load
 
 try:
     _settings = load(ApiSettings)
     load(PostgresSettings)  # a missing credential ends the start here, in one line, and not each worker
 except SettingsError as error:
-    print(f"streampulse: {error}", file=sys.stderr)  # noqa: T201 - the operator's line
+    prefix = logfmt.journal_prefix(logging.ERROR, sys.stderr)
+    print(f"{prefix}streampulse: {error}", file=sys.stderr)  # noqa: T201 - the operator's line
     sys.exit(1)
 
 
@@ -62,7 +65,7 @@ control_socket_disable = True
 logconfig_dict: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"logfmt": {"()": "streampulse.logfmt.LogfmtFormatter"}},
+    "formatters": {"logfmt": {"()": "streampulse.logfmt.formatter"}},
     "handlers": {
         "stdout": {"class": "logging.StreamHandler", "formatter": "logfmt", "stream": "ext://sys.stdout"},
     },

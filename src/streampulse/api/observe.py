@@ -111,7 +111,7 @@ class Journal:
             }
             if "streampulse.user" in scope:
                 fields["user"] = scope["streampulse.user"]
-            log.info("request", extra={"fields": fields})
+            log.log(logging.WARNING if status >= 500 else logging.INFO, "request", extra={"fields": fields})
 
 
 class ObserveMiddleware:

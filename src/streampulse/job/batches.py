@@ -13,6 +13,7 @@ from streampulse.errors import OperatorError
 from streampulse.job import metrics
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.engine import Engine
+from streampulse.job.report import Report
 from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store
@@ -40,7 +41,10 @@ class Batches:
         self._engine: Engine | None = None
         self._topic_id: str | None = None
         self._retention_due = 0.0
+        self._report = Report()
         self.commits = 0
+        #: The batch that is under way, or was last.
+        self.batch_id: int | None = None
         #: By partition the offset after the last record that was committed.
         self.read_up_to: dict[int, int] = {}
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
@@ -93,23 +97,30 @@ class Batches:
         :raises OperatorError: another driver has become the writer.
         """
         slices: list[Slice] | None = None
+        self.batch_id = batch_id
+        begun = time.monotonic()
         while True:
             try:
                 if self._store.committed(query_id, batch_id):
+                    log.info("the ledger has the batch already", extra={"fields": {"batch_id": batch_id}})
                     return
                 self.alive_at = time.monotonic()
                 if slices is None:
                     with metrics.PHASE_SECONDS.labels("decode").time():
                         slices = decode(self._state().clocks())
-                self._commit(query_id, batch_id, slices)
+                self._commit(query_id, batch_id, slices, begun)
                 self._retain()
             except _PASSING as error:
-                log.warning("PostgreSQL went away: %s", " ".join(str(error).split()))
+                log.warning(
+                    "PostgreSQL went away: %s",
+                    " ".join(str(error).split()),
+                    extra={"fields": {"batch_id": batch_id}},
+                )
                 self._reopen()
             else:
                 return
 
-    def _commit(self, query_id: str, batch_id: int, slices: list[Slice]) -> None:
+    def _commit(self, query_id: str, batch_id: int, slices: list[Slice], begun: float) -> None:
         engine = self._state()
         done = engine.next_offsets()
         letters = [
@@ -126,7 +137,8 @@ class Batches:
         self.commits += 1
         self.read_up_to = engine.next_offsets()
         now = time.time()
-        metrics.RECORDS.inc(sum(piece.records for piece in slices))
+        records = sum(piece.records for piece in slices)
+        metrics.RECORDS.inc(records)
         metrics.ACCEPTED.inc(changes.accepted)
         metrics.DUPLICATES.inc(changes.duplicates)
         metrics.ROWS.inc(written)
@@ -137,6 +149,13 @@ class Batches:
             metrics.ARRIVAL_LAG.set(now - max(piece.newest_arrival_us for piece in slices) / 1_000_000)
         if changes.event_clock_us is not None:
             metrics.EVENT_CLOCK.set(changes.event_clock_us / 1_000_000)
+        numbers = {
+            "records": records,
+            "accepted": changes.accepted,
+            "duplicates": changes.duplicates,
+            "rows_written": written,
+        }
+        self._report.committed(batch_id, time.monotonic() - begun, numbers, reasons)
 
     def _got_further(self) -> None:
         self.alive_at = time.monotonic()

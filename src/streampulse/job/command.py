@@ -32,7 +32,7 @@ from streampulse.job.decode import ArrowDecoder
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start, Topic, decide_start, describe
 from streampulse.job.store import Store
-from streampulse.settings import JobSettings, KafkaSettings, PostgresSettings, load
+from streampulse.settings import JobSettings, KafkaSettings, PostgresSettings, SettingsError, load
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -48,12 +48,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the driver until it is ended or cannot go on.
+    """Run the driver until it is ended or cannot go on, for a reason that is logged: always 1."""
+    del args
+    # spark-submit's JVM copies what the driver writes to its own output.
+    logfmt.configure(relayed=True)
+    try:
+        return _drive()
+    except (OperatorError, SettingsError) as error:
+        log.error("%s", error)
+        return 1
+
+
+def _drive() -> int:
+    """Run the driver.
 
     :raises OperatorError: a service that it needs does not answer, or another driver is the writer.
+    :raises SettingsError: a setting is missing.
     """
-    del args
-    logfmt.configure()
     # One warning a connection attempt while a broker restarts is noise beside the job's own words.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     logging.getLogger("py4j").setLevel(logging.WARNING)
@@ -105,7 +116,11 @@ class Driver:
         try:
             while query.isActive:
                 if self._stalled():
-                    log.error("the batch got no step further within %d s", self._settings.stall_seconds)
+                    log.error(
+                        "the batch got no step further within %d s",
+                        self._settings.stall_seconds,
+                        extra={"fields": {"batch_id": self._batches.batch_id}},
+                    )
                     return 1
                 if not ready and (self._batches.commits or self._idle(query)):
                     ready = True

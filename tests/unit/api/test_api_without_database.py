@@ -49,6 +49,15 @@ def test_nobody_there_is_said_quickly_and_without_secrets(client: TestClient) ->
     assert time.monotonic() - started < 3
 
 
+def test_what_we_could_not_do_is_a_warning_in_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="streampulse.api.access")
+    client.get("/metrics?stream_id=red")
+    client.get("/metrics?minutes=none")
+    served, refused = [record for record in caplog.records if record.name == "streampulse.api.access"]
+    assert (served.levelname, refused.levelname) == ("WARNING", "INFO")
+    assert served.fields["query"] == "stream_id=red"  # type: ignore[attr-defined]
+
+
 def test_a_server_that_never_answers_costs_bounded_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -59,7 +59,7 @@ def test_services_are_those_of_the_roles() -> None:
     names = [service.name for service in services.all_services()]
     base = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
     assert names[: len(base)] == base
-    assert {"node-exporter", "postgres-exporter", "alertmanager", "prometheus"} <= set(names[len(base) :])
+    assert {"node-exporter", "postgres-exporter", "alertmanager", "prometheus", "probe"} <= set(names[len(base) :])
     assert [service.name for service in services.all_services() if not service.full] == base
     assert services.named("postgres").unit == "postgresql@*-main.service"
     assert [service.name for service in services.base_on_host(HOST)] == ["kafka", "api"]
