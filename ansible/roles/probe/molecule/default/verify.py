@@ -84,10 +84,20 @@ assert found[READABLE_KAFKA] == found[READABLE_POSTGRES] == 1, found
 # The pipeline's figures ----------------------------------------------------------------------------------------------
 # A transaction's end has an offset and is no record.
 record(transactional=True)
-found = until("nothing waits", 30, lambda seen: seen.get(LAG_RECORDS) == 0 and seen.get(LAG_SECONDS) == 0)
-ends = sum(value for name, value in found.items() if name.startswith("streampulse_pipeline_end_offset"))
-committed = sum(value for name, value in found.items() if name.startswith("streampulse_pipeline_committed_offset"))
-assert ends > committed > 0, found
+
+
+def total(found: dict[str, float], name: str) -> float:
+    """Return the sum over all partitions."""
+    return sum(value for key, value in found.items() if key.startswith(f"streampulse_pipeline_{name}_offset{{"))
+
+
+found = until(
+    "nothing waits before a marker",
+    30,
+    lambda seen: (
+        total(seen, "end") > total(seen, "committed") > 0 and seen.get(LAG_RECORDS) == seen.get(LAG_SECONDS) == 0
+    ),
+)
 dead = found[DEAD]
 record(transactional=False, message_len="three")
 until("a dead letter is counted", 30, lambda seen: seen.get(DEAD) == dead + 1)
@@ -118,6 +128,14 @@ try:
     assert any(name.startswith("streampulse_pipeline_committed_offset") for name in found), found
 finally:
     systemctl("start", "kafka")
+until("Kafka is read again", 60, lambda seen: seen[READABLE_KAFKA] == 1)
+# A broker that hangs is no other than one that is gone.
+systemctl("kill", "--signal=STOP", "kafka")
+try:
+    found = until("Kafka is said to hang", 40, lambda seen: seen[READABLE_KAFKA] == 0)
+    assert found[READABLE_POSTGRES] == 1, found
+finally:
+    systemctl("kill", "--signal=CONT", "kafka")
 until("Kafka is read again", 60, lambda seen: seen[READABLE_KAFKA] == 1)
 
 postgres = systemctl("list-units", "--plain", "--no-legend", "postgresql@*").split()[0]
