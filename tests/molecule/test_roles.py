@@ -31,6 +31,7 @@ ORDER = [
     "alertmanager",
     "prometheus",
     "probe",
+    "grafana",
 ]
 
 pytestmark = pytest.mark.machines

@@ -23,6 +23,8 @@ TEST_TOOLS = {
     "initdb": "postgresql",
     "ssh": "openssh-client",
     "chromium": "chromium",
+    # Signs a repository of the tests' own.
+    "gpg": "gpg",
 }
 TEST_FOLDERS = ("tests/lint", "tests/unit", "tests/integration", "tests/molecule", "tests/e2e", "tests/drills")
 

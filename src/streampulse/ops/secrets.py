@@ -24,6 +24,9 @@ NAMES = (
     "postgres_exporter_password",
     # Lets Prometheus, Alertmanager, their exporters and people in, outside local environments.
     "monitoring_password",
+    # Grafana's first administrator, and what Grafana encrypts with what it stores of others.
+    "grafana_admin_password",
+    "grafana_secret_key",
     # Lets its bearer read the API, and signs the cookies of those who logged in with it.
     "api_key",
     "api_cookie_secret",

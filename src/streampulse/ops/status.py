@@ -41,7 +41,7 @@ echo "spark=$(basename "$(readlink /opt/spark/current)")"
 echo "release=$(basename "$(readlink /opt/streampulse/current)")"
 echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql-*' 2>/dev/null |
   awk '$1 == "ii" && $2 ~ /^[0-9]+\.[0-9]/ {print $2; exit}')"
-for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter; do
+for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter grafana; do
   echo "$package=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null | sed 's/[+-].*//')"
 done
 """
@@ -55,6 +55,7 @@ VERSIONS = {
     "postgres-exporter": "prometheus-postgres-exporter",
     "alertmanager": "prometheus-alertmanager",
     "prometheus": "prometheus",
+    "grafana": "grafana",
 }
 
 

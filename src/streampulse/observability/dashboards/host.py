@@ -169,9 +169,9 @@ def build() -> dashboard.Dashboard:
         ),
         panels.graph(
             18,
-            "Up since",
-            "Days since the host was started.",
-            "d",
+            "Up for",
+            "How long ago the host was started. A line that falls to nothing is a reboot.",
+            panels.DAYS,
             panels.series(f"(time() - max by (host) (node_boot_time_seconds{_HOST})) / 86400", "{{host}}"),
         ),
     ]

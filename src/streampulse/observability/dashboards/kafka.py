@@ -152,7 +152,7 @@ def build() -> dashboard.Dashboard:
             "Time of a request",
             """Milliseconds from a request's arrival to its answer, as the broker measures it, over its recent past.
             Fetches wait for data on purpose, up to half a second.""",
-            "ms",
+            panels.MILLISECONDS,
             panels.series(f"max by (request) ({_REQUEST_MS % '0.5'})", "{{request}} p50"),
             panels.series(f"max by (request) ({_REQUEST_MS % '0.99'})", "{{request}} p99"),
         ),
@@ -166,6 +166,26 @@ def build() -> dashboard.Dashboard:
                 f"sum by (request, error) (rate(kafka_network_requestmetrics_errors_total{_HOST}[$__rate_interval]))",
                 "{{request}} {{error}}",
             ),
+        ),
+        panels.graph(
+            26,
+            "Requests",
+            """Requests a second by kind. Sending and reading in small pieces makes many; each costs the broker about
+            the same, however much is in it.""",
+            panels.REQUESTS_PER_SECOND,
+            panels.series(
+                f"sum by (request) (rate(kafka_network_requestmetrics_requests_total{_HOST}[$__rate_interval]))",
+                "{{request}}",
+            ),
+        ),
+        panels.graph(
+            27,
+            "Requests that wait",
+            """Requests that have arrived and that no thread handles yet. More than a few for long: the broker is at
+            its limit.""",
+            panels.COUNT,
+            panels.series(f"max by (host) (kafka_network_requestchannel_requestqueuesize{_HOST})", "{{host}}"),
+            decimals=0,
         ),
         panels.graph(
             25,

@@ -258,9 +258,10 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             33,
             "Error budget left",
-            "As above, over time. A line that falls is a budget that is being spent.",
+            "As above, over time. A line that falls is a budget that is being spent; below 0 % it is overspent.",
             panels.RATIO,
             panels.series("slo:error_budget_remaining:ratio30d", "{{slo}}"),
+            least=None,
             span=12,
         ),
     ]

@@ -49,6 +49,8 @@ REQUESTS_PER_SECOND: Final = units.RequestsPerSecond
 OPERATIONS_PER_SECOND: Final = units.OpsPerSecond
 DOLLARS: Final = units.Dollars
 AGO: Final = units.DateTimeFromNow
+MILLISECONDS: Final = units.Milliseconds
+DAYS: Final = "d"
 NO_UNIT: Final = units.NoUnit
 
 GOOD: Final = "green"
@@ -312,6 +314,7 @@ def graph(
     span: int = 8,
     height: int = 8,
     stacked: bool = False,
+    least: float | None = 0,
     most: float | None = None,
     decimals: float | None = None,
     links: Sequence[Link] = (),
@@ -322,13 +325,14 @@ def graph(
     :param span: width, of 24.
     :param height: in rows of Grafana's grid.
     :param stacked: whether the lines add up.
-    :param most: the end of the axis, for shares.
+    :param least: the beginning of the axis; None for what may be less than nothing.
+    :param most: its end, for shares.
     :param decimals: how many are shown.
     :param links: shown beside the title.
     """
     panel = timeseries_builders.Panel()
     _common(panel, number, title, description, unit, queries, links)
-    panel.span(span).height(height).min(0).line_width(1).fill_opacity(60 if stacked else 8)
+    panel.span(span).height(height).line_width(1).fill_opacity(60 if stacked else 8)
     panel.show_points(common.VisibilityMode.AUTO).span_nulls(False)
     panel.color_scheme(builders.FieldColor().mode(dashboard.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     panel.tooltip(
@@ -347,6 +351,8 @@ def graph(
         )
     if stacked:
         panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
+    if least is not None:
+        panel.min(least)
     if most is not None:
         panel.max(most)
     if decimals is not None:

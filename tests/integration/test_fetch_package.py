@@ -1,0 +1,202 @@
+"""fetch-package against real apt and a real, signed repository: what it trusts, refuses, and leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from apt_repository import Keyring, package, publish, scratch, served
+
+SCRIPT = Path(__file__).parents[2] / "ansible/roles/grafana/files/fetch-package"
+
+pytestmark = pytest.mark.skipif(
+    not all(shutil.which(name) for name in ("apt-get", "gpg", "dpkg-deb")),
+    reason="apt and gpg are Debian's",
+)
+
+
+@dataclass
+class Repository:
+    root: Path
+    url: str
+    keyring: Keyring
+    ours: str
+    other: str
+    packages: list[Path]
+
+    def fetch(
+        self,
+        folder: Path,
+        *,
+        fingerprint: str | None = None,
+        version: str = "1.2",
+        url: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        where = url or self.url
+        words = [where, "stable", f"{where}/keys.asc", fingerprint or self.ours, "thing", version, str(folder)]
+        return subprocess.run(
+            [str(SCRIPT), *words],
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[tuple[Path, Keyring, str, str]]:
+    with scratch() as folder:
+        keyring = Keyring(folder / "home")
+        try:
+            yield folder, keyring, keyring.make("ours"), keyring.make("other")
+        finally:
+            keyring.end()
+
+
+@pytest.fixture
+def repository(made: tuple[Path, Keyring, str, str]) -> Iterator[Repository]:
+    folder, keyring, ours, other = made
+    root = folder / "repository"
+    content = folder / "content"
+    (content / "usr/share/thing").mkdir(parents=True)
+    (content / "usr/share/thing/file").write_text("thing\n")
+    root.mkdir()
+    packages = [package(root, "thing", version, content) for version in ("1.1", "1.2")]
+    publish(root, packages, keyring, ours)
+    # As Grafana's: the keys of former years stand in the same file.
+    (root / "keys.asc").write_text(keyring.export(other, ours))
+    with served(root) as url:
+        yield Repository(root, url, keyring, ours, other, packages)
+    shutil.rmtree(root)
+    shutil.rmtree(content)
+
+
+def state_of_apt() -> list[tuple[str, float]]:
+    """Return everything below apt's folders with when it changed."""
+    return sorted(
+        (str(path), path.stat().st_mtime)
+        for folder in ("/etc/apt", "/var/lib/apt/lists", "/var/cache/apt/archives")
+        for path in Path(folder).rglob("*")
+        if path.exists()
+    )
+
+
+@pytest.fixture(autouse=True)
+def leaves_apt_alone() -> Iterator[None]:
+    before = state_of_apt()
+    scratches = set(Path("/tmp").glob("streampulse-fetch-*"))  # noqa: S108 - where the script has its own
+    yield
+    assert state_of_apt() == before
+    assert set(Path("/tmp").glob("streampulse-fetch-*")) <= scratches  # noqa: S108
+
+
+def test_the_version_that_is_asked_for_is_fetched(repository: Repository, tmp_path: Path) -> None:
+    done = repository.fetch(tmp_path / "new", version="1.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    file = Path(done.stdout.strip())
+    assert file.parent == tmp_path / "new"
+    assert file.read_bytes() == repository.packages[0].read_bytes()
+
+
+def test_a_repository_that_another_key_signed_is_refused(repository: Repository, tmp_path: Path) -> None:
+    publish(repository.root, repository.packages, repository.keyring, repository.other)
+    done = repository.fetch(tmp_path)
+    assert done.returncode == 1
+    assert f"not signed by the key {repository.ours}" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fingerprint_that_is_not_in_the_file_of_keys_is_refused(repository: Repository, tmp_path: Path) -> None:
+    (repository.root / "keys.asc").write_text(repository.keyring.export(repository.other))
+    done = repository.fetch(tmp_path)
+    assert done.returncode == 1
+    assert "not signed by the key" in done.stderr
+
+
+def test_a_package_that_was_changed_after_it_was_signed_is_refused(repository: Repository, tmp_path: Path) -> None:
+    file = repository.packages[1]
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    done = repository.fetch(tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "Hash Sum mismatch" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_that_were_changed_after_they_were_signed_are_refused(repository: Repository, tmp_path: Path) -> None:
+    signed = repository.root / "dists/stable/InRelease"
+    signed.write_text(signed.read_text().replace("Origin: tests", "Origin: twists"))
+    done = repository.fetch(tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "not signed by the key" in done.stderr
+
+
+def test_a_repository_without_a_signature_is_refused(repository: Repository, tmp_path: Path) -> None:
+    (repository.root / "dists/stable/InRelease").unlink()
+    done = repository.fetch(tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "not signed" in done.stderr
+
+
+def test_a_version_that_is_not_there_is_told_with_those_that_are(repository: Repository, tmp_path: Path) -> None:
+    done = repository.fetch(tmp_path, version="9.9")
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"{repository.url} has no thing 9.9 for this host; it has 1.2, 1.1"
+
+
+def no_key(repository: Repository) -> str:
+    (repository.root / "keys.asc").unlink()
+    return repository.url
+
+
+def nothing_listens(repository: Repository) -> str:  # noqa: ARG001 - each case gets it
+    return "http://127.0.0.1:9"
+
+
+def no_such_name(repository: Repository) -> str:  # noqa: ARG001
+    return "http://repository.invalid"
+
+
+@pytest.mark.parametrize("case", [no_key, nothing_listens, no_such_name])
+def test_what_cannot_be_reached_ends_with_3_and_one_line(
+    repository: Repository, tmp_path: Path, case: Callable[[Repository], str]
+) -> None:
+    url = case(repository)
+    done = repository.fetch(tmp_path, url=url)
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith(f"{url}/keys.asc: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_does_not_answer_is_given_up_after_seconds(repository: Repository, tmp_path: Path) -> None:
+    import socket
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        started = time.monotonic()
+        done = repository.fetch(tmp_path, url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
+    assert done.returncode == 3
+    assert time.monotonic() - started < 12
+
+
+def test_the_hosts_own_proxy_for_apt_is_used(repository: Repository, tmp_path: Path) -> None:
+    configured = tmp_path / "apt.conf"
+    configured.write_text('Acquire::http::Proxy "http://127.0.0.1:9";\n')
+    done = repository.fetch(tmp_path, environment={"APT_CONFIG": str(configured)})
+    assert done.returncode == 3
+    assert "127.0.0.1:9" in done.stderr
+
+
+def test_wrong_usage_ends_with_2() -> None:
+    done = subprocess.run([SCRIPT, "one"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "REPOSITORY SUITE KEY" in done.stderr
