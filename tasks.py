@@ -172,13 +172,16 @@ def verify(_context: Context, env: str = "local") -> None:
     health.verify(session.open_session(env, Screen()), [])
 
 
-@task(help={"env": ENV})
+@task(help={"env": ENV, "full": "also ask Prometheus whether it reads every target"})
 @timed
-def smoke(_context: Context, env: str = "local") -> None:
+def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
     """Send a few events of its own, expect exactly their numbers everywhere, and remove them."""
     from streampulse.ops import health, session
 
-    health.smoke(session.open_session(env, Screen()))
+    opened = session.open_session(env, Screen())
+    health.smoke(opened)
+    if full:
+        health.targets(opened)
 
 
 @task(

@@ -17,6 +17,8 @@ from streampulse.errors import OperatorError
 from streampulse.settings import KafkaSettings, PostgresSettings, load
 
 _PAUSE_SECONDS = 0.25
+_USER = "STREAMPULSE_MONITORING_USER"
+_PASSWORD = "STREAMPULSE_MONITORING_PASSWORD"  # noqa: S105 - the variable's name
 
 
 class _NotYet(Exception):  # noqa: N818 - a state, not an error
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
-    parser.add_argument("--url", default="", metavar="URL", help="of monitoring: the page that says that it is ready")
+    parser.add_argument(
+        "--url", default="", metavar="URL", help="the page that says that a service of monitoring is ready"
+    )
     parser.add_argument("--pid", type=int, metavar="PID", help="the service's process: stop waiting when it has ended")
 
 
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             if time.monotonic() >= deadline:
                 raise OperatorError(
                     f"{args.service} did not answer within {args.timeout:g} s: {seen}. "
-                    f"Look at its log: inv logs {args.service.replace('spark', 'spark-master')}"
+                    f"Look at its log: inv logs {_LOGS.get(args.service, args.service)}"
                 ) from None
             time.sleep(_PAUSE_SECONDS)
         else:
@@ -150,25 +154,57 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
 def _page(args: argparse.Namespace) -> Callable[[], str]:
     if not args.url:
         raise OperatorError(f"streampulse wait {args.service} needs --url URL, the page that says that it is ready")
-    user, password = (os.environ.get(f"STREAMPULSE_MONITORING_{name}", "") for name in ("USER", "PASSWORD"))
-    request = urllib.request.Request(args.url)  # noqa: S310 - the unit's own, made by its role
-    if user and password:
-        token = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
 
     def probe() -> str:
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - as above
+            with urllib.request.urlopen(_guarded(args.url), timeout=5) as answer:  # noqa: S310 - the unit's own
                 return f"ready at {args.url} ({answer.status})"
         except urllib.error.HTTPError as error:
             # Who asks for a password is there; an exporter's own unit does not know it.
-            if error.code == http.HTTPStatus.UNAUTHORIZED and not password:
+            if error.code == http.HTTPStatus.UNAUTHORIZED and not os.environ.get(_PASSWORD):
                 return f"answers at {args.url} ({error.code})"
             raise _NotYet(f"{args.url} answers {error.code}") from None
         except (OSError, http.client.HTTPException) as error:
             raise _NotYet(_line(error)) from None
 
     return probe
+
+
+def _targets(_: argparse.Namespace) -> Callable[[], str]:
+    address = os.environ.get("STREAMPULSE_MONITORING_PROMETHEUS_URL")
+    if not address:
+        raise OperatorError(
+            "STREAMPULSE_MONITORING_PROMETHEUS_URL is not set (inv up --full writes /etc/streampulse/monitoring.env)"
+        )
+
+    def probe() -> str:
+        request = _guarded(f"{address}/api/v1/targets?state=active")
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the inventory's address
+                targets = json.load(answer)["data"]["activeTargets"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+            raise _NotYet(f"Prometheus does not say ({_line(error)})") from None
+        missing = [
+            f"{target['labels']['job']} on {target['labels'].get('host', target['labels']['instance'])} "
+            f"({target['lastError'] or 'not read yet'})"
+            for target in targets
+            if target["health"] != "up"
+        ]
+        if missing or not targets:
+            raise _NotYet(f"Prometheus does not read {', '.join(missing) or 'anything'}")
+        return f"Prometheus reads all {len(targets)}"
+
+    return probe
+
+
+def _guarded(address: str) -> urllib.request.Request:
+    """Return a request with the credentials of monitoring, where there are any."""
+    request = urllib.request.Request(address)  # noqa: S310 - of the unit or the inventory
+    user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
+    if user and password:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
 
 
 def _line(error: BaseException) -> str:
@@ -184,4 +220,7 @@ _PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
     "postgres-exporter": _page,
     "prometheus": _page,
     "spark": _spark,
+    "targets": _targets,
 }
+#: Whose log to look at, where it is not that of what was waited for.
+_LOGS = {"spark": "spark-master", "targets": "prometheus"}

@@ -10,6 +10,8 @@ from streampulse.ops.remote import Remote
 from streampulse.ops.session import Session
 
 COMMAND = "/usr/local/bin/streampulse"
+# Each is read every ten seconds.
+TARGETS_SECONDS = 30
 
 
 def looking_host(environment: Environment) -> Host:
@@ -38,20 +40,48 @@ def on_host(session: Session, arguments: list[str], live: bool) -> tuple[int, st
     return code, output, errors
 
 
-def smoke(session: Session) -> None:
+def smoke(session: Session, seconds: int = 0) -> None:
     """Send a few events and expect exactly their numbers everywhere.
 
+    :param seconds: how long they may take; the command's own limit when 0.
     :raises OperatorError: an event did not pass; the text names the hop.
     """
     with session.screen.step("smoke") as step:
         step.note("sending a few events and waiting for their numbers")
-        code, output, errors = on_host(session, ["smoke"], live=False)
+        patience = ["--timeout", str(seconds)] if seconds else []
+        code, output, errors = on_host(session, ["smoke", *patience], live=False)
         said = [line for line in output.splitlines() if line.strip()]
         if code != 0:
             wrong = [line for line in errors.splitlines() if line.strip()] or said or [f"exit code {code}"]
             reason = wrong[-1].strip().removeprefix("streampulse: ")
             raise OperatorError(f"smoke failed: {reason}. Look: inv doctor --env {session.name}")
         step.done(said[-1].strip() if said else "passed")
+
+
+def targets(session: Session) -> None:
+    """Check that Prometheus reads every target.
+
+    :raises OperatorError: it does not, or there is none; the text says what it does not read.
+    """
+    hosts = session.environment.in_group("monitoring")
+    again = f"inv up --full --env {session.name}"
+    if not hosts:
+        raise OperatorError(
+            f"{session.name} has no host in group monitoring: add one to {session.environment.inventory}"
+        )
+    with session.screen.step("targets") as step:
+        step.note("asking Prometheus for its targets")
+        if session.ours:
+            session.require_running(hosts[0])
+        with Remote(session.environment, hosts[0]) as remote:
+            code, output, errors = remote.run([COMMAND, "wait", "targets", "--timeout", str(TARGETS_SECONDS)])
+        if code == 127:
+            raise OperatorError(f"monitoring has not been set up: {again}")
+        said = [line.strip() for line in (output if code == 0 else errors).splitlines() if line.strip()]
+        reason = (said or [f"exit code {code}"])[-1].removeprefix("streampulse: ").removeprefix("targets: ")
+        if code != 0:
+            raise OperatorError(f"{reason}; when it is mended: {again}")
+        step.done(reason)
 
 
 def verify(session: Session, arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,30 @@ def test_a_failure_says_what_where_why_and_where_the_rest_is(
     assert "\n" not in text
 
 
+SAYING = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.set_stats: {data: {streampulse_missing: "{{ {inventory_hostname: 'gone'} }}"}}
+"""
+
+
+def test_what_tasks_have_to_say_to_the_caller_arrives(tmp_path: Path) -> None:
+    (tmp_path / "play.yml").write_text(SAYING)
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {one: , two: }, vars: {ansible_connection: local}}")
+    file = tmp_path / "progress"
+    subprocess.run(
+        [inventory.program("ansible-playbook"), "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")],
+        env=program_environment(ansible.playbook_environment("monitoring", file)),
+        capture_output=True,
+        check=True,
+    )
+    progress = ansible.Progress(screen()[0])
+    for line in file.read_text().splitlines():
+        progress.take(json.loads(line))
+    assert progress.said == {"streampulse_missing": {"one": "gone", "two": "gone"}}
+
+
 def test_the_command_line(environment: Environment) -> None:
     ports = ["-i", str(paths.repository() / "ansible/ports")]
     arguments = ansible.playbook_command(environment, "site", [Path("/s.json"), '{"full": false}'])[1:]
@@ -113,7 +138,9 @@ PLAY = """\
 """
 
 
-@pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("wipe", False), ("stop", True)])
+@pytest.mark.parametrize(
+    ("playbook", "goes_on"), [("site", False), ("wipe", False), ("stop", True), ("monitoring_stop", True)]
+)
 def test_a_host_that_fails_ends_all_but_stopping(tmp_path: Path, playbook: str, goes_on: bool) -> None:
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "hosts.yml").write_text("all: {hosts: {bad: , good: }, vars: {ansible_connection: local}}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,22 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     for module in (doctor, status):
         monkeypatch.setattr(module, "Remote", Hosts)
     return Session(environment, own, Screen())
+
+
+def test_a_host_that_only_watches_is_asked_where_it_has_been_set_up(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Host("watcher", frozenset({"monitoring"}))
+    environment = dataclasses.replace(session.environment, hosts=(watcher,))
+    session = dataclasses.replace(session, environment=environment)
+
+    def nothing(_self: Hosts, words: list[str], **_more: Any) -> tuple[int, str, str]:
+        return (127, "", "sh: 1: /usr/local/bin/streampulse: not found") if "check" in words else (0, "", "")
+
+    assert [finding.where for finding in doctor.hosts_find_nothing(session) if not finding.ok] == ["watcher"]
+    monkeypatch.setattr(Hosts, "run", nothing)
+    assert list(doctor.hosts_find_nothing(session)) == []
+    assert status.collect(session) == []
 
 
 def test_status_shows_the_hosts_that_answer(session: Session) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.errors import OperatorError
+from streampulse.errors import IncompleteError, OperatorError
 from streampulse.ops import ansible, artifacts, health, inventory, lock, secrets, stack
 from streampulse.ops.console import Screen
 from streampulse.ops.environment import Environment, Host
@@ -104,7 +106,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(artifacts, "prepare", prepare)
     monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}})
-    monkeypatch.setattr(health, "smoke", lambda _session: did.append("smoke"))
+    monkeypatch.setattr(
+        health, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
+    )
     return World(Session(environment, provider, screen), provider, did, out)
 
 
@@ -183,6 +187,125 @@ def test_reset_wipes_stopped_services_only(world: World) -> None:
     world.did.clear()
     stack.reset(world.session, full=False)
     assert world.did == ["artifacts cp311 cp312 cp313", "stop a b", "wipe", "site", "smoke"]
+
+
+GROUPS_IN_FULL = GROUPS | {"monitoring"}
+
+
+@pytest.fixture
+def watched(world: World) -> World:
+    """Make one of the hosts one that watches."""
+    hosts = (Host("a", GROUPS_IN_FULL), Host("b", frozenset({"spark_worker"})))
+    environment = dataclasses.replace(world.session.environment, hosts=hosts)
+    return dataclasses.replace(world, session=dataclasses.replace(world.session, environment=environment))
+
+
+def test_full_comes_after_the_base_and_ends_before_it(watched: World) -> None:
+    stack.up(watched.session, full=True)
+    assert watched.did[-3:] == ["site", "monitoring", "smoke"]
+    watched.did.clear()
+    stack.reset(watched.session, full=True)
+    stopped_and_wiped = ["monitoring_stop a b", "stop a b", "monitoring_wipe", "wipe"]
+    assert watched.did[1:] == [*stopped_and_wiped, "site", "monitoring", "smoke"]
+    watched.did.clear()
+    stack.down(watched.session, full=True, wipe=False)
+    assert watched.did == ["monitoring_stop a b", "stop a b", "stop b", "stop a"]
+
+
+def test_without_full_monitoring_is_left_alone(watched: World) -> None:
+    stack.up(watched.session, full=False)
+    stack.reset(watched.session, full=False)
+    stack.down(watched.session, full=False, wipe=False)
+    assert not [done for done in watched.did if done.startswith("monitoring")]
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "reset", "plan"])
+def test_full_needs_somebody_who_watches(world: World, verb: str) -> None:
+    verbs: dict[str, Callable[..., Any]] = {"up": stack.up, "reset": stack.reset, "plan": stack.reset_plan}
+    verbs["down"] = functools.partial(stack.down, wipe=False)
+    with pytest.raises(OperatorError, match=r"demo has no host in group monitoring: add one to .*hosts\.yml"):
+        verbs[verb](world.session, full=True)
+    assert world.did == []
+
+
+def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(_environment: Environment, playbook: str, *_more: Any, **named: Any) -> int:
+        watched.did.append(playbook)
+        if playbook == "monitoring":
+            named["said"].update({"streampulse_missing": {"Grafana": "its repository does not answer"}})
+        return 0
+
+    monkeypatch.setattr(ansible, "play", play)
+    with pytest.raises(IncompleteError) as caught:
+        stack.up(watched.session, full=True)
+    assert watched.did[-1] == "smoke", "the rest is checked all the same"
+    assert str(caught.value) == (
+        "Grafana could not be had (its repository does not answer); all the rest is up. "
+        "When it can be had: inv up --full --env demo"
+    )
+    assert caught.value.done.startswith("2 changed · http://")
+
+
+@pytest.mark.parametrize("keep", ["", "kafka", "kafka,postgres", " kafka , postgres,checkpoints ", "metrics"])
+def test_what_can_be_kept(keep: str) -> None:
+    assert stack.kept(keep) == tuple(word.strip() for word in keep.split(",") if word.strip())
+
+
+@pytest.mark.parametrize(
+    ("keep", "reason"),
+    [
+        ("kafka,topics", "topics is nothing that can be kept. There are: kafka, postgres, checkpoints, metrics"),
+        ("postgres", r"postgres cannot be kept without kafka: .* inv reset --keep kafka,postgres"),
+        ("kafka,checkpoints", r"checkpoints cannot be kept without postgres: .* inv reset --keep postgres,kafka,check"),
+    ],
+)
+def test_what_would_lose_or_double_numbers_is_refused_with_the_reason(keep: str, reason: str) -> None:
+    with pytest.raises(OperatorError, match=reason):
+        stack.kept(keep)
+
+
+def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> None:
+    stack.reset(watched.session, full=False, keep=("kafka",))
+    assert watched.did[-1] == f"smoke {stack.RECOUNT_SECONDS}"
+    stack.reset(watched.session, full=False, keep=("kafka", "postgres"))
+    assert watched.did[-1] == "smoke"
+
+
+def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def play(_environment: Environment, playbook: str, extra: Any, *_more: Any, **_named: Any) -> int:
+        given[playbook] = json.loads(extra[-1])
+        return 0
+
+    monkeypatch.setattr(ansible, "play", play)
+    stack.reset(watched.session, full=True, keep=("kafka", "metrics"))
+    wanted = {"full": True, "streampulse_environment": "demo", "streampulse_keep": ["kafka", "metrics"]}
+    assert given["wipe"] == given["monitoring_wipe"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("full", "keep", "removed", "left"),
+    [
+        (False, (), ["events", "checkpoints", "rows"], []),
+        (False, ("kafka",), ["checkpoints", "rows"], ["events"]),
+        (True, (), ["events", "checkpoints", "rows", "Prometheus"], []),
+        (True, ("metrics",), ["events", "checkpoints", "rows"], ["Prometheus"]),
+        (False, ("kafka", "postgres", "checkpoints"), [], ["events", "checkpoints", "rows"]),
+    ],
+)
+def test_a_plan_says_what_goes_and_what_stays(
+    watched: World, full: bool, keep: tuple[str, ...], removed: list[str], left: list[str]
+) -> None:
+    lines = stack.reset_plan(watched.session, full, keep)
+    [gone] = [line for line in lines if line.startswith("  remove")]
+    kept = "".join(line for line in lines if line.startswith("  keep"))
+    for word in ("events", "checkpoints", "rows", "Prometheus"):
+        assert (word in gone) is (word in removed)
+        assert (word in kept) is (word in left)
+    question = stack.reset_question("demo", full, keep)
+    assert all(word in question for word in removed)
+    assert not any(word in question for word in left)
 
 
 def test_a_plan_changes_nothing(world: World) -> None:

@@ -26,10 +26,11 @@ all:
 """
 
 
-def plays(playbook: str, folder: Path) -> dict[str, set[str]]:
+def plays(playbook: str, folder: Path, full: bool = False) -> dict[str, set[str]]:
     """Return the hosts that each play of a playbook visits."""
     (folder / "hosts.yml").write_text(HOSTS)
     command = [inventory.program("ansible-playbook"), "--list-hosts", "-i", str(folder / "hosts.yml")]
+    command += ["-e", '{"full": true}'] * full
     done = subprocess.run(
         [*command, f"playbooks/{playbook}.yml"],
         cwd=paths.repository() / "ansible",
@@ -50,6 +51,23 @@ def test_a_host_without_a_group_is_visited_to_stop_what_it_still_runs(tmp_path: 
     assert visited["Stop what hosts without a service still run"] == {"left", "watcher"}
     assert visited["Prepare every host"] == {"k", "m", "w", "p", "a"}
     assert visited["Set up Spark's workers"] == {"m", "w"}
+
+
+def test_a_host_that_only_watches_is_prepared_in_full(tmp_path: Path) -> None:
+    visited = plays("site", tmp_path, full=True)
+    assert visited["Prepare every host"] == {"k", "m", "w", "p", "a", "watcher"}
+    assert visited["Remove what no release needs any more"] == {"k", "m", "w", "p", "a", "watcher"}
+
+
+@pytest.mark.parametrize("playbook", ["monitoring", "monitoring_stop", "monitoring_wipe"])
+def test_monitoring_is_where_the_inventory_asks_for_it(playbook: str, tmp_path: Path) -> None:
+    visited = plays(playbook, tmp_path)
+    prometheus = [
+        hosts for name, hosts in visited.items() if name.endswith(("Prometheus", "Prometheus and Alertmanager"))
+    ]
+    assert prometheus
+    assert set().union(*prometheus) == {"watcher"}
+    assert "left" not in set().union(*visited.values())
 
 
 @pytest.mark.parametrize("playbook", ["site", "start", "stop", "wipe"])

@@ -1,0 +1,31 @@
+"""What surrounds every task: the words at its end, and the exit code."""
+
+from __future__ import annotations
+
+import pytest
+from invoke.exceptions import Exit
+
+from streampulse.errors import IncompleteError, OperatorError
+from streampulse.ops.entry import timed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OperatorError("it is broken: mend it"), 1, ""),
+        (IncompleteError("Grafana could not be had", "7 changed"), 3, "7 changed"),
+    ],
+)
+def test_each_end_has_its_exit_code(
+    error: OperatorError, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @timed
+    def up() -> str:
+        raise error
+
+    with pytest.raises(Exit) as caught:
+        up()
+    assert caught.value.code == code
+    assert str(caught.value.message) == f"up: {error}"
+    # What was done is said like any other end, with the time that it took.
+    assert (f" s · {said}" in capsys.readouterr().out) is bool(said)

@@ -1,0 +1,186 @@
+"""What the roles of monitoring write: hashes, pages of the runbooks, and targets that follow from the inventory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import bcrypt
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+
+from streampulse.ops import inventory, paths
+from streampulse.ops.command import program_environment
+
+ROOT = paths.repository()
+
+
+def plugin() -> ModuleType:
+    file = ROOT / "ansible/plugins/filter/streampulse_monitoring.py"
+    specification = importlib.util.spec_from_file_location("streampulse_monitoring", file)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+FILTERS = plugin().FilterModule().filters()
+
+
+def test_a_password_has_one_hash_and_the_hash_is_of_that_password() -> None:
+    first = FILTERS["streampulse_bcrypt"]("the password of an environment")
+    assert FILTERS["streampulse_bcrypt"]("the password of an environment") == first
+    assert bcrypt.checkpw(b"the password of an environment", first.encode())
+    assert not bcrypt.checkpw(b"another", first.encode())
+    other = FILTERS["streampulse_bcrypt"]("another")
+    assert other[:29] != first[:29], "two passwords share a salt"
+
+
+@pytest.mark.parametrize("password", ["", "x" * 73])
+def test_what_cannot_be_hashed_is_refused(password: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="inv env secrets NAME"):
+        FILTERS["streampulse_bcrypt"](password)
+
+
+RUNBOOK = """\
+---
+severity: page
+last_updated: 2026-11-25
+alerts: [KafkaDown, KafkaSlow]
+---
+# Kafka is down & out
+
+See [the host](host-down.md#look), [its documents](https://kafka.apache.org/) and [operations](../operations.md#up).
+
+## Diagnosis
+
+```sh host=kafka changes=no expect="active"
+systemctl is-active kafka.service <&-
+```
+
+| a | b |
+|---|---|
+| 1 | <script>alert(1)</script> |
+"""
+
+
+def test_a_runbook_is_a_page() -> None:
+    page = FILTERS["streampulse_page"](RUNBOOK)
+    assert "<title>Kafka is down &amp; out - streampulse</title>" in page
+    assert "<h1>Kafka is down &amp; out</h1>" in page
+    facts = "severity: page · last updated: 2026-11-25 · alerts: KafkaDown, KafkaSlow"
+    assert f'</h1>\n<p class="facts">{facts}</p>' in page
+    assert '<a href="host-down.html#look">the host</a>' in page
+    assert '<a href="https://kafka.apache.org/">its documents</a>' in page
+    # What is not shown beside it is no link.
+    assert "and operations." in page
+    assert "systemctl is-active kafka.service &lt;&amp;-" in page
+    assert "<td>1</td>" in page
+    assert "<script" not in page
+
+
+def test_the_page_of_pages_leads_to_each() -> None:
+    page = FILTERS["streampulse_page_of_pages"]({"kafka-down": RUNBOOK, "api-down": "# The API is down\n"})
+    links = ['<a href="api-down.html">The API is down</a>', '<a href="kafka-down.html">Kafka is down &amp; out</a>']
+    assert all(link in page for link in links)
+    assert page.index(links[0]) < page.index(links[1])
+
+
+def test_front_matter_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="front matter"):
+        FILTERS["streampulse_page"]("---\n[\n---\n# X\n")
+
+
+HOSTS = """\
+all:
+  vars: {provider: %s, ansible_connection: local, streampulse_ports: {prometheus: 19090}}
+  hosts: {left: {private_address: 10.0.0.9}}
+  children:
+    kafka: {hosts: {k1: {private_address: 10.0.0.1}, k2: {private_address: 10.0.0.2}}}
+    spark_master: {hosts: {s: {private_address: 10.0.0.3}}}
+    spark_worker: {hosts: {s: {}}}
+    postgres: {hosts: {s: {}}}
+    api: {hosts: {s: {}}}
+    generator: {hosts: {}}
+    monitoring: {hosts: {w1: {private_address: 10.0.0.4}, w2: {private_address: 10.0.0.5}}}
+"""
+PLAY = """\
+- hosts: w1
+  gather_facts: false
+  vars_files: [ROOT/ansible/roles/prometheus/defaults/main.yml, ROOT/ansible/roles/prometheus/vars/main.yml]
+  vars: {role_path: ROOT/ansible/roles/prometheus, full: true, streampulse_environment: demo}
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{ {'config': lookup('ansible.builtin.template', 'ROOT/prometheus/prometheus.yml.j2'),
+                      'arguments': _prometheus_arguments, 'rules': _prometheus_rule_files} | to_json }}"
+        dest: OUT
+        mode: "0600"
+"""
+
+
+def rendered(folder: Path, provider: str) -> Any:
+    """Return what the role would write on the first host that watches, for an inventory of several hosts."""
+    (folder / "hosts.yml").write_text(HOSTS % provider)
+    play = folder / "play.yml"
+    play.write_text(PLAY.replace("ROOT", str(ROOT)).replace("OUT", str(folder / "out.json")))
+    (folder / "group_vars").symlink_to(ROOT / "ansible/playbooks/group_vars")
+    command = [
+        inventory.program("ansible-playbook"),
+        "-i",
+        str(folder / "hosts.yml"),
+        "-i",
+        str(ROOT / "ansible/ports"),
+    ]
+    extra = {"streampulse_secrets": {"monitoring_password": "secret"}, "ansible_python_interpreter": "/usr/bin/python3"}
+    subprocess.run(
+        [*command, "-e", json.dumps(extra), str(play)],
+        cwd=ROOT / "ansible",
+        env=program_environment(inventory.configuration()),
+        check=True,
+        capture_output=True,
+    )
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.mark.parametrize("provider", ["existing", "nspawn"])
+def test_targets_follow_from_the_inventory(tmp_path: Path, provider: str) -> None:
+    written = rendered(tmp_path, provider)
+    config = yaml.safe_load(written["config"])
+    assert config["global"]["external_labels"] == {"environment": "demo"}
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    seen = {
+        name: {target["labels"]["host"]: target["targets"] for target in job["static_configs"]}
+        for name, job in jobs.items()
+    }
+    assert seen["kafka"] == {"k1": ["10.0.0.1:9404"], "k2": ["10.0.0.2:9404"]}
+    assert seen["postgres-exporter"] == {"s": ["10.0.0.3:9187"]}
+    assert seen["prometheus"] == {"w1": ["10.0.0.4:19090"], "w2": ["10.0.0.5:19090"]}
+    # Every host that has a group, and no other.
+    assert set(seen["node-exporter"]) == {"k1", "k2", "s", "w1", "w2"}
+    assert "generator" not in seen
+    assert jobs["api"]["metrics_path"] == "/prometheus"
+    [manager] = config["alerting"]["alertmanagers"]
+    assert manager["static_configs"] == [{"targets": ["10.0.0.4:9093", "10.0.0.5:9093"]}]
+    # Whoever asks for a password gets it, from a file; it stands in no configuration.
+    guarded = {name for name, job in jobs.items() if "basic_auth" in job}
+    ours = {"node-exporter", "postgres-exporter", "kafka", "prometheus", "alertmanager"}
+    assert guarded & (ours | {"api", "job"}) == (ours if provider == "existing" else set())
+    assert ("basic_auth" in manager) is (provider == "existing")
+    assert "secret" not in json.dumps(written)
+    assert any("web.config.file" in argument for argument in written["arguments"]) is (provider == "existing")
+
+
+def test_rules_lead_to_pages_that_this_environment_has(tmp_path: Path) -> None:
+    written = rendered(tmp_path, "nspawn")
+    texts = {Path(file["path"]).name: file["content"] for file in written["rules"]}
+    assert texts.keys() == {file.name for file in (ROOT / "prometheus/rules").glob("*.yml")}
+    assert "http://10.0.0.4:19090/user/runbooks/" in "".join(texts.values())
+    assert "http://10.0.0.4:3000/d/" in "".join(texts.values())
+    assert not any(mark in text for text in texts.values() for mark in ("@RUNBOOKS@", "@GRAFANA@"))
+    assert yaml.safe_load(written["config"])["rule_files"] == [file["path"] for file in written["rules"]]
