@@ -106,7 +106,7 @@ all:
     spark_master: {hosts: {s: {private_address: 10.0.0.3}}}
     spark_worker: {hosts: {s: {}}}
     postgres: {hosts: {s: {}}}
-    api: {hosts: {s: {}}}
+    api: {hosts: {s: {api_listen_address: 10.9.9.9}}}
     generator: {hosts: {}}
     monitoring: {hosts: {w1: {private_address: 10.0.0.4}, w2: {private_address: 10.0.0.5}}}
 """
@@ -165,6 +165,7 @@ def test_targets_follow_from_the_inventory(tmp_path: Path, provider: str) -> Non
     assert set(seen["node-exporter"]) == {"k1", "k2", "s", "w1", "w2"}
     assert "generator" not in seen
     assert jobs["api"]["metrics_path"] == "/prometheus"
+    assert seen["api"] == {"s": ["10.9.9.9:8000"]}
     [manager] = config["alerting"]["alertmanagers"]
     assert manager["static_configs"] == [{"targets": ["10.0.0.4:9093", "10.0.0.5:9093"]}]
     # Whoever asks for a password gets it, from a file; it stands in no configuration.
