@@ -17,9 +17,9 @@ PAGE: Final = "page"
 TICKET: Final = "ticket"
 NONE: Final = "none"
 
-#: While every target of a host is down, the host is, and its services need not be told one by one.
+#: A host is down while all of its targets are. Its services alarm as well, and Alertmanager keeps them quiet: in their
+#: turn they keep quiet what follows from them.
 _HOST_DOWN: Final = "max by (host) (up) == 0"
-_UNLESS_HOST_DOWN: Final = f"unless on (host)\n  {_HOST_DOWN}"
 
 #: Without file systems that hold no data of anybody's, and mount points that show a file system a second time.
 DISKS: Final = 'fstype!~"tmpfs|ramfs|squashfs|iso9660|erofs|nsfs",mountpoint!~"/(dev|etc|proc|run|sys)(/.*)?"'
@@ -231,7 +231,7 @@ def _watchdog() -> Alert:
 
 
 def _host_down() -> Alert:
-    hold = values.SERVICE_DOWN.hold_seconds
+    hold = values.HOST_DOWN.hold_seconds
     return Alert(
         name="HostDown",
         severity=PAGE,
@@ -249,13 +249,17 @@ def _host_down() -> Alert:
 
 def _service_down(down: _Down) -> Alert:
     hold = values.SERVICE_DOWN.hold_seconds
+    expr, condition = f'up{{job="{down.job}"}} == 0', f"{down.called} has not answered Prometheus for {words(hold)}"
+    if down.job == "node-exporter":
+        # Of a host that is away this says nothing more.
+        expr, condition = f"{expr}\nunless on (host)\n{_HOST_DOWN}", f"{condition}, while something of its host does"
     return Alert(
         name=down.name,
         severity=down.severity,
         service=down.job,
-        expr=f'up{{job="{down.job}"}} == 0\n{_UNLESS_HOST_DOWN}',
+        expr=expr,
         hold_seconds=hold,
-        condition=f"{down.called} has not answered Prometheus for {words(hold)}, while its host does",
+        condition=condition,
         summary=f"{down.called} on {{{{ $labels.host }}}} has not answered for {words(hold)}",
         description=down.notice,
         runbook=down.runbook,
@@ -269,9 +273,10 @@ def _postgres_down() -> Alert:
         name="PostgresDown",
         severity=PAGE,
         service="postgres",
-        expr='pg_up{job="postgres-exporter"} == 0',
+        # Its exporter says so; where the whole host is away, nobody is left to say it.
+        expr='pg_up{job="postgres-exporter"} == 0\nor\nup{job="postgres-exporter"} == 0\nand on (host)\n' + _HOST_DOWN,
         hold_seconds=hold,
-        condition=f"PostgreSQL has not let its exporter in for {words(hold)}",
+        condition=f"PostgreSQL has not let its exporter in for {words(hold)}, or its host is away",
         summary=f"PostgreSQL on {{{{ $labels.host }}}} has not answered for {words(hold)}",
         description="Numbers stand still; after ten seconds the API answers with errors. Events wait in Kafka.",
         runbook="postgres-down",

@@ -228,6 +228,12 @@ SERVICE_DOWN: Final = Threshold(
     hold_seconds=40,
     reason="A crash that heals itself takes up to 25 s and wakes nobody; one that does not is told within 90 s.",
 )
+HOST_DOWN: Final = Threshold(
+    value=0,
+    unit=Unit.COUNT,
+    hold_seconds=20,
+    reason="Its targets time out one after another, within 20 s: so it is told no later than its first service.",
+)
 TARGET_MISSING: Final = Threshold(
     value=0,
     unit=Unit.COUNT,

@@ -24,12 +24,19 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "prometheus": ("prometheus",),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
 }
+#: What a program opens as it starts, at this very place; kept beside the program.
+TEMPLATES: Final = Path("/usr/share/prometheus/alertmanager")
 #: A package is 10 to 20 MB.
 _SECONDS: Final = 300
 
 
 class Unavailable(OperatorError):  # noqa: N818 - says what it is about
     """A program is not here and cannot be fetched; the text says why."""
+
+
+def templates() -> Path:
+    """Return the folder of the templates that Alertmanager opens: the system's own, else what was fetched with it."""
+    return TEMPLATES if TEMPLATES.is_dir() else paths.cache_home() / "promtools" / "templates"
 
 
 def find(program: str, report: Report) -> Path:
@@ -66,6 +73,11 @@ def _fetch(program: str, to: Path, report: Report) -> None:
                 found = _download(program, packages, folder)
             except CommandError as error:
                 raise Unavailable(f"{program} is not here, and apt cannot fetch it ({error})") from None
+        if program == "prometheus-alertmanager":
+            kept = to.parent / "templates"
+            kept.mkdir(exist_ok=True)
+            for file in found.parents[2].glob(f"{TEMPLATES.relative_to('/')}/*.tmpl"):
+                file.replace(kept / file.name)
         found.chmod(0o755)
         found.replace(to)
 

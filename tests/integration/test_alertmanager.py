@@ -1,0 +1,272 @@
+"""Alertmanager itself with our configuration: who is told of what, and what is kept quiet by what."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from streampulse.observability import alerts
+from streampulse.ops import promlint, promtools
+
+ROOT = Path(__file__).parents[2]
+BY_NAME = {(each.name, each.severity): each for each in alerts.everything()}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Told(ThreadingHTTPServer):
+    """Takes notifications, and keeps them by the path that they came to."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.bodies: list[tuple[str, dict[str, Any]]] = []
+
+    def names(self, path: str, status: str = "firing") -> set[str]:
+        return {
+            alert["labels"]["alertname"]
+            for where, body in self.bodies
+            if where == path
+            for alert in body["alerts"]
+            if alert["status"] == status
+        }
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Told
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.bodies.append((self.path, json.loads(body)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any, **__: Any) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[Told]:
+    server = Told()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Alertmanager:
+    """One that runs, and what is asked of it."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        method = "GET" if body is None else "POST"
+        answer = httpx.request(method, f"{self._url}{path}", json=body, timeout=5)
+        answer.raise_for_status()
+        return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.text
+
+    def fire(self, *names: str) -> None:
+        """Send alerts: ``Name``, ``Name@host``, and with ``/ticket`` the less severe one of that name."""
+        sent = []
+        for text in names:
+            name, _, severity = text.partition("/")
+            name, _, host = name.partition("@")
+            made = next(each for key, each in BY_NAME.items() if key[0] == name and severity in ("", key[1]))
+            labels = {"alertname": made.name, "severity": made.severity, "environment": "test", **made.labels}
+            labels["service"] = made.service if "{{" not in made.service else "job"
+            if made.name == "RecentOutage":
+                labels["cause"] = host
+            elif made.per_host:
+                labels["host"] = host or "a"
+            sent.append({"labels": labels, "annotations": {"summary": "s", "description": "d", "dashboard_url": "u"}})
+        self.ask("/api/v2/alerts", sent)
+
+    def clear(self) -> None:
+        """Say that all is over."""
+        over = datetime.now(UTC).isoformat()
+        self.ask("/api/v2/alerts", [{"labels": each["labels"], "endsAt": over} for each in self._firing()])
+        wait(lambda: not self._firing(), 5)
+
+    def _firing(self) -> list[dict[str, Any]]:
+        return list(self.ask("/api/v2/alerts"))
+
+    def quiet(self) -> set[str]:
+        """Return the alerts that others keep quiet, as they are written in :meth:`fire`."""
+        return self._named(lambda alert: bool(alert["status"]["inhibitedBy"]))
+
+    def loud(self) -> set[str]:
+        """Return the alerts that somebody is told of."""
+        return self._named(lambda alert: not alert["status"]["inhibitedBy"])
+
+    def _named(self, wanted: Any) -> set[str]:
+        found = set()
+        for alert in self._firing():
+            labels = alert["labels"]
+            several = len([key for key in BY_NAME if key[0] == labels["alertname"]]) > 1
+            text = labels["alertname"] + (f"/{labels['severity']}" if several else "")
+            if labels.get("host", "a") != "a":
+                text += f"@{labels['host']}"
+            if wanted(alert):
+                found.add(text)
+        return found
+
+
+def with_templates() -> list[str]:
+    """Return what puts Debian's templates where Alertmanager opens them, for it alone: nothing is installed here."""
+    if promtools.TEMPLATES.is_dir():
+        return []
+    script = (
+        'kept=$(mktemp -d); cp "$1"/*.tmpl "$kept"; mount -t tmpfs none /usr/share; '
+        'mkdir -p "$2"; cp "$kept"/*.tmpl "$2"; rm -r "$kept"; shift 2; exec "$@"'
+    )
+    folders = [str(promtools.templates()), str(promtools.TEMPLATES)]
+    return ["unshare", "--map-root-user", "--mount", "sh", "-ec", script, "sh", *folders]
+
+
+def unable() -> str | None:
+    """Return why Alertmanager cannot be run here, None where it can."""
+    try:
+        promtools.find("prometheus-alertmanager", print)
+    except promtools.Unavailable as error:
+        return str(error)
+    tried = subprocess.run([*with_templates(), "true"], capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"no mount of one's own: {tried.stderr.strip()}"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[Alertmanager]:
+    reason = unable()
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the tests of Alertmanager, and cannot: {reason}")
+        pytest.skip(reason)
+    program = promtools.find("prometheus-alertmanager", print)
+    tmp_path = tmp_path_factory.mktemp("alertmanager")
+    url = f"http://127.0.0.1:{told.server_port}"
+    given = {"alertmanager_webhook_url": f"{url}/people", "alertmanager_deadman_url": f"{url}/deadman"}
+    file = tmp_path / "alertmanager.yml"
+    file.write_text(promlint.alertmanager_configuration(ROOT, **given), encoding="utf-8")
+    port = free_port()
+    log = (tmp_path / "log").open("wb")
+    process = subprocess.Popen(
+        [
+            *with_templates(),
+            program,
+            f"--config.file={file}",
+            f"--storage.path={tmp_path}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--cluster.listen-address=",
+        ],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    running = Alertmanager(port)
+    try:
+        wait(lambda: _ready(running) or process.poll() is not None, 30)
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        yield running
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+        log.close()
+
+
+@pytest.fixture
+def alertmanager(running: Alertmanager) -> Alertmanager:
+    running.clear()
+    return running
+
+
+def _ready(running: Alertmanager) -> bool:
+    try:
+        running.ask("/-/ready")
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def wait(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_people_get_pages_and_tickets_and_the_switch_gets_the_watchdog(alertmanager: Alertmanager, told: Told) -> None:
+    alertmanager.fire("Watchdog", "KafkaDown", "PipelineStalled", "GrafanaDown", "RecentOutage@KafkaDown")
+    wait(lambda: told.names("/deadman") == {"Watchdog"}, 5)
+    wait(lambda: told.names("/people") == {"KafkaDown", "GrafanaDown"}, 20)
+    # What is kept quiet, and what is for nobody, would have come with them.
+    time.sleep(3)
+    assert told.names("/people") == {"KafkaDown", "GrafanaDown"}
+    assert told.names("/deadman") == {"Watchdog"}
+    (group,) = [body for path, body in told.bodies if path == "/people" and "KafkaDown" in json.dumps(body)]
+    assert group["groupLabels"] == {"alertname": "KafkaDown", "host": "a", "service": "kafka"}
+
+
+BUDGETS = {f"{name}BudgetBurning" for name in ("Freshness", "Correctness", "Availability", "Latency", "Completeness")}
+PAGES = {f"{name}/page" for name in BUDGETS}
+PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "CompletenessBudgetBurning/page"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "follows", "others"),
+    [
+        ("KafkaDown", {"JobDown", "PipelineStalled", "ProbeFailing", "SparkNoExecutor", "BatchesSlow", *PIPELINE}, {
+            "ApiDown", "ApiErrorRateHigh", "DiskAlmostFull", "AvailabilityBudgetBurning/page"}),
+        ("KafkaDown@b", {"KafkaPartitionsOffline", "KafkaUnderReplicated", "UnitFlapping"}, {"DiskAlmostFull@b"}),
+        ("PostgresDown", {"JobDown", "PipelineStalled", "ProbeFailing", "ApiErrorRateHigh", *PAGES}, {
+            "ApiDown", "KafkaDown", "FreshnessBudgetBurning/ticket"}),
+        ("SparkMasterDown", {"SparkWorkerDown", "JobDown", "PipelineStalled", *PIPELINE}, {"ApiErrorRateHigh"}),
+        ("SparkWorkerDown", {"SparkNoExecutor", "PipelineStalled", "JobDown", *PIPELINE}, {"ApiDown"}),
+        ("JobDown", {"PipelineStalled", "ProbeFailing", "SparkNoExecutor", "UnitFlapping", *PIPELINE}, {
+            "ApiDown", "LatencyBudgetBurning/page", "UnitFailed@b"}),
+        ("ApiDown", {"ApiErrorRateHigh", "ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {
+            "PipelineStalled", "CompletenessBudgetBurning/page"}),
+        ("PipelineStalled", {"BatchesSlow", "ProbeFailing", *PIPELINE}, {"AvailabilityBudgetBurning/page"}),
+        ("RecentOutage@ApiDown", {"AvailabilityBudgetBurning/page"}, {"CompletenessBudgetBurning/page"}),
+        ("RecentOutage@JobDown", PIPELINE, {"LatencyBudgetBurning/page", "FreshnessBudgetBurning/ticket"}),
+        ("RecentOutage@PostgresDown", PAGES, {"PipelineStalled"}),
+        ("LatencyBudgetBurning/page", {"LatencyBudgetBurning/ticket"}, {"FreshnessBudgetBurning/ticket"}),
+        ("AlertmanagerDown", {"NotificationsFailing"}, {"GrafanaDown"}),
+        ("HostDown", {"DiskAlmostFull", "KafkaDown", "JobDown", "ApiDown", "MemoryLow", "ClockOffset", *PAGES}, {
+            "DiskAlmostFull@b", "ApiDown@b", "HostDown@b"}),
+        ("GrafanaDown", set(), {"ProbeDown", "GeneratorDown", "KafkaDown", *PAGES}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_follows_from_something_is_kept_quiet(
+    alertmanager: Alertmanager, cause: str, follows: set[str], others: set[str]
+) -> None:
+    alertmanager.fire(cause, *follows)
+    assert alertmanager.quiet() == follows
+    for other in sorted(others):
+        # Each alone with the cause: what follows would keep more quiet.
+        alertmanager.clear()
+        alertmanager.fire(cause, other)
+        assert alertmanager.quiet() == set(), other
+
+
+def test_what_is_kept_quiet_keeps_quiet_what_follows_from_it(alertmanager: Alertmanager) -> None:
+    # A host of Kafka's alone is down: what stands still elsewhere follows from that.
+    alertmanager.fire("HostDown@b", "KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c")
+    assert alertmanager.loud() == {"HostDown@b"}
+    assert alertmanager.quiet() == {"KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c"}
