@@ -263,7 +263,7 @@ def reset_plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[s
     left = ", ".join(KEEPABLE[name] for name in about if name in keep)
     return [
         f"reset of {session.name} would, on {hosts}:",
-        *(["  stop Prometheus, Alertmanager and the exporters"] if full else []),
+        *(["  stop Prometheus, Alertmanager, the probe and the exporters"] if full else []),
         "  stop the generator, the API, the job, Spark, Kafka and PostgreSQL, in that order",
         f"  remove {gone}" if gone else "  remove nothing that is of lasting value",
         *([f"  keep {left}"] if left else []),

@@ -35,6 +35,20 @@ def becomes(status: int, seconds: float) -> object:
         time.sleep(0.2)
 
 
+def said(unit: str, priority: str) -> list[str]:
+    """Return what a unit's processes have written to the journal with exactly this priority since it was started."""
+    invocation = subprocess.run(
+        ["systemctl", "show", "--property=InvocationID", "--value", unit], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    command = [
+        "journalctl",
+        f"--priority={priority}..{priority}",
+        "--output=cat",
+        f"_SYSTEMD_INVOCATION_ID={invocation}",
+    ]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 assert becomes(200, 60) == {"ok": True}
 for path in ("/metrics?minutes=2&limit=2", "/metrics/latest?limit=2", "/state?limit=2", "/streams/top?minutes=2&n=2"):
     status, answer = get(path)
@@ -69,9 +83,14 @@ try:
     assert isinstance(away, dict), away
     assert away["ok"] is False, away
     assert away["error"], away
+    assert get("/metrics/history?minutes=2000&stream_id=red")[0] == 503
 finally:
     subprocess.run(["systemctl", "start", units[0]], check=True)
 becomes(200, 15)
+warnings = said("streampulse-api", "warning")
+assert any(' msg="PostgreSQL is away" ' in line for line in warnings), warnings
+assert any("stream_id=red" in line and " request_id=" in line for line in warnings), warnings
+assert all(line.startswith("ts=") for line in warnings), warnings
 SHOW = ["systemctl", "show", "--property=MainPID", "--value", "streampulse-api"]
 killed = subprocess.run(SHOW, check=True, capture_output=True, text=True).stdout.strip()
 subprocess.run(["systemctl", "kill", "--kill-whom=main", "--signal=KILL", "streampulse-api"], check=True)

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import psycopg2
+import psycopg2.extensions
 from kafka import KafkaProducer
 
 ENV: dict[str, str] = {}
@@ -18,12 +19,19 @@ for name in ("kafka", "postgres-writer", "job"):
             key, _, value = line.partition("=")
             ENV[key] = value.strip("'")
 
-connection = psycopg2.connect(
-    host=ENV["STREAMPULSE_POSTGRES_HOST"], port=ENV["STREAMPULSE_POSTGRES_PORT"],
-    dbname=ENV["STREAMPULSE_POSTGRES_DATABASE"], user=ENV["STREAMPULSE_POSTGRES_USER"],
-    password=ENV["STREAMPULSE_POSTGRES_PASSWORD"],
-)  # fmt: skip
-connection.autocommit = True
+
+def connected() -> psycopg2.extensions.connection:
+    """Return a connection of the job's own role."""
+    made = psycopg2.connect(
+        host=ENV["STREAMPULSE_POSTGRES_HOST"], port=ENV["STREAMPULSE_POSTGRES_PORT"],
+        dbname=ENV["STREAMPULSE_POSTGRES_DATABASE"], user=ENV["STREAMPULSE_POSTGRES_USER"],
+        password=ENV["STREAMPULSE_POSTGRES_PASSWORD"],
+    )  # fmt: skip
+    made.autocommit = True
+    return made
+
+
+connection = connected()
 producer = KafkaProducer(bootstrap_servers=ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(","), acks="all")
 stream = f"__verify-{uuid.uuid4()}"
 
@@ -67,6 +75,25 @@ def main_pid() -> str:
     return subprocess.run(show, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def said(unit: str, priority: str) -> list[str]:
+    """Return what a unit's processes have written to the journal with exactly this priority since it was started."""
+    invocation = subprocess.run(
+        ["systemctl", "show", "--property=InvocationID", "--value", unit], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    command = [
+        "journalctl",
+        f"--priority={priority}..{priority}",
+        "--output=cat",
+        f"_SYSTEMD_INVOCATION_ID={invocation}",
+    ]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def warned() -> list[str]:
+    """Return the warnings of the driver."""
+    return [line for line in said("streampulse-job", "warning") if "level=" in line]
+
+
 chat()
 counted(1, 60)
 before = ledger()
@@ -97,6 +124,25 @@ assert float(scraped["streampulse_job_executors"]) == 1, scraped
 assert float(scraped["streampulse_job_trigger_seconds"]) > 0, scraped
 for rate in ("input", "processed"):
     assert float(scraped[f"streampulse_job_{rate}_records_per_second"]) >= 0, scraped
+
+# What the driver logs reaches the journal through spark-submit, with its priority and with the batch that it is about.
+postgres = subprocess.run(
+    ["systemctl", "list-units", "--plain", "--no-legend", "postgresql@*"], check=True, capture_output=True, text=True
+).stdout.split()[0]
+assert any(' msg="batches committed" batch_id=' in line for line in said("streampulse-job", "info"))
+connection.close()
+subprocess.run(["systemctl", "stop", postgres], check=True)
+try:
+    chat()
+    deadline = time.monotonic() + 60
+    while not any('msg="PostgreSQL went away' in line and " batch_id=" in line for line in warned()):
+        assert time.monotonic() < deadline, warned()
+        time.sleep(0.5)
+finally:
+    subprocess.run(["systemctl", "start", postgres], check=True)
+assert all(line.startswith("ts=") for line in warned()), warned()
+connection = connected()
+counted(3, 120)
 with connection.cursor() as cursor:
     cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (stream,))
     cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (stream,))

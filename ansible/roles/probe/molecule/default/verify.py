@@ -54,6 +54,20 @@ def until(what: str, seconds: float, holds: Callable[[dict[str, float]], bool]) 
         time.sleep(0.5)
 
 
+def said(unit: str, priority: str) -> list[str]:
+    """Return what a unit's processes have written to the journal with exactly this priority since it was started."""
+    invocation = subprocess.run(
+        ["systemctl", "show", "--property=InvocationID", "--value", unit], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    command = [
+        "journalctl",
+        f"--priority={priority}..{priority}",
+        "--output=cat",
+        f"_SYSTEMD_INVOCATION_ID={invocation}",
+    ]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def record(transactional: bool, **more: object) -> None:
     """Bring one record of a stream of our own to the topic of the events."""
     stream = f"__verify-{uuid.uuid4()}"
@@ -161,3 +175,10 @@ assert found[DEAD] == dead + 2, found
 # The job may have started anew as well.
 exact = found[EXACT]
 until("an event came through exactly once more", 240, lambda seen: seen[EXACT] > exact and LAG_SECONDS in seen)
+
+# Its log -------------------------------------------------------------------------------------------------------------
+warnings = said("streampulse-probe", "warning")
+for part in ("the API", "Kafka", "PostgreSQL"):
+    assert any(line.startswith("ts=") and f'msg="{part} does not answer' in line for line in warnings), warnings
+assert all(" level=warning " in line for line in warnings), warnings
+assert any(" msg=event stream_id=__probe event_id=" in line for line in said("streampulse-probe", "info"))
