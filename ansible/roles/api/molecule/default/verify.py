@@ -83,7 +83,7 @@ try:
     assert isinstance(away, dict), away
     assert away["ok"] is False, away
     assert away["error"], away
-    assert get("/metrics/history?minutes=2000&stream_id=red")[0] == 503
+    assert get("/metrics/history?minutes=1000&stream_id=red")[0] == 503
 finally:
     subprocess.run(["systemctl", "start", units[0]], check=True)
 becomes(200, 15)
