@@ -334,6 +334,30 @@ def test_without_any_event_the_page_says_so(
         assert expect_first == "first"
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_events_that_do_not_come_any_more_are_seen(
+    browser: Browser, server: Gunicorn, filled: Database, size: str, scheme: str
+) -> None:
+    """The database answers, so the numbers are live; but the newest event is long ago."""
+    with opened(browser, server.url, size, scheme) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        write(filled, "UPDATE event_clock SET clock = now()")
+        page.wait_for_selector("#behind", state="hidden")
+        write(filled, "UPDATE event_clock SET clock = now() - interval '9 min 50 s'")
+        page.wait_for_selector("#behind:not([hidden])")
+        assert page.locator("#behind").inner_text() == "10 min behind"
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert watched.violations() == []
+        # It grows by itself, without news from the server.
+        write(filled, "UPDATE event_clock SET clock = now() - interval '28 s'")
+        page.wait_for_selector("#behind", state="hidden")
+        page.wait_for_selector("#behind:not([hidden])")
+        write(filled, "UPDATE event_clock SET clock = now()")
+        page.wait_for_selector("#behind", state="hidden")
+
+
 def test_docs_are_drawn_without_any_other_host(browser: Browser, server: Gunicorn) -> None:
     with opened(browser, server.url + "/docs") as watched:
         watched.page.wait_for_selector("#operations-numbers-metrics_metrics_get")

@@ -7,6 +7,8 @@ import { Table } from "./table.js";
 import { Totals } from "./totals.js";
 
 const element = (id) => document.getElementById(id);
+// With events coming in, their newest time is a few seconds ago; from here on it is said how long.
+const BEHIND_SECONDS = 30;
 const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting" };
 
 const numbers = new Numbers();
@@ -18,6 +20,8 @@ let state = "loading";
 let fresh = performance.now();
 let staleSince = null;
 let waiting = false;
+// How far event time was behind the server's when they were last told, in seconds, and when that was.
+let behind = { seconds: null, at: 0 };
 
 function become(next, notice) {
   element("notice").hidden = !notice;
@@ -28,6 +32,10 @@ function become(next, notice) {
   element("connection").textContent = WORDS[next];
   // Only changes of state are spoken: numbers that move several times a second would never end.
   element("announcement").textContent = notice ?? WORDS[next];
+}
+
+function note({ read_at: read, event_clock: clock }) {
+  behind = { seconds: clock ? (Date.parse(read) - Date.parse(clock)) / 1000 : null, at: performance.now() };
 }
 
 function draw() {
@@ -48,6 +56,10 @@ function draw() {
 function showAge() {
   const seconds = (performance.now() - fresh) / 1000;
   element("age").textContent = state === "loading" ? "" : `${ago(Math.max(0, seconds))} ago`;
+  // By this page's own running clock, which need not agree with the server's.
+  const since = behind.seconds === null ? 0 : behind.seconds + (performance.now() - behind.at) / 1000;
+  element("behind").hidden = since < BEHIND_SECONDS;
+  element("behind").textContent = since < BEHIND_SECONDS ? "" : `${ago(since)} behind`;
 }
 
 new Source("/live", {
@@ -64,6 +76,7 @@ new Source("/live", {
     } else if (numbers.take(name, document)) {
       // A snapshot that is stale is followed by a status that says so.
       if (name === "snapshot") staleSince = null;
+      note(numbers.head);
       if (staleSince === null) {
         fresh = performance.now();
         become("live");
