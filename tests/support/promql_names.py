@@ -6,8 +6,9 @@ import re
 
 _FUNCTIONS = frozenset(
     {
-        *("abs", "absent", "avg", "avg_over_time", "clamp_max", "clamp_min", "count_over_time", "increase"),
-        *("label_replace", "max", "max_over_time", "rate", "sum", "sum_over_time", "timestamp", "vector"),
+        *("abs", "absent", "avg", "avg_over_time", "clamp_max", "clamp_min", "count", "count_over_time"),
+        *("histogram_quantile", "increase", "label_replace", "last_over_time", "max", "max_over_time", "min"),
+        *("rate", "sort_desc", "sum", "sum_over_time", "time", "timestamp", "vector"),
     }
 )
 _WORDS = frozenset({"and", "or", "unless", "by", "on", "group_left", "offset", "bool"})

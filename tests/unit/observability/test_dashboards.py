@@ -11,15 +11,72 @@ from typing import Any
 
 import pytest
 import yaml
-from dashboard_queries import MAY_BE_EMPTY, boards, panels, queries
+from dashboard_queries import MAY_BE_EMPTY, Query, boards, panels, queries
+from promql_names import metric_names
 
-from streampulse.observability import alerts, dashboards, values
+from streampulse.observability import alerts, dashboards, metrics, model, recording, values
 
 ROOT = Path(__file__).parents[3]
 BOARDS = boards()
 PANELS = [(uid, panel) for uid, board in BOARDS.items() for panel in panels(board)]
 #: What a figure is compared with that is no threshold of an alert: up or down, one or none, a budget that is spent.
 PLAIN_STEPS = {0.0, 1.0}
+
+
+#: Metrics of ours that no panel shows, with the reason.
+NOT_SHOWN: dict[str, str] = {}
+#: Metrics of others that only dashboards use, and who has them; whether they are there, a booted machine is asked.
+FOREIGN = {
+    "prometheus_tsdb_head_series": "Prometheus",
+    "prometheus_tsdb_storage_blocks_bytes": "Prometheus",
+    "scrape_duration_seconds": "Prometheus",
+    "process_cpu_seconds_total": "every client library",
+    "process_resident_memory_bytes": "every client library",
+    **dict.fromkeys(
+        (
+            *("node_boot_time_seconds", "node_cpu_seconds_total", "node_load5"),
+            *("node_disk_read_bytes_total", "node_disk_written_bytes_total"),
+            *("node_network_receive_bytes_total", "node_network_transmit_bytes_total"),
+        ),
+        "node exporter",
+    ),
+    **dict.fromkeys(
+        (
+            "kafka_controller_kafkacontroller_activebrokercount",
+            "kafka_controller_kafkacontroller_activecontrollercount",
+            "kafka_controller_kafkacontroller_fencedbrokercount",
+            *(f"kafka_log_log_{name}" for name in ("logendoffset", "logstartoffset", "size")),
+            *(f"kafka_network_requestmetrics_{name}" for name in ("errors_total", "requests_total", "totaltimems")),
+            "kafka_network_requestchannel_requestqueuesize",
+            "kafka_network_socketserver_networkprocessoravgidlepercent",
+            *(f"kafka_server_brokertopicmetrics_{name}_total" for name in ("bytesin", "bytesout", "messagesin")),
+            "kafka_server_kafkarequesthandlerpool_requesthandleravgidlepercent",
+            *(f"kafka_server_replicamanager_{name}_total" for name in ("isrexpands", "isrshrinks")),
+            "kafka_server_replicamanager_leadercount",
+            "kafka_server_replicamanager_underminisrpartitioncount",
+            *("jvm_gc_collection_seconds_sum", "jvm_memory_max_bytes", "jvm_memory_used_bytes"),
+        ),
+        "the agent in Kafka's JVM",
+    ),
+    **dict.fromkeys(
+        (
+            *(f"metrics_master_{name}_Value" for name in ("aliveWorkers", "apps", "waitingApps")),
+            *(f"metrics_worker_{name}_Value" for name in ("coresFree", "coresUsed", "executors")),
+            *(f"metrics_worker_{name}_MB_Value" for name in ("memFree", "memUsed")),
+            "metrics_jvm_heap_used_Value",
+        ),
+        "Spark",
+    ),
+    **dict.fromkeys(
+        (
+            *(f"pg_stat_database_{name}" for name in ("blks_hit", "blks_read", "deadlocks", "temp_bytes")),
+            *(f"pg_stat_database_tup_{name}" for name in ("deleted", "inserted", "updated")),
+            *(f"pg_stat_database_xact_{name}" for name in ("commit", "rollback")),
+            *("pg_database_size_bytes", "pg_locks_count"),
+        ),
+        "postgres exporter",
+    ),
+}
 
 
 def name_of(case: object) -> str:
@@ -160,6 +217,31 @@ def test_a_colour_changes_where_the_alert_does(name: str, number: int, limit: fl
     (panel,) = [panel for panel in panels(BOARDS[f"streampulse-{name}"]) if panel["id"] == number]
     steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert {"value": limit, "color": colour} in steps
+
+
+PROMQL = [query for query in queries() if query.language == "promql"]
+OURS = {name: metric for metric in metrics.catalogue() for name in metric.series}
+RECORDED = {rule.record for group in recording.groups() for rule in group.rules if isinstance(rule, model.Recorded)}
+
+
+@pytest.mark.parametrize("query", PROMQL, ids=str)
+def test_a_query_reads_only_metrics_that_there_are(query: Query) -> None:
+    named = metric_names(query.text)
+    assert named <= set(OURS) | RECORDED | set(metrics.FOREIGN) | set(FOREIGN)
+    for name in named & set(OURS):
+        labels = {*OURS[name].labels, "host", "job"} | ({"le"} if OURS[name].kind == "histogram" else set())
+        for matchers in re.findall(rf"(?<![\w:]){name}\{{([^}}]*)\}}", query.text):
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= labels, name
+
+
+def test_no_foreign_metric_is_listed_that_no_panel_uses() -> None:
+    assert set(FOREIGN) <= {name for query in PROMQL for name in metric_names(query.text)}
+
+
+@pytest.mark.parametrize("metric", metrics.catalogue(), ids=lambda metric: metric.name)
+def test_every_metric_of_ours_is_shown_somewhere(metric: metrics.Metric) -> None:
+    shown = {name for query in PROMQL for name in metric_names(query.text)}
+    assert shown & set(metric.series) or metric.name in NOT_SHOWN
 
 
 def links() -> list[tuple[str, str]]:

@@ -140,6 +140,20 @@ def build() -> dashboard.Dashboard:
             ),
             stacked=True,
         ),
+        panels.graph(
+            16,
+            "Duration seen from outside",
+            """Time that the probe's own requests took, connecting included. Much more than inside: the network, or a
+            queue.""",
+            panels.SECONDS,
+            panels.series(
+                panels.quantile(0.5, "streampulse_probe_api_request_duration_seconds_bucket", window="5m"), "p50"
+            ),
+            panels.series(
+                panels.quantile(0.95, "streampulse_probe_api_request_duration_seconds_bucket", window="5m"), "p95"
+            ),
+            steps=panels.above(bad=values.QUICK_SECONDS),
+        ),
     ]
     refused = [
         panels.graph(
@@ -194,6 +208,15 @@ def build() -> dashboard.Dashboard:
             panels.SECONDS,
             panels.series(panels.quantile(0.5, f"streampulse_api_snapshot_reading_seconds_bucket{_HOST}"), "p50"),
             panels.series(panels.quantile(0.95, f"streampulse_api_snapshot_reading_seconds_bucket{_HOST}"), "p95"),
+        ),
+        panels.graph(
+            36,
+            "Age of the reading",
+            """How old the reading is now, and how old it was when the next one was due, of the oldest worker. The
+            second is a quarter of a second while readings keep their pace.""",
+            panels.SECONDS,
+            panels.series(f"max(time() - streampulse_api_snapshot_timestamp_seconds{_HOST})", "now"),
+            panels.series(f"max(streampulse_api_snapshot_age_seconds{_HOST})", "when the next was due"),
         ),
         panels.graph(
             32,

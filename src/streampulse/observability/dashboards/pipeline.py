@@ -140,6 +140,24 @@ def build() -> dashboard.Dashboard:
             steps=panels.above(bad=values.FRESH_SECONDS),
         ),
         panels.graph(
+            15,
+            "Lag in records",
+            """Records in Kafka that are not counted yet, over all partitions: as the probe sees it from outside, and
+            as the job's query last reported it.""",
+            panels.COUNT,
+            panels.series("max(streampulse_pipeline_lag_records)", "seen by the probe"),
+            panels.series(f"max(streampulse_job_lag_records{_JOB})", "reported by the job"),
+        ),
+        panels.graph(
+            16,
+            "Time since the newest commit",
+            """As the ledger in PostgreSQL has it, and as the job remembers it. The lines lie on one another; the
+            job's goes away with the job.""",
+            panels.SECONDS,
+            panels.series("time() - max(streampulse_pipeline_last_commit_timestamp_seconds)", "in the ledger"),
+            panels.series(f"time() - max(streampulse_job_last_commit_timestamp_seconds{_JOB})", "of the job"),
+        ),
+        panels.graph(
             13,
             "Events by hop",
             """Events a second: sent by the generator, arrived in Kafka, read by the job, counted. The lines lie on
@@ -150,7 +168,6 @@ def build() -> dashboard.Dashboard:
             panels.series("sum(rate(streampulse_pipeline_end_offset[$__rate_interval]))", "in Kafka"),
             panels.series(f"sum(rate(streampulse_job_records_total{_JOB}[$__rate_interval]))", "read"),
             panels.series(f"sum(rate(streampulse_job_accepted_events_total{_JOB}[$__rate_interval]))", "counted"),
-            span=12,
         ),
         panels.graph(
             14,
@@ -159,7 +176,6 @@ def build() -> dashboard.Dashboard:
             delay.""",
             panels.SECONDS,
             panels.series(f"max(streampulse_job_arrival_lag_seconds{_JOB})", "newest record"),
-            span=12,
         ),
     ]
     batches = [
@@ -301,6 +317,16 @@ def build() -> dashboard.Dashboard:
             "Events of the generator that wait for Kafka's acknowledgement. It rises when Kafka is slow or away.",
             panels.COUNT,
             panels.series("sum(streampulse_generator_events_pending)", "pending"),
+            links=[panels.down("kafka")],
+        ),
+        panels.graph(
+            43,
+            "Time since Kafka's last acknowledgement",
+            "How long ago Kafka last took an event of the generator's. It stays within a second while events are sent.",
+            panels.SECONDS,
+            panels.series(
+                "time() - (max(streampulse_generator_last_acknowledgement_timestamp_seconds) > 0)", "generator"
+            ),
             links=[panels.down("kafka")],
         ),
     ]
