@@ -92,15 +92,61 @@ def reset(
     return stack.reset(opened, full, left)
 
 
-@task(help={"env": ENV, "json": JSON})
+@task(help={"env": ENV, "full": "promises and budgets, what fires, lag and freshness as well", "json": JSON})
 @timed
-def status(_context: Context, env: str = "local", json: bool = False) -> None:
-    """Show each service's state, since when, its memory and version; exit 1 when one is down."""
+def status(_context: Context, env: str = "local", full: bool = False, json: bool = False) -> None:
+    """Show each service's state, since when, its memory and version; exit 1 when one is down, or an alert pages."""
     from streampulse.ops import session
     from streampulse.ops import status as table
 
     opened = session.open_session(env, Screen())
-    table.show(opened, table.collect(opened), json)
+    (table.show_full if full else table.show)(opened, table.collect(opened), json)
+
+
+@task(help={"env": ENV, "every": "seconds between two looks", "once": "one look, as it is where there is no terminal"})
+@timed
+def top(_context: Context, env: str = "local", every: int = 5, once: bool = False) -> None:
+    """Show what `status --full` shows, again and again in the same place, until Ctrl-C."""
+    from streampulse.ops import session
+    from streampulse.ops import top as live
+
+    live.show(session.open_session(env, Screen()), every, once)
+
+
+@task(
+    help={
+        "env": ENV,
+        "for_": "how long: 30m, 2h, 1h30m, 1d",
+        "reason": "why, for whoever wonders",
+        "alert": "only this alert",
+        "service": "only alerts of this service",
+        "host": "only alerts of this host",
+        "all_": "every alert but Watchdog",
+        "expire": "end this silence now; the first characters of its identity are enough",
+        "dry-run": "only say what would be done",
+        "json": JSON,
+    }
+)
+@timed
+def silence(
+    _context: Context,
+    env: str = "local",
+    for_: str = "",
+    reason: str = "",
+    alert: str = "",
+    service: str = "",
+    host: str = "",
+    all_: bool = False,
+    expire: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> str | None:
+    """Keep alerts quiet during maintenance; without options, list the silences that there are."""
+    from streampulse.ops import session
+    from streampulse.ops import silence as quiet
+
+    wish = quiet.Wish(for_, reason, alert, service, host, all_, expire, dry_run)
+    return quiet.run(session.open_session(env, Screen()), wish, json)
 
 
 @task(help={"env": ENV, "json": JSON})
@@ -116,16 +162,30 @@ def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
 
 @task(
     positional=["service"],
-    help={"service": "its name; all of them without", "env": ENV, "follow": "also what comes", "lines": "how many"},
+    help={
+        "service": "its name; all of them without",
+        "env": ENV,
+        "follow": "also what comes",
+        "lines": "the newest so many, of all together",
+        "since": "nothing older: 10m, today, 09:30, '2026-01-31 09:30'",
+        "level": "nothing of less weight: err, warning, notice, info",
+    },
 )
 @timed
 def logs(
-    _context: Context, service: str | None = None, env: str = "local", follow: bool = False, lines: int = 100
-) -> None:
-    """Print the journal of a service, or of all."""
-    from streampulse.ops import look, session
+    _context: Context,
+    service: str | None = None,
+    env: str = "local",
+    follow: bool = False,
+    lines: int = 100,
+    since: str = "",
+    level: str = "",
+) -> str | None:
+    """Print the journal of a service, or of all services of all hosts in the order of time."""
+    from streampulse.ops import journal, session
 
-    look.logs(session.open_session(env, Screen()), service or "", follow, lines)
+    wish = journal.Wish(follow, lines, since, level)
+    return journal.show(session.open_session(env, Screen()), service or "", wish)
 
 
 @task(positional=["topic"], help={"topic": "its name; the events' without", "n": "how many records", "env": ENV})

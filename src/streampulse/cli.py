@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from streampulse import __version__, logfmt
-from streampulse.errors import OperatorError
+from streampulse.errors import OperatorError, UsageError
 from streampulse.settings import SettingsError
 
 # Imported only when asked for: a host has the libraries of its own roles and no others.
@@ -24,6 +24,8 @@ COMMANDS = {
     "peek": ("streampulse.peek", "print the newest records of a topic"),
     "check": ("streampulse.check", "what doctor looks at on this host, as JSON"),
     "measure": ("streampulse.measure.command", "what bench measures on this host, as JSON"),
+    "slo": ("streampulse.slo.command", "promises and budgets, what fires, how far behind, which targets are down"),
+    "silence": ("streampulse.slo.silence", "have Alertmanager keep quiet during maintenance"),
     "wait": ("streampulse.wait", "wait until a service really answers"),
 }
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OperatorError, SettingsError) as error:
         prefix = logfmt.journal_prefix(logging.ERROR, sys.stderr)
         print(f"{prefix}streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
 

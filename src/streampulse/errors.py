@@ -20,3 +20,7 @@ class IncompleteError(OperatorError):
     def __init__(self, text: str, done: str) -> None:
         super().__init__(text)
         self.done = done
+
+
+class UsageError(OperatorError):
+    """A command line that makes no sense. Commands exit with 2."""

@@ -327,6 +327,17 @@ def split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+class MonitoringSettings(BaseSettings):
+    """How to reach Prometheus and Alertmanager."""
+
+    model_config = SettingsConfigDict(env_prefix="STREAMPULSE_MONITORING_", extra="ignore")
+
+    prometheus_url: str = Field(pattern="^https?://", description="where Prometheus is, without a path")
+    alertmanager_url: str = Field(pattern="^https?://", description="where Alertmanager is, without a path")
+    user: str | None = Field(default=None, description="name to log in with, where they ask for one")
+    password: SecretStr | None = Field(default=None, description="password to log in with")
+
+
 SettingsType = TypeVar("SettingsType", bound=BaseSettings)
 
 

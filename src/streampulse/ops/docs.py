@@ -39,6 +39,7 @@ _CLASSES: Final[Sequence[tuple[type[BaseSettings], str]]] = (
     (settings.GeneratorSettings, "generator.env"),
     (settings.ApiSettings, "api.env"),
     (settings.ProbeSettings, "probe.env, probe-key.env"),
+    (settings.MonitoringSettings, "monitoring.env"),
 )
 
 

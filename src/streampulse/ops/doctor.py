@@ -6,7 +6,6 @@ Later checks are added to CHECKS (what is seen from here) or to the hosts' own `
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import urllib.error
 import urllib.request
@@ -15,11 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from streampulse.errors import OperatorError
-from streampulse.ops import links, paths, services, status
+from streampulse.ops import links, paths, services, status, watching
 from streampulse.ops.environment import Host
 from streampulse.ops.health import COMMAND
 from streampulse.ops.remote import Remote
 from streampulse.ops.session import Session
+from streampulse.ops.watching import with_environment
+from streampulse.slo.report import Firing
 
 API_SECONDS = 5.0
 LOW_BYTES = 2 * 2**30
@@ -90,11 +91,6 @@ def _ask(session: Session, host: Host) -> Iterator[Finding]:
         yield Finding("check", host.name, False, f"the host's own check failed: {said}", f"inv up --env {session.name}")
 
 
-def with_environment(fix: str, name: str) -> str:
-    """Return a command line with the environment named in each of its tasks, which a host does not know."""
-    return re.sub(r"\binv [^;]*[^; ]", lambda found: f"{found[0]} --env {name}", fix)
-
-
 def api_answers(session: Session) -> Iterator[Finding]:
     """Check that the API answers this machine."""
     if not session.environment.in_group("api") or links.only_there(session.environment):
@@ -111,6 +107,56 @@ def api_answers(session: Session) -> Iterator[Finding]:
     why += ". When `inv status` says that it runs, a firewall is between here and there"
     fix = f"inv logs api --env {session.name}"
     yield Finding("api", address, healthy, "" if healthy else why, "" if healthy else fix)
+
+
+def monitoring_is_content(session: Session) -> Iterator[Finding]:
+    """Check that Prometheus reaches all that it watches, and that no alert fires, where monitoring has been set up."""
+    if not session.environment.in_group("monitoring"):
+        return
+    host = watching.watching_hosts(session.environment)[0]
+    if not session.provider.running(host):
+        return  # said once, by the check of the machines
+    name = session.name
+    try:
+        report = watching.ask(session)
+    except OperatorError as error:
+        yield Finding("monitoring", host.name, False, str(error), f"inv up --full --env {name}")
+        return
+    if report is None:
+        return
+    for problem in report.problems:
+        cause, _, fix = problem.rpartition(": ")
+        yield Finding("monitoring", host.name, False, cause or problem, with_environment(fix, name))
+    for target in report.targets:
+        where = f"{target.job} on {target.host}"
+        if target.up:
+            yield Finding("target", where, ok=True)
+        else:
+            cause = f"Prometheus cannot read {target.address}: {target.error}"
+            fix = f"inv logs {target.job} --env {name}; inv up --full --env {name}"
+            yield Finding("target", where, False, cause, fix)
+    for alert in report.alerts:
+        if alert.silenced or alert.inhibited:
+            # Somebody knows of the one; of the other the cause is among the findings.
+            why = "silenced" if alert.silenced else "follows from another one"
+            yield Finding("alert", f"{watching.named(alert)}: {why}", ok=True)
+        else:
+            yield Finding(
+                "alert", watching.named(alert), False, alert.summary or alert.severity, _first_look(alert, name)
+            )
+
+
+def _first_look(alert: Firing, name: str) -> str:
+    """Return where to look first when an alert fires, and what to go on with."""
+    known = {service.name for service in services.all_services()}
+    if alert.service in known:
+        look = f"inv logs {alert.service} --env {name}"
+    elif alert.host:
+        look = f"inv ssh {alert.host} --env {name}"
+    else:
+        look = f"inv status --full --env {name}"
+    page = watching.runbook(alert)
+    return f"{look}; runbook: {page}" if page else look
 
 
 def this_machine_has_room(session: Session) -> Iterator[Finding]:
@@ -139,6 +185,7 @@ CHECKS: tuple[Check, ...] = (
     services_are_running,
     hosts_find_nothing,
     api_answers,
+    monitoring_is_content,
     this_machine_has_room,
     secrets_are_private,
 )

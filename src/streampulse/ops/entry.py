@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from invoke.exceptions import Exit
 from rich.console import Console
 
-from streampulse.errors import IncompleteError, OperatorError
+from streampulse.errors import IncompleteError, OperatorError, UsageError
 from streampulse.ops.console import Screen, took
 from streampulse.ops.ending import Terminated, signals_raised
 from streampulse.ops.ownership import explain
@@ -42,7 +42,7 @@ def timed(body: Body) -> Body:
             Screen().line(f"{name} in {took(time.monotonic() - begun)} · {error.done}")
             raise Exit(f"{name}: {error}", code=INCOMPLETE) from None
         except (OperatorError, SettingsError) as error:
-            raise Exit(f"{name}: {error}", code=1) from None
+            raise Exit(f"{name}: {error}", code=2 if isinstance(error, UsageError) else 1) from None
         except OSError as error:
             raise Exit(f"{name}: {explain(error)}", code=1) from None
         except KeyboardInterrupt as error:

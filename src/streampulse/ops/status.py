@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from rich.table import Table
 
 from streampulse.errors import OperatorError
-from streampulse.ops import services
+from streampulse.ops import services, watching
 from streampulse.ops.environment import Host
 from streampulse.ops.remote import Remote
 from streampulse.ops.services import Service
@@ -157,23 +157,55 @@ def show(session: Session, rows: list[Row], as_json: bool) -> None:
     if as_json:
         session.screen.console.print_json(json.dumps([asdict(row) for row in rows]))
     else:
-        session.screen.console.print(_table(rows))
+        session.screen.console.print(table(rows))
+    wrong = _down(session, rows)
+    if wrong:
+        raise OperatorError(wrong)
+
+
+def show_full(session: Session, rows: list[Row], as_json: bool) -> None:
+    """Print the table and what the watching host knows, or the same as JSON.
+
+    :raises OperatorError: something is down, an alert wakes somebody, or monitoring cannot be asked; the text says it.
+    """
+    report, unknown = None, ""
+    try:
+        report = watching.require(session)
+    except OperatorError as error:
+        unknown = str(error)
+    if as_json:
+        document = {"services": [asdict(row) for row in rows], "monitoring": report.document() if report else None}
+        session.screen.console.print_json(json.dumps(document))
+    else:
+        session.screen.console.print(table(rows))
+        if report:
+            session.screen.line("")
+            session.screen.console.print(watching.shown(report, session.name))
+    firing = watching.pages(report) if report else []
+    alarm = f"firing: {', '.join(firing)}. Why: inv doctor --env {session.name}" if firing else ""
+    wrong = [text for text in (_down(session, rows), alarm, unknown) if text]
+    if wrong:
+        raise OperatorError(". ".join(wrong))
+
+
+def _down(session: Session, rows: list[Row]) -> str:
+    """Return which services do not run and what to do about it; empty when all do."""
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
-    if down:
-        flag = f"--env {session.name}"
-        raise OperatorError(f"not running: {', '.join(down)}. Why: inv doctor {flag}; start: inv up {flag}")
+    flag = f"--env {session.name}"
+    return f"not running: {', '.join(down)}. Why: inv doctor {flag}; start: inv up {flag}" if down else ""
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def table(rows: list[Row]) -> Table:
+    """Return the services as a table."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for heading, justify in (("service", "left"), ("state", "left"), ("since", "left"), ("memory", "right")):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type] # one of the literals
-    table.add_column("version", no_wrap=True)
-    table.add_column("host", no_wrap=True)
+        made.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type] # one of the literals
+    made.add_column("version", no_wrap=True)
+    made.add_column("host", no_wrap=True)
     for row in rows:
         style = None if row.healthy else "red"
         memory = f"{row.memory_mib} MiB" if row.memory_mib else ""
-        table.add_row(row.service, row.state, row.since, memory, row.version, row.host, style=style)
+        made.add_row(row.service, row.state, row.since, memory, row.version, row.host, style=style)
     total = sum(row.memory_mib for row in rows)
-    table.add_row("", "", "", f"{total} MiB", "", "")
-    return table
+    made.add_row("", "", "", f"{total} MiB", "", "")
+    return made

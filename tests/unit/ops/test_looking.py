@@ -137,6 +137,10 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["logs", "--lines", "-5", "--env", "staging"], 1, "logs: -5 lines cannot be shown: inv logs job --lines"),
         (["logs", "--lines", "99999999999", "--env", "staging"], 1, "99999999999 lines cannot be shown"),
         ([], 0, "doctor"),
+        (["logs", "--level", "loud", "--env", "staging"], 2, "loud is not a level. There are: debug, info"),
+        (["top", "--every", "0", "--env", "staging"], 2, "write a number from 1 to 3600"),
+        (["silence", "--for", "soon", "--reason", "r", "--all"], 2, "--for soon is not a duration"),
+        (["silence", "--for", "30m", "--reason", "r", "--env", "staging"], 2, "silent about what?"),
         (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
         (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
         (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written

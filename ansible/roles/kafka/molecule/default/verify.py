@@ -1,9 +1,12 @@
 """Asserts over Kafka's own protocol that records come back as they were sent, and that the topics are as designed."""
 
+import base64
 import math
+import os
 import re
 import subprocess
 import time
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
@@ -17,6 +20,7 @@ LINES = Path("/etc/streampulse/kafka.env").read_text(encoding="utf-8").splitline
 ENV = {key: value.strip("'") for key, value in (line.split("=", 1) for line in LINES if "=" in line)}
 SERVERS = ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(",")
 TOPIC, DLQ = ENV["STREAMPULSE_KAFKA_TOPIC"], ENV["STREAMPULSE_KAFKA_DLQ_TOPIC"]
+AGENT = f"http://{SERVERS[0].rpartition(':')[0]}:9404/metrics"
 
 admin = KafkaAdminClient(bootstrap_servers=SERVERS)
 topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
@@ -86,8 +90,9 @@ assert not changes.stdout, f"a second run would change {changes.stdout!r}"
 
 def metrics() -> dict[str, dict[str, float]]:
     """Return what the agent in the broker's JVM shows: by name, then by the labels as they are written."""
-    address = SERVERS[0].rpartition(":")[0]
-    with urllib.request.urlopen(f"http://{address}:9404/metrics", timeout=10) as answer:
+    pair = f"streampulse:{os.environ['STREAMPULSE_MONITORING_PASSWORD']}".encode()
+    request = urllib.request.Request(AGENT, headers={"Authorization": f"Basic {base64.b64encode(pair).decode()}"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     found: dict[str, dict[str, float]] = {}
     for line in lines:
@@ -97,6 +102,14 @@ def metrics() -> dict[str, dict[str, float]]:
     return found
 
 
+try:
+    with urllib.request.urlopen(AGENT, timeout=10) as anybody:
+        status = anybody.status
+except urllib.error.HTTPError as error:
+    status = error.code
+assert status == 401, f"without a password the agent answers {status}"
+other = subprocess.run(["runuser", "-u", "nobody", "--", "cat", "/etc/kafka/jmx.yml"], check=False, capture_output=True)
+assert other.returncode != 0, "anybody can read the agent's file, which has the password's hash"
 shown = metrics()
 assert shown["kafka_server_kafkaserver_brokerstate"] == {"": 3}, "the broker's state is not shown, or is not running"
 assert shown["kafka_controller_kafkacontroller_activecontrollercount"] == {"": 1}
