@@ -10,6 +10,7 @@ import urllib.request
 from typing import Any
 
 import pytest
+from dashboard_queries import wrong_on
 from stack import DEBIAN_13, Stack, until
 
 pytestmark = [
@@ -75,6 +76,14 @@ def test_the_rules_are_evaluated_and_the_runbooks_shown(stack: Stack) -> None:
         assert "<h1>Runbooks</h1>" in page.read().decode()
     assert prometheus(stack, "query", query="up")["result"][0]["metric"].keys() >= {"job", "instance", "host"}
     assert prometheus(stack, "alertmanagers")["activeAlertmanagers"]
+
+
+def test_every_panel_of_every_dashboard_finds_something(stack: Stack) -> None:
+    # Rates need two readings, the promises' own figures some minutes.
+    deadline = time.monotonic() + 300
+    while (wrong := wrong_on(stack)) and time.monotonic() < deadline:
+        time.sleep(15)
+    assert wrong == []
 
 
 def test_it_is_looked_at_like_the_rest(stack: Stack) -> None:
