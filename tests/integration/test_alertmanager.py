@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
+from streampulse import cli
 from streampulse.observability import alerts
 from streampulse.ops import promlint, promtools
+from streampulse.slo import report
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = {(each.name, each.severity): each for each in alerts.everything()}
@@ -76,6 +78,10 @@ class Alertmanager:
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
+
+    @property
+    def url(self) -> str:
+        return self._url
 
     def ask(self, path: str, body: Any = None) -> Any:
         method = "GET" if body is None else "POST"
@@ -270,3 +276,57 @@ def test_what_is_kept_quiet_keeps_quiet_what_follows_from_it(alertmanager: Alert
     alertmanager.fire("HostDown@b", "KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c")
     assert alertmanager.loud() == {"HostDown@b"}
     assert alertmanager.quiet() == {"KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c"}
+
+
+@pytest.fixture
+def silence(
+    alertmanager: Alertmanager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Return ``streampulse silence`` for it, which returns what it says as JSON."""
+    for name in ("PROMETHEUS", "ALERTMANAGER"):
+        monkeypatch.setenv(f"STREAMPULSE_MONITORING_{name}_URL", alertmanager.url)
+
+    def run(*words: str) -> Any:
+        assert cli.main(["silence", *words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_a_silence_is_about_what_it_says_and_ends_when_it_is_told(
+    alertmanager: Alertmanager, silence: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    alertmanager.fire("GrafanaDown", "DiskAlmostFull", "DiskAlmostFull@b", "Watchdog")
+    tried = silence("--for", "10m", "--reason", "disks", "--host", "b", "--dry-run")
+    assert tried["firing"] == ["DiskAlmostFull on b"]
+    assert silence() == {"silences": []}
+    made = silence("--for", "10m", "--reason", "new disks", "--author", "anna@desk", "--host", "b")["made"]
+    assert (made["state"], made["author"], made["reason"], made["about"]) == (
+        "active", "anna@desk", "new disks", "host b",
+    )  # fmt: skip
+    assert made["ends"] == pytest.approx(time.time() + 600, abs=5)
+    wait(lambda: silenced(alertmanager) == {"DiskAlmostFull@b"}, 5)
+    found = report.ordered(report._held(each) for each in alertmanager.ask("/api/v2/alerts"))
+    assert {(each.name, each.host): each.silenced for each in found} == {
+        ("GrafanaDown", "a"): False, ("DiskAlmostFull", "a"): False, ("DiskAlmostFull", "b"): True,
+    }  # fmt: skip
+    assert [each["identity"] for each in silence()["silences"]] == [made["identity"]]
+    assert silence("--expire", made["identity"][:8])["ended"]["state"] == "expired"
+    wait(lambda: not silenced(alertmanager), 5)
+    assert silence() == {"silences": []}
+    assert cli.main(["silence", "--expire", made["identity"][:8]]) == 1
+    assert "is not a silence that stands" in capsys.readouterr().err
+
+
+def test_a_silence_about_everything_leaves_the_switch_alone(
+    alertmanager: Alertmanager, silence: Callable[..., Any]
+) -> None:
+    alertmanager.fire("GrafanaDown", "KafkaDown", "Watchdog")
+    made = silence("--for", "10m", "--reason", "r", "--all")["made"]
+    assert made["about"] == "every alert but Watchdog"
+    wait(lambda: silenced(alertmanager) == {"GrafanaDown", "KafkaDown"}, 5)
+    silence("--expire", made["identity"])
+
+
+def silenced(alertmanager: Alertmanager) -> set[str]:
+    return alertmanager._named(lambda alert: bool(alert["status"]["silencedBy"]))

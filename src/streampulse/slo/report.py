@@ -16,7 +16,7 @@ from streampulse.slo.server import Alertmanager, Prometheus, Sample
 WINDOWS: Final = ("5m", "1h", "1d", "30d")
 #: The alert that always fires: where it is missing, no other one would arrive either.
 DEAD_MAN: Final = "Watchdog"
-SEVERITIES: Final = ("page", "ticket", "none")
+SEVERITIES: Final = ("page", "ticket")
 #: Each figure and what it is in PromQL: one value without labels, or none where nobody knows.
 FIGURES: Final[Mapping[str, str]] = {
     "lag_seconds": "max(streampulse_pipeline_lag_seconds)",
@@ -211,8 +211,11 @@ def targets_of(found: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 
 def ordered(alerts: Iterable[Firing]) -> list[Firing]:
-    """Return the alerts without the one that always fires: what wakes somebody first, then by severity and time."""
-    told = [alert for alert in alerts if alert.name != DEAD_MAN]
+    """Return the alerts that somebody is told of: what wakes somebody first, then by severity and time.
+
+    Others (``none``) fire for other alerts' sake, or for the dead man's switch.
+    """
+    told = [alert for alert in alerts if alert.severity != "none"]
     rank = {severity: place for place, severity in enumerate(SEVERITIES)}
     return sorted(
         told,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from promql_names import metric_names
 
 from streampulse.errors import OperatorError
+from streampulse.observability import metrics
 from streampulse.slo import report
 from streampulse.slo.command import lines
 from streampulse.slo.report import Firing, Report
@@ -40,6 +42,12 @@ def test_promises_come_in_the_order_of_the_documentation_with_what_is_known_of_t
     assert found[1].budget_remaining is None
 
 
+def test_figures_are_made_of_metrics_that_there_are() -> None:
+    known = {series for metric in metrics.catalogue() for series in metric.series}
+    for name, expression in report.FIGURES.items():
+        assert metric_names(expression) <= known, name
+
+
 def test_a_figure_that_nobody_knows_is_none() -> None:
     found = report.figures_of([Sample({"figure": "lag_seconds"}, 1.5)])
     assert found["lag_seconds"] == 1.5
@@ -66,17 +74,19 @@ def test_the_newest_observation_of_a_histogram(
     assert report.newest_mean(sums, counts) == mean
 
 
-def test_what_wakes_somebody_stands_first_and_the_dead_mans_switch_nowhere() -> None:
+def test_what_wakes_somebody_stands_first_and_what_nobody_is_told_of_nowhere() -> None:
     alerts = [
         firing("Ticket", "ticket", 1),
         firing("Watchdog", "none", 0),
+        firing("RecentOutage", "none", 0),
+        firing("SomebodysOwn", "", 0),
         firing("Quiet", "page", 1, silenced=True),
         firing("Follows", "page", 2, inhibited=True),
         firing("Later", "page", 5),
         firing("Sooner", "page", 4),
     ]
     found = report.ordered(alerts)
-    assert [alert.name for alert in found] == ["Sooner", "Later", "Quiet", "Follows", "Ticket"]
+    assert [alert.name for alert in found] == ["Sooner", "Later", "Quiet", "Follows", "Ticket", "SomebodysOwn"]
     assert [alert.name for alert in found if alert.pages] == ["Sooner", "Later"]
 
 

@@ -153,6 +153,15 @@ assert SERVERS[0].rpartition(":")[0] in listening[3], f"the agent listens at {li
 
 journal = subprocess.run(["journalctl", "-u", "kafka", "-o", "cat"], check=True, capture_output=True, text=True).stdout
 assert "INFO" in journal, "Kafka logs nothing of its own"
+assert "<6>" not in journal, "the priorities of Kafka's lines are in their text"
+weighty = subprocess.run(
+    ["journalctl", "-u", "kafka", "-o", "cat", "-p", "warning", "_COMM=java"],
+    check=True,
+    capture_output=True,
+    text=True,
+).stdout.splitlines()
+assert weighty, "no line of Kafka's is a warning by its priority"
+assert not [line for line in weighty if line.startswith("INFO ")], weighty
 
 
 def main_pid() -> int:

@@ -1,0 +1,104 @@
+"""``streampulse slo`` against Prometheus itself, with our rules: it takes every question."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from streampulse import cli
+from streampulse.observability import values
+from streampulse.ops import promtools
+
+RULES = Path(__file__).parents[2] / "prometheus/rules"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run one that reads itself, as kafka on a, and somebody who is not there, as api on b; return its address."""
+    try:
+        program = promtools.find("prometheus", print)
+    except promtools.Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must run the tests of Prometheus, and cannot: {error}")
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("prometheus")
+    port, nobody = free_port(), free_port()
+    shutil.copytree(RULES, folder / "rules")
+    jobs = [
+        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{number}"], "labels": {"host": host}}]}
+        for name, number, host in (("kafka", port, "a"), ("api", nobody, "b"))
+    ]
+    configuration = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [f"{folder}/rules/*.yml"],
+        "scrape_configs": jobs,
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(configuration), encoding="utf-8")
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={folder}/prometheus.yml",
+                f"--storage.tsdb.path={folder}/data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            deadline = time.monotonic() + 60
+            while not ready(url):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def ready(url: str) -> bool:
+    """Return whether it has read its targets and recorded what is promised."""
+    try:
+        found = httpx.get(f"{url}/api/v1/query", params={"query": "count(slo:objective:ratio) and count(up) == 2"})
+    except httpx.HTTPError:
+        return False
+    return bool(found.status_code == httpx.codes.OK and found.json()["data"]["result"])
+
+
+def test_it_takes_every_question(
+    prometheus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", prometheus)
+    # Nobody is there: what fires is then Prometheus' own view.
+    monkeypatch.setenv("STREAMPULSE_MONITORING_ALERTMANAGER_URL", "http://127.0.0.1:9")
+    assert cli.main(["slo", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {promise["name"]: promise["objective"] for promise in found["promises"]} == {
+        slo.name: slo.objective for slo in values.OBJECTIVES
+    }
+    assert found["time"] == pytest.approx(time.time(), abs=10)
+    assert [(target["job"], target["host"], target["up"]) for target in found["targets"]] == [
+        ("api", "b", False),
+        ("kafka", "a", True),
+    ]
+    assert "refused" in found["targets"][0]["error"]
+    assert all(value is None for value in found["figures"].values())
+    assert len(found["problems"]) == 1
+    assert found["problems"][0].startswith("alertmanager does not answer")
