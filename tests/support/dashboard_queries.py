@@ -90,9 +90,10 @@ def queries(folder: Path = FOLDER) -> list[Query]:
 def promql(text: str, host: str = ".*") -> str:
     """Return PromQL with what Grafana puts in place of its variables.
 
-    :param host: what is chosen as host; all by default.
+    :param host: what is chosen as host, or as worker; all by default.
     """
-    replaced = text.replace("$__rate_interval", "1m").replace("$__interval", "15s").replace("$host", host)
+    replaced = text.replace("$__rate_interval", "1m").replace("$__interval", "15s")
+    replaced = replaced.replace("$host", host).replace("$worker", host)
     assert "$" not in re.sub(r'"\$\d"', "", replaced), f"a variable that nobody replaces: {replaced}"
     return replaced
 

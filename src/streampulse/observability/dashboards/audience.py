@@ -108,6 +108,7 @@ def build() -> dashboard.Dashboard:
                 ORDER BY active_viewers DESC, stream_id LIMIT 1"""  # noqa: S608
             ),
             nothing="no streams yet",
+            word=True,
         ),
     ]
     together = [

@@ -373,6 +373,7 @@ def figure(
     mappings: Sequence[dashboard.ValueMapping] = (),
     nothing: str | None = None,
     names: bool = False,
+    word: bool = False,
     links: Sequence[Link] = (),
 ) -> Panel:
     """Return one large number, or one for each of several.
@@ -381,11 +382,13 @@ def figure(
     :param mappings: from :func:`texts`.
     :param nothing: shown when there is no value.
     :param names: whether to show each number's name.
+    :param word: whether it is a text and no number.
     """
     panel = stat_builders.Panel()
     _common(panel, number, title, description, unit, queries, links)
     panel.span(span).height(height)
-    panel.reduce_options(common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+    reduced = common_builders.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
+    panel.reduce_options(reduced.fields("/.*/") if word else reduced)
     panel.graph_mode(common.BigValueGraphMode.NONE)
     panel.color_mode(common.BigValueColorMode.NONE if steps is None else common.BigValueColorMode.BACKGROUND_SOLID)
     panel.text_mode(common.BigValueTextMode.VALUE_AND_NAME if names else common.BigValueTextMode.VALUE)
@@ -481,17 +484,18 @@ def numbers() -> cog.Builder[dashboard.VariableModel]:
     )
 
 
-def host(metric: str) -> cog.Builder[dashboard.VariableModel]:
+def host(metric: str, name: str = "host") -> cog.Builder[dashboard.VariableModel]:
     """Return the variable that chooses hosts.
 
     :param metric: PromQL's selector of the series whose label ``host`` is asked for.
+    :param name: links from alerts choose ``host``; where that would hide what is on others, it has another name.
     """
     query = f"label_values({metric}, host)"
     return (
-        builders.QueryVariable("host")
-        .label("Host")
+        builders.QueryVariable(name)
+        .label(name.capitalize())
         .datasource(METRICS)
-        .query({"query": query, "refId": "host", "qryType": 1})
+        .query({"query": query, "refId": name, "qryType": 1})
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
         .multi(True)

@@ -9,7 +9,6 @@ from streampulse.observability.dashboards import panels
 
 #: The probe sends one event a minute, so a quantile of it needs a quarter of an hour.
 PROBE_WINDOW = "15m"
-_JOB = '{host=~"$host"}'
 _END_TO_END = "streampulse_probe_end_to_end_seconds_bucket"
 
 
@@ -48,16 +47,12 @@ def freshness(number: int, span: int = 4) -> panels.Panel:
     )
 
 
-def batch_seconds(filters: str) -> str:
-    """Return PromQL for the mean time of a batch, as the alert BatchesSlow has it.
-
-    :param filters: labels that choose the job, in PromQL's braces.
-    """
+def batch_seconds() -> str:
+    """Return PromQL for the mean time of a batch, as the alert BatchesSlow has it."""
     window = values.span(values.BATCHES_SLOW.window_seconds)
-    commits = filters.replace("{", '{phase="commit", ')
     return (
-        f"sum(rate(streampulse_job_batch_phase_seconds_sum{filters}[{window}]))"
-        f" / sum(rate(streampulse_job_batch_phase_seconds_count{commits}[{window}]))"
+        f"sum(rate(streampulse_job_batch_phase_seconds_sum[{window}]))"
+        f' / sum(rate(streampulse_job_batch_phase_seconds_count{{phase="commit"}}[{window}]))'
     )
 
 
@@ -81,7 +76,7 @@ def build() -> dashboard.Dashboard:
             "Counted",
             "Events a second that were counted, over the last five minutes.",
             panels.EVENTS_PER_SECOND,
-            panels.now(f"sum(rate(streampulse_job_accepted_events_total{_JOB}[5m]))"),
+            panels.now("sum(rate(streampulse_job_accepted_events_total[5m]))"),
         ),
         panels.figure(
             5,
@@ -90,8 +85,8 @@ def build() -> dashboard.Dashboard:
             objective for correctness allows {values.DEAD_LETTERS_GROWING.value:.0%}.""",
             panels.RATIO,
             panels.now(
-                f"(sum(increase(streampulse_job_dead_letters_total{_JOB}[1h])) or vector(0))"
-                f" / sum(increase(streampulse_job_records_total{_JOB}[1h]))"
+                "(sum(increase(streampulse_job_dead_letters_total[1h])) or vector(0))"
+                " / sum(increase(streampulse_job_records_total[1h]))"
             ),
             steps=panels.above(warn=values.DEAD_LETTERS_GROWING.value),
             decimals=2,
@@ -103,7 +98,7 @@ def build() -> dashboard.Dashboard:
             """How far the newest counted event's own time lies behind now. It moves with the senders' clocks: hours
             mean that old events are being read.""",
             panels.SECONDS,
-            panels.now(f"time() - max(streampulse_job_event_clock_timestamp_seconds{_JOB})"),
+            panels.now("time() - max(streampulse_job_event_clock_timestamp_seconds)"),
             decimals=0,
         ),
     ]
@@ -146,7 +141,7 @@ def build() -> dashboard.Dashboard:
             as the job's query last reported it.""",
             panels.COUNT,
             panels.series("max(streampulse_pipeline_lag_records)", "seen by the probe"),
-            panels.series(f"max(streampulse_job_lag_records{_JOB})", "reported by the job"),
+            panels.series("max(streampulse_job_lag_records)", "reported by the job"),
         ),
         panels.graph(
             16,
@@ -155,7 +150,7 @@ def build() -> dashboard.Dashboard:
             job's goes away with the job.""",
             panels.SECONDS,
             panels.series("time() - max(streampulse_pipeline_last_commit_timestamp_seconds)", "in the ledger"),
-            panels.series(f"time() - max(streampulse_job_last_commit_timestamp_seconds{_JOB})", "of the job"),
+            panels.series("time() - max(streampulse_job_last_commit_timestamp_seconds)", "of the job"),
         ),
         panels.graph(
             13,
@@ -166,8 +161,8 @@ def build() -> dashboard.Dashboard:
             panels.EVENTS_PER_SECOND,
             panels.series("sum(rate(streampulse_generator_events_sent_total[$__rate_interval]))", "sent"),
             panels.series("sum(rate(streampulse_pipeline_end_offset[$__rate_interval]))", "in Kafka"),
-            panels.series(f"sum(rate(streampulse_job_records_total{_JOB}[$__rate_interval]))", "read"),
-            panels.series(f"sum(rate(streampulse_job_accepted_events_total{_JOB}[$__rate_interval]))", "counted"),
+            panels.series("sum(rate(streampulse_job_records_total[$__rate_interval]))", "read"),
+            panels.series("sum(rate(streampulse_job_accepted_events_total[$__rate_interval]))", "counted"),
         ),
         panels.graph(
             14,
@@ -175,7 +170,7 @@ def build() -> dashboard.Dashboard:
             """Time from the arrival of a batch's newest record to the commit of that batch: the job's own part of the
             delay.""",
             panels.SECONDS,
-            panels.series(f"max(streampulse_job_arrival_lag_seconds{_JOB})", "newest record"),
+            panels.series("max(streampulse_job_arrival_lag_seconds)", "newest record"),
         ),
     ]
     batches = [
@@ -185,7 +180,7 @@ def build() -> dashboard.Dashboard:
             """Where a batch's time goes: decode (reading and parsing on the executors), dead letters, count, commit
             (writing to PostgreSQL).""",
             panels.SECONDS,
-            panels.series(panels.mean("streampulse_job_batch_phase_seconds", "phase", _JOB), "{{phase}}"),
+            panels.series(panels.mean("streampulse_job_batch_phase_seconds", "phase"), "{{phase}}"),
             stacked=True,
         ),
         panels.graph(
@@ -193,9 +188,7 @@ def build() -> dashboard.Dashboard:
             "Phases of a batch, p95",
             "The slowest 5 of 100 batches take at least this long in each phase.",
             panels.SECONDS,
-            panels.series(
-                panels.quantile(0.95, f"streampulse_job_batch_phase_seconds_bucket{_JOB}", by="phase"), "{{phase}}"
-            ),
+            panels.series(panels.quantile(0.95, "streampulse_job_batch_phase_seconds_bucket", by="phase"), "{{phase}}"),
         ),
         panels.graph(
             22,
@@ -203,8 +196,8 @@ def build() -> dashboard.Dashboard:
             """How long a batch takes: the mean of its phases over five minutes, which the alert BatchesSlow watches
             (dashed line), and the newest one from beginning to end, as Spark reports it.""",
             panels.SECONDS,
-            panels.series(batch_seconds(_JOB), "mean"),
-            panels.series(f"max(streampulse_job_trigger_seconds{_JOB})", "newest"),
+            panels.series(batch_seconds(), "mean"),
+            panels.series("max(streampulse_job_trigger_seconds)", "newest"),
             steps=panels.above(warn=values.BATCHES_SLOW.value),
             links=[panels.runbook("BatchesSlow"), panels.down("spark")],
         ),
@@ -214,15 +207,15 @@ def build() -> dashboard.Dashboard:
             """Records a second as Spark reports them. The second line above the first: there is room. Below it for
             long: the lag grows.""",
             panels.RECORDS_PER_SECOND,
-            panels.series(f"sum(streampulse_job_input_records_per_second{_JOB})", "arriving"),
-            panels.series(f"sum(streampulse_job_processed_records_per_second{_JOB})", "worked through while busy"),
+            panels.series("sum(streampulse_job_input_records_per_second)", "arriving"),
+            panels.series("sum(streampulse_job_processed_records_per_second)", "worked through while busy"),
         ),
         panels.graph(
             24,
             "Rows written",
             "Rows of the tables that were written or removed, a second.",
             panels.ROWS_PER_SECOND,
-            panels.series(f"sum(rate(streampulse_job_rows_written_total{_JOB}[$__rate_interval]))", "rows"),
+            panels.series("sum(rate(streampulse_job_rows_written_total[$__rate_interval]))", "rows"),
             links=[panels.down("postgres")],
         ),
         panels.graph(
@@ -231,7 +224,7 @@ def build() -> dashboard.Dashboard:
             """Entries that the job holds in memory, by kind. It follows the number of streams and viewers; growth
             without end is a fault.""",
             panels.COUNT,
-            panels.series(f"sum by (kind) (streampulse_job_state_entries{_JOB})", "{{kind}}"),
+            panels.series("sum by (kind) (streampulse_job_state_entries)", "{{kind}}"),
         ),
     ]
     right = [
@@ -241,9 +234,7 @@ def build() -> dashboard.Dashboard:
             """Records a second that do not count: invalid (not an event), late (too old for the log's clock), future.
             Each is in stream.events.dlq with its reason.""",
             panels.RECORDS_PER_SECOND,
-            panels.series(
-                f"sum by (reason) (rate(streampulse_job_dead_letters_total{_JOB}[$__rate_interval]))", "{{reason}}"
-            ),
+            panels.series("sum by (reason) (rate(streampulse_job_dead_letters_total[$__rate_interval]))", "{{reason}}"),
             stacked=True,
             links=[panels.runbook("DeadLettersGrowing")],
         ),
@@ -260,7 +251,7 @@ def build() -> dashboard.Dashboard:
             "Duplicates",
             "Events a second whose id was counted before. They are passed over, and change no number.",
             panels.EVENTS_PER_SECOND,
-            panels.series(f"sum(rate(streampulse_job_duplicate_events_total{_JOB}[$__rate_interval]))", "duplicates"),
+            panels.series("sum(rate(streampulse_job_duplicate_events_total[$__rate_interval]))", "duplicates"),
         ),
         panels.graph(
             33,
@@ -288,7 +279,7 @@ def build() -> dashboard.Dashboard:
             "Version of the job",
             "The release that the job runs.",
             panels.COUNT,
-            panels.series(f"sum by (host, version) (streampulse_job_build_info{_JOB})", "{{host}} {{version}}"),
+            panels.series("sum by (host, version) (streampulse_job_build_info)", "{{host}} {{version}}"),
             decimals=0,
         ),
     ]
@@ -334,7 +325,7 @@ def build() -> dashboard.Dashboard:
         "pipeline",
         """The way of an event from the sender into the tables: does it keep up, where does the time go, does
         everything count.""",
-        [panels.environment(), panels.host('up{job="job"}')],
+        [panels.environment()],
         [
             ("At a glance", glance),
             ("Keeping up", keeping_up),

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.models import dashboard
 from streampulse.observability import values
 from streampulse.observability.dashboards import panels, pipeline
 
-_HOST = '{host=~"$host"}'
+_WORKER = '{host=~"$worker"}'
 _MEBIBYTE = 1024 * 1024
 
 
@@ -19,7 +19,7 @@ def build() -> dashboard.Dashboard:
             "Master",
             "Whether Spark's master answers. While it is away, what runs goes on, and nothing new starts.",
             panels.NO_UNIT,
-            panels.now('up{job="spark-master", host=~"$host"}', "{{host}}"),
+            panels.now('up{job="spark-master"}', "{{host}}"),
             steps=panels.below(bad=1),
             mappings=panels.UP_OR_DOWN,
             names=True,
@@ -31,7 +31,7 @@ def build() -> dashboard.Dashboard:
             "Workers",
             "Whether each worker answers. With none, the job has no executor and counts nothing.",
             panels.NO_UNIT,
-            panels.now('up{job="spark-worker", host=~"$host"}', "{{host}}"),
+            panels.now('up{job="spark-worker", host=~"$worker"}', "{{host}}"),
             steps=panels.below(bad=1),
             mappings=panels.UP_OR_DOWN,
             names=True,
@@ -43,7 +43,7 @@ def build() -> dashboard.Dashboard:
             "Job",
             "Whether the job's driver answers. DOWN: nothing is counted until it is back; then it catches up.",
             panels.NO_UNIT,
-            panels.now('up{job="job", host=~"$host"}', "{{host}}"),
+            panels.now('up{job="job"}', "{{host}}"),
             steps=panels.below(bad=1),
             mappings=panels.UP_OR_DOWN,
             names=True,
@@ -65,7 +65,7 @@ def build() -> dashboard.Dashboard:
             "Cores free",
             "Cores of the workers that no executor has. The job takes what it is given when it starts.",
             panels.COUNT,
-            panels.now(f"sum(metrics_worker_coresFree_Value{_HOST})"),
+            panels.now(f"sum(metrics_worker_coresFree_Value{_WORKER})"),
         ),
         panels.figure(
             6,
@@ -73,7 +73,7 @@ def build() -> dashboard.Dashboard:
             """How long a batch takes, as a mean over five minutes. Orange is where the alert BatchesSlow begins to
             count.""",
             panels.SECONDS,
-            panels.now(pipeline.batch_seconds(_HOST)),
+            panels.now(pipeline.batch_seconds()),
             steps=panels.above(warn=values.BATCHES_SLOW.value),
             decimals=2,
             links=[panels.runbook("BatchesSlow")],
@@ -86,9 +86,9 @@ def build() -> dashboard.Dashboard:
             """Alive workers, running applications and those that wait for cores. One application is the job; a second
             one for long: an old driver was not ended.""",
             panels.COUNT,
-            panels.series(f"max(metrics_master_aliveWorkers_Value{_HOST})", "alive workers"),
-            panels.series(f"max(metrics_master_apps_Value{_HOST})", "applications"),
-            panels.series(f"max(metrics_master_waitingApps_Value{_HOST})", "waiting applications"),
+            panels.series("max(metrics_master_aliveWorkers_Value)", "alive workers"),
+            panels.series("max(metrics_master_apps_Value)", "applications"),
+            panels.series("max(metrics_master_waitingApps_Value)", "waiting applications"),
             decimals=0,
         ),
         panels.graph(
@@ -96,7 +96,7 @@ def build() -> dashboard.Dashboard:
             "Executors",
             "Executors that each worker runs, and those that the job has.",
             panels.COUNT,
-            panels.series(f"sum by (host) (metrics_worker_executors_Value{_HOST})", "on {{host}}"),
+            panels.series(f"sum by (host) (metrics_worker_executors_Value{_WORKER})", "on {{host}}"),
             panels.series("min(streampulse_job_executors)", "of the job"),
             decimals=0,
             links=[panels.runbook("SparkNoExecutor")],
@@ -106,8 +106,8 @@ def build() -> dashboard.Dashboard:
             "Cores",
             "Cores of the workers that executors have, and that are free.",
             panels.COUNT,
-            panels.series(f"sum by (host) (metrics_worker_coresUsed_Value{_HOST})", "{{host}} used"),
-            panels.series(f"sum by (host) (metrics_worker_coresFree_Value{_HOST})", "{{host}} free"),
+            panels.series(f"sum by (host) (metrics_worker_coresUsed_Value{_WORKER})", "{{host}} used"),
+            panels.series(f"sum by (host) (metrics_worker_coresFree_Value{_WORKER})", "{{host}} free"),
             stacked=True,
             decimals=0,
         ),
@@ -116,8 +116,8 @@ def build() -> dashboard.Dashboard:
             "Memory for executors",
             "Bytes that the workers have given to executors, and that they may still give.",
             panels.BYTES,
-            panels.series(f"sum by (host) (metrics_worker_memUsed_MB_Value{_HOST}) * {_MEBIBYTE}", "{{host}} used"),
-            panels.series(f"sum by (host) (metrics_worker_memFree_MB_Value{_HOST}) * {_MEBIBYTE}", "{{host}} free"),
+            panels.series(f"sum by (host) (metrics_worker_memUsed_MB_Value{_WORKER}) * {_MEBIBYTE}", "{{host}} used"),
+            panels.series(f"sum by (host) (metrics_worker_memFree_MB_Value{_WORKER}) * {_MEBIBYTE}", "{{host}} free"),
             stacked=True,
         ),
         panels.graph(
@@ -125,7 +125,7 @@ def build() -> dashboard.Dashboard:
             "Heap of master and workers",
             "Bytes of the JVMs' heaps in use. A floor that keeps rising is a leak.",
             panels.BYTES,
-            panels.series(f"metrics_jvm_heap_used_Value{_HOST}", "{{job}} {{host}}"),
+            panels.series("metrics_jvm_heap_used_Value", "{{job}} {{host}}"),
         ),
     ]
     query = [
@@ -135,7 +135,7 @@ def build() -> dashboard.Dashboard:
             """How long a batch takes: the mean over five minutes, which the alert BatchesSlow watches (dashed line),
             and the newest one from beginning to end.""",
             panels.SECONDS,
-            panels.series(pipeline.batch_seconds(_HOST), "mean"),
+            panels.series(pipeline.batch_seconds(), "mean"),
             panels.series("max(streampulse_job_trigger_seconds)", "newest"),
             steps=panels.above(warn=values.BATCHES_SLOW.value),
             links=[panels.runbook("BatchesSlow"), panels.down("pipeline")],
@@ -154,12 +154,12 @@ def build() -> dashboard.Dashboard:
             "The driver's process",
             "Bytes of memory of the driver's Python process (its JVM comes on top).",
             panels.BYTES,
-            panels.series('process_resident_memory_bytes{job="job", host=~"$host"}', "{{host}}"),
+            panels.series('process_resident_memory_bytes{job="job"}', "{{host}}"),
         ),
     ]
     return panels.board(
         "spark",
         "Whether Spark gives the job what it needs: master, workers, executors, and how the query runs on them.",
-        [panels.environment(), panels.host('up{job=~"spark-master|spark-worker"}')],
+        [panels.environment(), panels.host('up{job="spark-worker"}', "worker")],
         [("At a glance", glance), ("Cluster", cluster), ("The job's query", query)],
     )
