@@ -130,6 +130,24 @@ def test_a_killed_worker_is_replaced(gunicorn: subprocess.Popen[bytes], url: str
         time.sleep(0.1)
 
 
+def test_a_hang_up_puts_new_workers_in_place_and_nobody_is_refused(gunicorn: subprocess.Popen[bytes], url: str) -> None:
+    def workers() -> set[str]:
+        return set(Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split())
+
+    assert httpx.get(url + "/state", timeout=30).status_code == 200
+    before = workers()
+    gunicorn.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 60
+    while len(workers()) != 2 or workers() & before:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            # A connection may meet the very end of a worker, but never a closed door.
+            assert httpx.get(url + "/state", timeout=30).status_code == 200
+        time.sleep(0.05)
+    assert httpx.get(url + "/state", timeout=30).status_code == 200
+    assert gunicorn.poll() is None
+
+
 def test_a_request_under_way_ends_before_the_service_does(
     gunicorn: subprocess.Popen[bytes], url: str, database: Database
 ) -> None:

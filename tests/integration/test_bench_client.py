@@ -41,8 +41,6 @@ def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[
 def server(filled: Database) -> Iterator[Gunicorn]:
     client.ensure_wrk(print)
     with running(filled, workers=1) as server:
-        # gunicorn is ready before its worker is: who comes meanwhile waits.
-        assert httpx.get(f"{server.url}/metrics/latest?limit=100", timeout=30).status_code == 200
         yield server
 
 

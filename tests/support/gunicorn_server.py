@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 
 class Served(Protocol):
     """A database that the API is to read."""
@@ -103,6 +105,8 @@ def start(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[
         try:
             said = receiver.recv(1000)
             assert b"READY=1" in said, said
+            # gunicorn is ready before its workers are: who comes meanwhile waits, on a busy machine for many seconds.
+            httpx.get(f"http://127.0.0.1:{variables['STREAMPULSE_API_PORT']}/health", timeout=90)
             yield process
         finally:
             process.terminate()
