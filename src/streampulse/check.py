@@ -37,6 +37,16 @@ UNITS: Final = {
     "generator": "streampulse-generator.service",
     "api": "streampulse-api.service",
 }
+#: Monitoring. Its packages may be there for another's sake; a unit is ours where systemd has a file of ours for it.
+MONITORING: Final = {
+    "node-exporter": "prometheus-node-exporter.service",
+    "postgres-exporter": "prometheus-postgres-exporter.service",
+    "probe": "streampulse-probe.service",
+    "alertmanager": "prometheus-alertmanager.service",
+    "prometheus": "prometheus.service",
+    "grafana": "grafana-server.service",
+}
+OURS: Final = "/etc/systemd/system/"
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
 DISK_FULL_PERCENT: Final = 90
 MEMORY_LEFT_PERCENT: Final = 5
@@ -79,6 +89,7 @@ class Host:
     def properties(self, unit: str) -> dict[str, str]:
         """Return systemd's properties of a unit."""
         names = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestampMonotonic,UnitFileState"
+        names += ",FragmentPath,DropInPaths"
         lines = self.command("systemctl", "show", unit, f"--property={names}").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
@@ -94,6 +105,10 @@ class Host:
             for unit in units:
                 if self.properties(unit).get("LoadState") == "loaded":
                     found[name] = unit
+        for name, unit in MONITORING.items():
+            seen = self.properties(unit)
+            if OURS in seen.get("FragmentPath", "") + seen.get("DropInPaths", ""):
+                found[name] = unit
         return found
 
     def uptime(self) -> float:
@@ -275,10 +290,11 @@ def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         state = f"{seen.get('ActiveState')} ({seen.get('SubState')})"
         restarts = int(seen.get("NRestarts") or 0)
         since = host.uptime() - int(seen.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        again = f"inv logs {name}; inv up{' --full' * (name in MONITORING)}"
         if seen.get("ActiveState") == "failed":
-            yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", f"inv logs {name}; inv up")
+            yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", again)
         elif seen.get("ActiveState") != "active":
-            yield _fault(f"units.{name}", f"{unit} is {state}", f"inv logs {name}; inv up")
+            yield _fault(f"units.{name}", f"{unit} is {state}", again)
         elif restarts >= FLAPPING_RESTARTS and since < FLAPPING_SECONDS:
             yield _fault(
                 f"units.{name}",

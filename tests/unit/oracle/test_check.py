@@ -11,10 +11,12 @@ from typing import Any
 
 import psycopg2
 import pytest
+import yaml
 from kafka.errors import KafkaConnectionError
 
 from streampulse import check, migrate
 from streampulse.check import Finding, findings_of
+from streampulse.ops import paths, services
 
 UPTIME = 10_000.0
 ENVIRONMENT = {
@@ -170,6 +172,19 @@ def test_a_unit_that_comes_back_again_and_again(world: World, restarts: int, ago
     assert [each.check for each in world.faults()] == (["units.spark-master"] if flaps else [])
 
 
+def test_monitoring_is_looked_at_where_we_have_set_it_up(world: World) -> None:
+    unit = {"LoadState": "loaded", "ActiveState": "failed", "SubState": "failed", "Result": "exit-code"}
+    of_others = {**unit, "FragmentPath": "/usr/lib/systemd/system/prometheus.service", "DropInPaths": ""}
+    world.host.units["prometheus.service"] = of_others
+    assert world.faults() == []
+    drop_in = "/etc/systemd/system/prometheus.service.d/streampulse.conf"
+    world.host.units["prometheus.service"] = {**of_others, "DropInPaths": drop_in}
+    fault = world.fault()
+    assert fault.check == "units.prometheus"
+    assert fault.cause == "prometheus.service has failed (exit-code)"
+    assert fault.fix == "inv logs prometheus; inv up --full"
+
+
 def test_a_closed_port(world: World) -> None:
     world.host.closed = {9092}
     found = world.fault()
@@ -295,3 +310,9 @@ def test_the_command_prints_and_tells_by_its_exit_code(
 def test_every_services_unit_is_one_of_ours() -> None:
     templates = {path.name.removesuffix(".j2") for path in (Path(__file__).parents[3] / "systemd").glob("*.service.j2")}
     assert {unit for unit in check.UNITS.values() if "@" not in unit} <= templates
+    drop_ins = {
+        path.name.removesuffix(".conf.j2") for path in (Path(__file__).parents[3] / "systemd").glob("*.conf.j2")
+    }
+    assert set(check.MONITORING.values()) <= templates | drop_ins
+    listed = yaml.safe_load((paths.repository() / services.VARIABLES).read_text())["streampulse_services"]
+    assert {each["name"]: each["unit"] for each in listed if each.get("full")} == check.MONITORING
