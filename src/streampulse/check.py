@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from streampulse.errors import OperatorError
+from streampulse.observability import values
 from streampulse.settings import ApiSettings, KafkaSettings, PostgresSettings, SettingsError, load
 
 #: What people call a service, and its systemd unit. PostgreSQL's carries its version and is looked for.
@@ -48,14 +49,15 @@ MONITORING: Final = {
 }
 OURS: Final = "/etc/systemd/system/"
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
-DISK_FULL_PERCENT: Final = 90
-MEMORY_LEFT_PERCENT: Final = 5
+#: Where the alerts begin, so that both say the same.
+DISK_FULL_PERCENT: Final = round(100 * values.DISK_FULL.value)
+MEMORY_LEFT_PERCENT: Final = round(100 * values.MEMORY_LOW.value)
 #: A service that came back this often, the last time within FLAPPING_SECONDS, is flapping.
-FLAPPING_RESTARTS: Final = 3
-FLAPPING_SECONDS: Final = 600
+FLAPPING_RESTARTS: Final = round(values.UNIT_FLAPPING.value)
+FLAPPING_SECONDS: Final = values.UNIT_FLAPPING.window_seconds
 #: The job commits every second or so while there is anything to read.
 JOB_SILENT_SECONDS: Final = 30
-CLOCK_SECONDS: Final = 2.0
+CLOCK_SECONDS: Final = values.CLOCK_OFFSET.value
 _ANSWER_SECONDS: Final = 5.0
 
 

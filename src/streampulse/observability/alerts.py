@@ -131,7 +131,7 @@ _DOWN: Final = (
         "The node exporter",
         "Nothing for users. Disk, memory, clock and units of the host are not watched.",
         "host",
-        "node-exporter-down",
+        "exporter-down",
     ),
     _Down(
         "PostgresExporterDown",
@@ -140,7 +140,7 @@ _DOWN: Final = (
         "The exporter of PostgreSQL",
         "Nothing for users. Whether PostgreSQL runs, its connections and its tables are not watched.",
         "postgres",
-        "postgres-exporter-down",
+        "exporter-down",
     ),
     _Down(
         "PrometheusDown",
@@ -231,13 +231,15 @@ def _watchdog() -> Alert:
 
 
 def _host_down() -> Alert:
-    hold = values.HOST_DOWN.hold_seconds
+    limit = values.HOST_DOWN
+    hold = limit.hold_seconds
     return Alert(
         name="HostDown",
         severity=PAGE,
         service="host",
         expr=_HOST_DOWN,
         hold_seconds=hold,
+        reason=limit.reason,
         condition=f"no target of a host has answered for {words(hold)}, the node exporter among them",
         summary=f"{{{{ $labels.host }}}} is down: none of its targets has answered for {words(hold)}",
         description="Everything that runs on this host is away. What users notice depends on it: no page and no API"
@@ -248,7 +250,8 @@ def _host_down() -> Alert:
 
 
 def _service_down(down: _Down) -> Alert:
-    hold = values.SERVICE_DOWN.hold_seconds
+    limit = values.SERVICE_DOWN
+    hold = limit.hold_seconds
     expr, condition = f'up{{job="{down.job}"}} == 0', f"{down.called} has not answered Prometheus for {words(hold)}"
     if down.job == "node-exporter":
         # Of a host that is away this says nothing more.
@@ -259,6 +262,7 @@ def _service_down(down: _Down) -> Alert:
         service=down.job,
         expr=expr,
         hold_seconds=hold,
+        reason=limit.reason,
         condition=condition,
         summary=f"{down.called} on {{{{ $labels.host }}}} has not answered for {words(hold)}",
         description=down.notice,
@@ -268,7 +272,8 @@ def _service_down(down: _Down) -> Alert:
 
 
 def _postgres_down() -> Alert:
-    hold = values.SERVICE_DOWN.hold_seconds
+    limit = values.SERVICE_DOWN
+    hold = limit.hold_seconds
     return Alert(
         name="PostgresDown",
         severity=PAGE,
@@ -276,6 +281,7 @@ def _postgres_down() -> Alert:
         # Its exporter says so; where the whole host is away, nobody is left to say it.
         expr='pg_up{job="postgres-exporter"} == 0\nor\nup{job="postgres-exporter"} == 0\nand on (host)\n' + _HOST_DOWN,
         hold_seconds=hold,
+        reason=limit.reason,
         condition=f"PostgreSQL has not let its exporter in for {words(hold)}, or its host is away",
         summary=f"PostgreSQL on {{{{ $labels.host }}}} has not answered for {words(hold)}",
         description="Numbers stand still; after ten seconds the API answers with errors. Events wait in Kafka.",
@@ -296,6 +302,7 @@ def _pipeline_stalled() -> Alert:
         # The probe tells it, but it is no fault of the probe's host.
         expr=f"max(streampulse_pipeline_lag_seconds) > {limit.value:g}",
         hold_seconds=limit.hold_seconds,
+        reason=limit.reason,
         condition=f"the oldest record that is not committed {_past(limit, 'is more than')}",
         summary="Events have waited for {{ $value | humanizeDuration }} without being counted",
         description="Numbers on the page and in the API are behind by that much. Events wait in Kafka; none is lost.",
@@ -318,6 +325,7 @@ def _api_error_rate() -> Alert:
         f"> {limit.value:g}\n"
         f"and\nsum by (host) (increase({everything}[{window}])) >= {limit.minimum}",
         hold_seconds=limit.hold_seconds,
+        reason=limit.reason,
         condition=f"the share of requests that the API answers with 5xx {_past(limit)}",
         summary="The API on {{ $labels.host }} answers {{ $value | humanizePercentage }} of requests with an error",
         description="People see errors on the page, or it stops moving; programs that read the API get 5xx.",
@@ -345,10 +353,11 @@ def _kafka() -> tuple[Alert, ...]:
             service="kafka",
             expr=f"kafka_controller_kafkacontroller_offlinepartitionscount > {offline.value:g}",
             hold_seconds=offline.hold_seconds,
+            reason=offline.reason,
             condition=f"the number of partitions without a leader {_past(offline)}",
             summary="{{ $value }} partitions of Kafka have no leader, says {{ $labels.host }}",
             description="Events of the streams in these partitions cannot be sent, and their numbers stand still.",
-            runbook="kafka-partitions-offline",
+            runbook="kafka-partitions",
             dashboard="kafka",
         ),
         Alert(
@@ -357,10 +366,11 @@ def _kafka() -> tuple[Alert, ...]:
             service="kafka",
             expr=f"kafka_server_replicamanager_underreplicatedpartitions > {under.value:g}",
             hold_seconds=under.hold_seconds,
+            reason=under.reason,
             condition=f"the number of a broker's partitions that lack a replica {_past(under)}",
             summary="{{ $value }} partitions led by {{ $labels.host }} lack a replica",
             description="Nothing yet. One more broker that fails stops the producers.",
-            runbook="kafka-under-replicated",
+            runbook="kafka-partitions",
             dashboard="kafka",
         ),
     )
@@ -381,6 +391,7 @@ def _hosts() -> tuple[Alert, ...]:
             expr=f"1 -\nnode_filesystem_avail_bytes{disks}\n/\nnode_filesystem_size_bytes{disks}\n> {disk.value:g}\n"
             "unless\nnode_filesystem_readonly == 1",
             hold_seconds=disk.hold_seconds,
+            reason=disk.reason,
             condition=f"what is used of a file system {_past(disk)}",
             summary="{{ $labels.mountpoint }} on {{ $labels.host }} is {{ $value | humanizePercentage }} full",
             description="Nothing yet. When it is full, Kafka and PostgreSQL on this host end: numbers stand still.",
@@ -393,6 +404,7 @@ def _hosts() -> tuple[Alert, ...]:
             service="host",
             expr=f"node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < {memory.value:g}",
             hold_seconds=memory.hold_seconds,
+            reason=memory.reason,
             condition=f"the memory that can still be had {_past(memory, 'is less than')}",
             summary="{{ $labels.host }} has {{ $value | humanizePercentage }} of its memory left",
             description="Nothing yet. The kernel may end a service at any moment; it comes back within seconds.",
@@ -408,6 +420,7 @@ def _hosts() -> tuple[Alert, ...]:
             expr=f"abs(timestamp(node_time_seconds) - node_time_seconds) > {clock.value:g}\n"
             f"or\nabs(node_timex_offset_seconds) > {clock.value:g} and node_timex_sync_status == 1",
             hold_seconds=clock.hold_seconds,
+            reason=clock.reason,
             condition=f"by how much a host's clock differs from Prometheus' host, or from true time, {_past(clock)}",
             summary="The clock of {{ $labels.host }} is off by {{ $value | humanizeDuration }}",
             description="Lag and freshness are shown wrongly. Off by minutes, events are refused as late or as from the"
@@ -421,6 +434,7 @@ def _hosts() -> tuple[Alert, ...]:
             service=_unit_service(),
             expr=f'node_systemd_unit_state{{state="failed"}} == {failed.value:g}',
             hold_seconds=failed.hold_seconds,
+            reason=failed.reason,
             condition=f"systemd has given up a unit, for {words(failed.hold_seconds)}",
             summary="{{ $labels.name }} on {{ $labels.host }} has failed",
             description="Depends on the unit; a service of ours that fails has an alert of its own.",
@@ -433,12 +447,13 @@ def _hosts() -> tuple[Alert, ...]:
             service=_unit_service(),
             expr=f"increase(node_systemd_service_restart_total[{span(flapping.window_seconds)}]) >= {flapping.value:g}",
             hold_seconds=flapping.hold_seconds,
+            reason=flapping.reason,
             condition=f"a unit was started anew by systemd {shown(flapping.value, flapping.unit)} times within"
             f" {words(flapping.window_seconds)}, or more often",
             summary='{{ $labels.name }} on {{ $labels.host }} was restarted {{ $value | printf "%.0f" }} times within'
             f" {words(flapping.window_seconds)}",
             description="Short interruptions that come again: numbers that jump, or requests that fail now and then.",
-            runbook="unit-flapping",
+            runbook="unit-failed",
             dashboard="host",
         ),
     )
@@ -470,6 +485,7 @@ def _pipeline() -> tuple[Alert, ...]:
             expr='sum by (host) (increase(streampulse_probe_events_total{outcome!="exact"}'
             f"[{span(failing.window_seconds)}])) >= {failing.value:g}",
             hold_seconds=failing.hold_seconds,
+            reason=failing.reason,
             condition=f"the probe's own event did not come through exactly {shown(failing.value, failing.unit)} times"
             f" within {words(failing.window_seconds)}, or more often",
             summary='{{ $value | printf "%.0f" }} of the probe\'s events within'
@@ -487,6 +503,7 @@ def _pipeline() -> tuple[Alert, ...]:
             f"> {letters.value:g}\nand\n"
             f"sum by (host, reason) (increase(streampulse_job_dead_letters_total[{over}])) >= {letters.minimum}",
             hold_seconds=letters.hold_seconds,
+            reason=letters.reason,
             condition=f"the share of records that become dead letters for one reason {_past(letters)}, and these are at"
             f" least {letters.minimum}",
             summary="{{ $value | humanizePercentage }} of the records do not count: {{ $labels.reason }}",
@@ -501,10 +518,11 @@ def _pipeline() -> tuple[Alert, ...]:
             service="job",
             expr=f"streampulse_job_executors <= {executor.value:g}",
             hold_seconds=executor.hold_seconds,
+            reason=executor.reason,
             condition=f"the job has had no executor for {words(executor.hold_seconds)}",
             summary="The job on {{ $labels.host }} has no executor",
             description="Numbers stand still. Events wait in Kafka.",
-            runbook="spark-no-executor",
+            runbook="spark-worker-down",
             dashboard="spark",
         ),
         Alert(
@@ -516,6 +534,7 @@ def _pipeline() -> tuple[Alert, ...]:
             'sum by (host) (rate(streampulse_job_batch_phase_seconds_count{phase="commit"}'
             f"[{span(slow.window_seconds)}]))\n> {slow.value:g}",
             hold_seconds=slow.hold_seconds,
+            reason=slow.reason,
             condition=f"the mean time of a batch {_past(slow)}",
             summary="A batch takes {{ $value | humanizeDuration }} on average",
             description=f"Numbers are later than the promised {values.FRESH_SECONDS} s, or soon will be.",
@@ -536,6 +555,7 @@ def _days() -> tuple[Alert, ...]:
             expr=f"sum(increase(streampulse_pipeline_dead_letters_total[{span(backlog.window_seconds)}]))"
             f" > {backlog.value:g}",
             hold_seconds=backlog.hold_seconds,
+            reason=backlog.reason,
             condition=f"the number of dead letters {_past(backlog)}",
             summary=f"{{{{ $value | humanize }}}} dead letters came within {words(backlog.window_seconds)}",
             description="Numbers are too low by the events that do not count. The letters are kept for 30 days.",
@@ -553,6 +573,7 @@ def _days() -> tuple[Alert, ...]:
             f"unless\nsum(increase(streampulse_job_records_total[{day}]))\n"
             f"> {values.STATE_INPUT_GROWTH:g} * sum(increase(streampulse_job_records_total[{day}] offset {day}))",
             hold_seconds=state.hold_seconds,
+            reason=state.reason,
             condition=f"the job's working state is more than {state.value:g} times what it was a day ago, for"
             f" {words(state.hold_seconds)}, while at most {values.STATE_INPUT_GROWTH:g} times as many records came",
             summary="The job's working state is {{ $value | humanize }} times what it was a day ago",
@@ -577,6 +598,7 @@ def _postgres() -> tuple[Alert, ...]:
             expr="sum by (host) (pg_stat_activity_count)\n/\n"
             f"max by (host) (pg_settings_max_connections)\n> {connections.value:g}",
             hold_seconds=connections.hold_seconds,
+            reason=connections.reason,
             condition=f"the share of PostgreSQL's connections that are taken {_past(connections)}",
             summary="{{ $value | humanizePercentage }} of PostgreSQL's connections on {{ $labels.host }} are taken",
             description="Nothing yet. When all are taken, the job and the API are refused: numbers stand still.",
@@ -591,6 +613,7 @@ def _postgres() -> tuple[Alert, ...]:
             f"    {TRANSACTIONS}\n  }}\n)\n"
             f"> {query.value:g}",
             hold_seconds=query.hold_seconds,
+            reason=query.reason,
             condition=f"the age of the oldest transaction {_past(query)}",
             summary="A transaction in {{ $labels.datname }} on {{ $labels.host }} has run for"
             " {{ $value | humanizeDuration }}",
@@ -606,12 +629,13 @@ def _postgres() -> tuple[Alert, ...]:
             "(pg_stat_user_tables_n_live_tup + pg_stat_user_tables_n_dead_tup)\n"
             f"> {bloat.value:g}\nand\npg_stat_user_tables_n_dead_tup >= {bloat.minimum}",
             hold_seconds=bloat.hold_seconds,
+            reason=bloat.reason,
             condition=f"the share of a table's rows that are dead {_past(bloat)}, and these are at least"
             f" {bloat.minimum:,}",
             summary="{{ $value | humanizePercentage }} of the rows of {{ $labels.relname }} on {{ $labels.host }} are"
             " dead",
             description="Answers and batches become slower, and the disk fills.",
-            runbook="postgres-bloat",
+            runbook="postgres-queries-slow",
             dashboard="postgres",
         ),
     )
@@ -629,10 +653,11 @@ def _monitoring() -> tuple[Alert, ...]:
             service="{{ $labels.job }}",
             expr="\nor\n".join(f'absent(up{{job="{job}"}})' for job in EXPECTED_JOBS),
             hold_seconds=missing.hold_seconds,
+            reason=missing.reason,
             condition=f"Prometheus has had no target of a service for {words(missing.hold_seconds)}",
             summary="Prometheus does not know where {{ $labels.job }} runs",
             description="Nothing for users. The service is not watched: should it fail, nobody is told.",
-            runbook="target-missing",
+            runbook="prometheus-down",
             dashboard="overview",
             per_host=False,
         ),
@@ -643,10 +668,11 @@ def _monitoring() -> tuple[Alert, ...]:
             expr="sum by (host, rule_group) (increase(prometheus_rule_evaluation_failures_total"
             f"[{span(failures.window_seconds)}])) > {failures.value:g}",
             hold_seconds=failures.hold_seconds,
+            reason=failures.reason,
             condition=f"the number of rules that could not be evaluated {_past(failures)}",
             summary="{{ $value | humanize }} evaluations of {{ $labels.rule_group }} failed on {{ $labels.host }}",
             description="Nothing for users. Alerts of this group may stay away.",
-            runbook="rule-evaluation-failing",
+            runbook="prometheus-down",
             dashboard="overview",
         ),
         Alert(
@@ -658,12 +684,13 @@ def _monitoring() -> tuple[Alert, ...]:
             "sum by (host) (increase(prometheus_notifications_errors_total"
             f"[{span(notifications.window_seconds)}])) > {notifications.value:g}",
             hold_seconds=notifications.hold_seconds,
+            reason=notifications.reason,
             condition="Alertmanager cannot hand notifications to a receiver, or Prometheus not to Alertmanager, for"
             f" {words(notifications.hold_seconds)}",
             summary="{{ $value | humanize }} notifications"
             "{{ with $labels.integration }} by {{ . }}{{ end }} could not be sent from {{ $labels.host }}",
             description="Nothing for users. Alerts may reach nobody.",
-            runbook="notifications-failing",
+            runbook="alertmanager-down",
             dashboard="overview",
         ),
     )
@@ -702,7 +729,7 @@ def _recent_outage() -> Alert:
         summary=f"{{{{ $labels.cause }}}} has paged within the last {words(window)}",
         description="Nothing more than the page about the cause has said. Budgets that the outage has spent do not page"
         " again while this is so; they are still tickets.",
-        runbook="recent-outage",
+        runbook="watchdog",
         dashboard="overview",
         per_host=False,
     )

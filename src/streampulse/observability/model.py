@@ -45,6 +45,8 @@ class Alert:
     runbook: str
     dashboard: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    #: Why the limit is what it is, for the page of the documentation.
+    reason: str = ""
     #: Whether the alert has a host, which its dashboard then shows.
     per_host: bool = True
 

@@ -111,11 +111,11 @@ def _promises() -> list[Recorded]:
     rules = []
     for slo in values.OBJECTIVES:
         rules.append(
-            Recorded("slo:objective:ratio", f"vector({slo.objective:g})", slo.promise, {"slo": slo.name}),
+            Recorded("slo:objective:ratio", f"vector({slo.objective:g})", "share that must be good", {"slo": slo.name}),
         )
         for sli in slo.indicators:
             labels = {"slo": slo.name, "sli": sli.name}
-            meaning = f"bad events of {slo.name} that one bad event of {sli.name} is"
+            meaning = "how many bad events of the promise one bad event of the measurement is"
             rules.append(Recorded("sli:weight:ratio", f"vector({slo.weight(sli):g})", meaning, labels))
             meaning = "events that a window must hold before it can alarm"
             rules.append(Recorded("sli:minimum_events:count", f"vector({sli.minimum_events})", meaning, labels))
@@ -128,25 +128,21 @@ def _indicators() -> list[Recorded]:
         for sli in slo.indicators:
             events, errors = _MEASURED[slo.name, sli.name]
             labels = {"slo": slo.name, "sli": sli.name}
-            rules.append(Recorded("sli:events:rate5m", events, f"a second: {sli.events}", labels))
-            rules.append(Recorded("sli:errors:rate5m", errors, f"a second: of these, not {sli.good}", labels))
+            rules.append(Recorded("sli:events:rate5m", events, "events a second, over five minutes", labels))
+            rules.append(Recorded("sli:errors:rate5m", errors, "bad ones of these a second, over five minutes", labels))
     return rules
 
 
 def _windows() -> list[Recorded]:
     rules = []
     for seconds in WINDOWS:
-        name, said = span(seconds), values.words(seconds)
-        rules.append(
-            Recorded(
-                f"sli:error_ratio:rate{name}", _ratio(seconds), f"share of bad events of one indicator over {said}"
-            )
-        )
+        name = span(seconds)
+        rules.append(Recorded(f"sli:error_ratio:rate{name}", _ratio(seconds), "share of bad events of one measurement"))
         rules.append(
             Recorded(
                 f"slo:error_ratio:rate{name}",
                 f"max by (slo) (\n  clamp_max(sli:error_ratio:rate{name} * sli:weight:ratio, 1)\n)",
-                f"share of bad events over {said}, of several indicators the worse one",
+                "share of bad events, of two measurements the worse one",
             )
         )
         if seconds != values.PERIOD_SECONDS:
@@ -154,8 +150,7 @@ def _windows() -> list[Recorded]:
                 Recorded(
                     f"slo:burn_rate:rate{name}",
                     _burn(seconds),
-                    f"how many times quicker than for {values.words(values.PERIOD_SECONDS)} the budget was spent"
-                    f" over {said}",
+                    "how many times quicker than what would last for the whole period the budget was spent",
                 )
             )
     rules.append(

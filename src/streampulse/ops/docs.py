@@ -12,7 +12,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +24,9 @@ from pydantic_settings import BaseSettings
 
 from streampulse import cli, settings
 from streampulse.errors import OperatorError
-from streampulse.observability import dashboards, rules
+from streampulse.observability import dashboards, page, rules
 from streampulse.ops import paths
+from streampulse.ops.markdown import table
 
 FOLDER: Final = "docs/reference"
 COMMAND: Final = "./inv docs"
@@ -79,7 +80,7 @@ def _role(role: Path) -> Iterator[str]:
         return
     yield f"### Role `{role.name}`\n"
     yield f"{main['short_description']}.\n"
-    yield from _table(("variable", "type", "default", "meaning"), _options(options, ""))
+    yield from table(("variable", "type", "default", "meaning"), _options(options, ""))
     yield ""
 
 
@@ -101,7 +102,7 @@ def _settings_class(kind: type[BaseSettings], file: str) -> Iterator[str]:
         described = schema[name]
         default = "required" if field.is_required() else _value(field.default)
         rows.append((f"`{prefix}{name.upper()}`", _type(described), default, str(field.description or "")))
-    yield from _table(("variable", "type", "default", "meaning"), rows)
+    yield from table(("variable", "type", "default", "meaning"), rows)
     yield ""
 
 
@@ -132,7 +133,7 @@ def commands_page(root: Path) -> str:
         "## Tasks: `./inv TASK`\n",
         "They run on the control machine. `./inv --list` shows them all, `./inv --help TASK` explains one.\n",
     ]
-    parts += _table(
+    parts += table(
         ("task", "does"),
         ((f"[`{name}`](#inv-{_anchor(name)})", _sentence(task.__doc__)) for name, task in _named(collection)),
     )
@@ -184,7 +185,7 @@ def _task(name: str, task: Task[Any]) -> Iterator[str]:
         rows.append((f"`{', '.join(names)}`", _default(argument.kind, argument.default), argument.help or ""))
     yield f"    {' '.join(words)}{' [OPTIONS]' if any(row[0].startswith('`-') for row in rows) else ''}\n"
     if rows:
-        yield from _table(("option", "default", "meaning"), rows)
+        yield from table(("option", "default", "meaning"), rows)
         yield ""
 
 
@@ -209,15 +210,8 @@ def _subcommand(name: str, summary: str, parser: argparse.ArgumentParser) -> Ite
         words = str(action.help or "") % {"default": action.default, "prog": parser.prog}
         rows.append((f"`{shown}`", words))
     if rows:
-        yield from _table(("argument", "meaning"), rows)
+        yield from table(("argument", "meaning"), rows)
         yield ""
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for row in rows:
-        yield "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |"
 
 
 def _paragraphs(text: str | None) -> Iterator[str]:
@@ -256,6 +250,7 @@ def _rules(name: str) -> Callable[[Path], str]:
 PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
+    page.FILE: page.page,
     **{name: _rules(name) for name in rules.FILES},
     **dashboards.FILES,
 }
