@@ -129,7 +129,9 @@ assert not [name for name, secret in secrets.items() if secret in command], "a s
 run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "grafana-server.service")
 
 # apt: no source was added, the host's own can be read, and nothing but the role moves Grafana.
-assert not [path for path in Path("/etc/apt").rglob("*") if path.is_file() and b"grafana.com" in path.read_bytes()]
+lists = [path for path in Path("/etc/apt").rglob("*") if path.suffix in (".list", ".sources")]
+assert lists
+assert not [path for path in lists if "grafana" in path.read_text(encoding="utf-8")]
 run("apt-get", "update", "--error-on=any")
 policy = run("apt-cache", "policy", "grafana")
 assert re.search(r"^ +\S+ 1001$", policy, re.MULTILINE) or re.search(r"\*\*\* \S+ 1001", policy), policy
