@@ -90,14 +90,19 @@ class Place:
         :raises OperatorError: it ended before the body did; the text is its own.
         """
         self.used = True
-        self.run(["systemd-run", "--quiet", f"--unit={unit}", health.COMMAND, "measure", *words])
+        self.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", health.COMMAND, "measure", *words])
         try:
             yield
-            if self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() != "active":
-                said = self.run(["journalctl", "--unit", unit, "--output=cat", "--lines=5"]).strip().splitlines()
-                raise OperatorError(f"{self.host.name}: {said[-1] if said else f'{unit} has ended'}")
+            if not self._active(unit):
+                said = self.run(["journalctl", f"--unit={unit}", "--output=cat", "--lines=20"]).splitlines()
+                own = [line.removeprefix("streampulse: ") for line in said if line.startswith("streampulse: ")]
+                raise OperatorError(f"{self.host.name}: {own[-1] if own else f'{unit} has ended'}")
         finally:
-            self.run(["systemctl", "stop", unit])
+            if self._active(unit):
+                self.run(["systemctl", "stop", unit])
+
+    def _active(self, unit: str) -> bool:
+        return self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() == "active"
 
     def renew(self) -> None:
         """Make topics, tables and checkpoints as they were at the beginning, unless they still are."""
