@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.request
 
 import pytest
 from stack import Stack, until
@@ -25,5 +26,9 @@ def test_up_again_and_gone(stack: Stack) -> None:
     assert done.code == 0 or (done.code == 3 and "Grafana could not be had" in done.text), done.text
     assert re.search(r"(?<!\d)0 changed", stack.inv("up", "--full").text)
     stack.inv_ok("smoke", "--full")
+    with urllib.request.urlopen(f"http://{stack.address}:9187/metrics", timeout=10) as answer:
+        figures = answer.read().decode()
+    # This exporter knows of tables only what the role tells it.
+    assert re.search(r'^pg_stat_user_tables_n_dead_tup\{[^}]*relname="stream_metrics_minute"', figures, re.MULTILINE)
     stack.inv_ok("down", "--wipe", "--yes")
     assert not stack.machine_pids()
