@@ -27,6 +27,8 @@ WITHOUT_GRAFANA = 3
 #: From a service's end to its alert in Alertmanager.
 ALERT_SECONDS = 90
 CALM_SECONDS = 240
+#: A crash that is over within this has healed itself.
+HEALED_SECONDS = 30
 #: Longer than a crash takes to heal, than an alert takes to fire and than a notification waits for its group.
 WATCHED_SECONDS = 80
 
@@ -159,14 +161,22 @@ def test_held_down(stack: Stack, units: list[str]) -> None:
 
 @pytest.mark.parametrize("unit", ["streampulse-job", "kafka"])
 def test_a_crash_that_heals_itself_wakes_nobody(stack: Stack, unit: str) -> None:
-    left = calm(stack)
-    stack.ssh_ok(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
-    seen: set[str] = set()
-    end = time.monotonic() + WATCHED_SECONDS
-    while time.monotonic() < end:
-        seen |= waking(stack)
-        time.sleep(2)
-    assert seen <= left
+    took: list[float] = []
+    for _ in range(3):
+        left = calm(stack)
+        stack.ssh_ok(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
+        seen, begun, back = set[str](), time.monotonic(), 0.0
+        while time.monotonic() < begun + WATCHED_SECONDS:
+            time.sleep(2)
+            seen |= waking(stack)
+            if not back and stack.ssh(f"systemctl is-active {unit}").out.strip() == "active":
+                back = time.monotonic() - begun
+        took.append(back or WATCHED_SECONDS)
+        if took[-1] <= HEALED_SECONDS:
+            assert seen <= left
+            return
+        # This machine is so busy that it was away for longer than a crash takes to heal, and a page is right.
+    pytest.fail(f"{unit} took {took} s to be back")
 
 
 def test_nothing_was_lost(stack: Stack) -> None:
