@@ -25,10 +25,10 @@ _HEAD: Final = """\
 limit on this page has one place, `src/streampulse/observability/values.py`: the rules, the dashboards' colours, `inv
 doctor` and this page are made from it.
 
-Where to look: `./inv status --full` and `./inv top` in the terminal ([operations](operations.md#at-a-glance)),
-`./inv open grafana` for the [dashboards](dashboards.md), `./inv open prometheus` for figures and rules,
-`./inv open alertmanager` for what is firing. What an alert's `runbook_url` leads to is a page of [docs/runbooks](runbooks) that Prometheus itself
-serves; [when an alert comes](operations.md#when-an-alert-comes) says how to use it.
+Where to look: `./inv status --full` and `./inv top` in the terminal ([operations](operations.md#at-a-glance)), `./inv
+open grafana` for the [dashboards](dashboards.md), `./inv open prometheus` for figures and rules, `./inv open
+alertmanager` for what is firing. What an alert's `runbook_url` leads to is a page of [docs/runbooks](runbooks) that
+Prometheus itself serves; [when an alert comes](operations.md#when-an-alert-comes) says how to use it.
 """
 
 _MEASURED: Final = """\
