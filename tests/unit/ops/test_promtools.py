@@ -1,0 +1,169 @@
+"""Prometheus' programs: those that are there, else out of apt's packages; and the linter that they are."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from streampulse.errors import OperatorError
+from streampulse.ops import promlint, promtools, quality
+from streampulse.ops.console import Screen
+
+
+def script(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    file.chmod(0o755)
+    return file
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make this a machine with a folder of programs of its own, an empty cache, and what was run in ``log``."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # /usr/sbin may hold a Prometheus of this machine's.
+    monkeypatch.setattr("streampulse.ops.command.ADMIN_PATH", "")
+    return tmp_path
+
+
+def with_apt(machine: Path, packages: str, listed: bool = True) -> None:
+    """Give the machine an apt that has some packages, and a dpkg-deb that unpacks them.
+
+    :param listed: whether apt knows of them before it has been updated.
+    """
+    log = machine / "log"
+    if listed:
+        (machine / "lists").touch()
+    script(
+        machine / "bin",
+        "apt-get",
+        f"""echo "apt-get $*" >> {log}
+case "$1" in
+update) : > {machine}/lists ;;
+download)
+  [ -e {machine}/lists ] || {{ echo "E: Unable to locate package $2" >&2; exit 100; }}
+  case " {packages} " in *" $2 "*) echo "$2" > "$2_1_amd64.deb" ;;
+  *) echo "E: Unable to locate package $2" >&2; exit 100 ;; esac ;;
+esac""",
+    )
+    script(
+        machine / "bin",
+        "dpkg-deb",
+        """PATH=/usr/bin:/bin
+mkdir -p "$3/usr/bin" "$3/usr/share/prometheus/alertmanager"
+case "$2" in
+*/promtool_*|*/prometheus_*) echo '#!/bin/sh' > "$3/usr/bin/promtool" ;;
+*/prometheus-alertmanager_*)
+  echo '#!/bin/sh' > "$3/usr/bin/prometheus-alertmanager"
+  echo title > "$3/usr/share/prometheus/alertmanager/default.tmpl" ;;
+esac""",
+    )
+    script(machine / "bin", "sudo", 'shift; exec "$@"')
+
+
+def ran(machine: Path) -> list[str]:
+    log = machine / "log"
+    return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+
+def test_a_program_that_is_there_is_used(machine: Path) -> None:
+    there = script(machine / "bin", "promtool", "exit 0")
+    assert promtools.find("promtool", pytest.fail) == there
+    assert not (machine / "cache").exists()
+
+
+def test_a_program_that_is_missing_is_taken_out_of_its_package_once(machine: Path) -> None:
+    with_apt(machine, "prometheus")
+    said: list[str] = []
+    found = promtools.find("promtool", said.append)
+    assert found == machine / "cache/streampulse/promtools/promtool"
+    assert found.stat().st_mode & stat.S_IXUSR
+    (line,) = said
+    assert "promtool" in line
+    assert str(found.parent) in line
+    # Debian 13's package was asked for first.
+    assert ran(machine) == ["apt-get download promtool", "apt-get download prometheus"]
+    assert promtools.find("promtool", pytest.fail) == found
+    assert len(ran(machine)) == 2
+    assert [file.name for file in found.parent.iterdir()] == ["promtool"], "nothing else is left"
+
+
+def test_a_machine_without_lists_of_packages_gets_them(machine: Path) -> None:
+    with_apt(machine, "promtool", listed=False)
+    assert promtools.find("promtool", lambda _: None).exists()
+    assert "apt-get update -qq" in ran(machine)
+
+
+def test_alertmanager_comes_with_its_templates(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promtools, "TEMPLATES", Path("/usr/share/prometheus/alertmanager"))
+    with_apt(machine, "prometheus-alertmanager")
+    found = promtools.find("prometheus-alertmanager", lambda _: None)
+    assert (found.parent / "templates/default.tmpl").read_text(encoding="utf-8") == "title\n"
+
+
+def test_without_apt_one_line_says_so(machine: Path) -> None:
+    with pytest.raises(promtools.Unavailable, match="promtool is not here, and there is no apt"):
+        promtools.find("promtool", pytest.fail)
+    assert not (machine / "cache").exists()
+
+
+def test_a_package_that_cannot_be_had_is_one_line(machine: Path) -> None:
+    with_apt(machine, "")
+    with pytest.raises(promtools.Unavailable, match="Unable to locate package prometheus") as caught:
+        promtools.find("promtool", lambda _: None)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_linter_says_what_it_could_not_do_and_that_is_no_complaint(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert promlint.main() == promlint.NOT_DONE
+    said = capsys.readouterr().out
+    assert said.startswith("the rules were not looked at: promtool is not here")
+    assert said.count("\n") == 1
+    command = [sys.executable, "-c", f"print('the rules were not looked at'); exit({promlint.NOT_DONE})"]
+    monkeypatch.setattr(quality, "linters", lambda _: [(quality.RULES, command)])
+    monkeypatch.setattr("streampulse.ops.machines.tools.ensure", lambda *_: None)
+    out = machine / "out"
+    with out.open("w") as file:
+        assert quality.lint(Screen(Console(file=file, width=200))) == "no complaint"
+    assert "not done" in out.read_text()
+    assert "the rules were not looked at" in out.read_text()
+
+
+def test_another_linter_that_ends_with_that_code_complains(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", f"exit({promlint.NOT_DONE})"]
+    monkeypatch.setattr(quality, "linters", lambda _: [("mypy", command)])
+    monkeypatch.setattr("streampulse.ops.machines.tools.ensure", lambda *_: None)
+    with (machine / "out").open("w") as file, pytest.raises(OperatorError, match="mypy: see above"):
+        quality.lint(Screen(Console(file=file)))
+
+
+def test_a_rule_that_promtool_refuses_is_shown(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script(machine / "bin", "promtool", 'echo "FAILED: $1 $2"; exit 1')
+    script(
+        machine / "bin", "amtool", 'case "$*" in *check-config*) exit 0 ;; esac; echo "WARNING: wrong receiver"; exit 1'
+    )
+    assert promlint.main() == 1
+    said = capsys.readouterr().out
+    assert "FAILED: check rules" in said
+    assert "FAILED: test rules" in said
+    assert "wrong receiver" in said
+
+
+def test_every_way_to_set_receivers_is_looked_at(machine: Path) -> None:
+    log = machine / "log"
+    script(machine / "bin", "promtool", "exit 0")
+    script(machine / "bin", "amtool", f'echo "$# $*" >> {log}')
+    assert promlint.main() == 0
+    first, *routes = ran(machine)
+    assert first.startswith("17 check-config"), "none, each, all of four"
+    assert len(routes) == len(promlint.ROUTES)
