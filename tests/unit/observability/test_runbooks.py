@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streampulse import cli
+from streampulse import cli, wait
 from streampulse.observability import alerts, dashboards, metrics, recording, runbooks
 from streampulse.observability.model import Recorded
 from streampulse.observability.runbooks import Runbook, Step
@@ -112,6 +112,8 @@ def test_tasks_options_and_commands_are_those_that_there_are(book: Runbook, step
         assert '--env "${ENV:-local}"' in rest
     for name in re.findall(r"^streampulse ([a-z]+)", step.script, re.MULTILINE):
         assert name in cli.COMMANDS
+    for name in re.findall(r"^streampulse wait ([a-z-]+)", step.script, re.MULTILINE):
+        assert name in wait._PROBES
 
 
 @every_book
