@@ -91,7 +91,7 @@ def said(unit: str, priority: str) -> list[str]:
 
 def warned() -> list[str]:
     """Return the warnings of the driver."""
-    return [line for line in said("streampulse-job", "warning") if "level=" in line]
+    return [line for line in said("streampulse-job", "warning") if " level=warning " in line]
 
 
 chat()
