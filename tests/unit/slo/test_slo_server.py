@@ -122,7 +122,11 @@ def watching(told: Told, monkeypatch: pytest.MonkeyPatch) -> Told:
         "GET /api/v2/alerts": (
             200,
             [
-                {"labels": {"alertname": "Watchdog"}, "startsAt": "2026-01-31T12:00:00Z", "status": {}},
+                {
+                    "labels": {"alertname": "Watchdog", "severity": "none"},
+                    "startsAt": "2026-01-31T12:00:00Z",
+                    "status": {},
+                },
                 {
                     "labels": labels,
                     "annotations": {"summary": "Kafka is away"},
