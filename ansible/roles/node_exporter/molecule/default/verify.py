@@ -50,6 +50,7 @@ for name in (
     "node_load1",
     "node_memory_MemAvailable_bytes",
     "node_network_receive_bytes_total",
+    "node_time_seconds",
     "node_uname_info",
 ):
     assert re.search(f"^{name}", text, re.MULTILINE), f"{name} is not there"
