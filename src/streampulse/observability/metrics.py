@@ -38,7 +38,6 @@ FOREIGN: Final[dict[str, str]] = {
     "alertmanager_notifications_failed_total": "Alertmanager",
     "node_filesystem_avail_bytes": "node exporter",
     "node_filesystem_size_bytes": "node exporter",
-    "node_filesystem_readonly": "node exporter",
     "node_memory_MemAvailable_bytes": "node exporter",
     "node_memory_MemTotal_bytes": "node exporter",
     "node_time_seconds": "node exporter",
