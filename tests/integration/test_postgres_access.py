@@ -47,7 +47,7 @@ def rendered(template: str, addresses: dict[str, str], folder: Path) -> subproce
     hosts = {name: {"private_address": address} for name, address in addresses.items()}
     (folder / "inventory.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     variables: dict[str, Any] = {"ansible_connection": "local", "streampulse_database": "d"}
-    variables |= {"streampulse_writer": "w", "streampulse_reader": "r"}
+    variables |= {"streampulse_writer": "w", "streampulse_reader": "r", "streampulse_postgres_exporter": "e"}
     command = [inventory.program("ansible"), "-i", str(folder / "inventory.json"), sorted(addresses)[0]]
     command += ["-e", json.dumps(variables), "-m", "ansible.builtin.template"]
     command += ["-a", f"src={ROLE / 'templates' / template} dest={folder / 'rendered'}"]
@@ -66,8 +66,10 @@ def test_each_kind_of_address_becomes_a_rule_that_postgresql_reads(folder: Path)
     done = rendered("pg_hba.conf.j2", {"a": "192.0.2.1", "b": "2001:db8::1", "c": "db.example.org", "d": "h-1"}, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     content = (folder / "rendered").read_text()
-    found = [line.split()[3] for line in content.splitlines() if line.startswith("host")]
-    assert found == [word for word in ("192.0.2.1/32", "2001:db8::1/128", "db.example.org", "h-1") for _ in range(2)]
+    found = [tuple(line.split()[2:4]) for line in content.splitlines() if line.startswith("host")]
+    rules = ("192.0.2.1/32", "2001:db8::1/128", "db.example.org", "h-1")
+    # The exporter stands beside the database, and comes from nowhere else.
+    assert found == [*((account, rule) for rule in rules for account in ("w", "r")), ("e", "192.0.2.1/32")]
     done = check(folder, "pg_hba.conf", content)
     assert (done.returncode, done.stderr) == (0, "")
 

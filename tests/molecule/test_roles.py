@@ -55,10 +55,12 @@ def test_every_role_is_in_the_order() -> None:
 
 
 @pytest.mark.parametrize("role", ORDER)
-def test_role(role: str) -> None:
+def test_role(role: str, tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "STREAMPULSE_MOLECULE_SHARED": "1",
+        # Molecule's notes on what is created and prepared: those of an interrupted run tell of a machine that is gone.
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "NO_COLOR": "1",
     }
