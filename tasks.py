@@ -9,6 +9,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from streampulse.errors import OperatorError
+from streampulse.ops.bench.options import NAMES
 from streampulse.ops.console import Screen
 from streampulse.ops.entry import timed
 from streampulse.ops.ownership import explain
@@ -326,7 +327,7 @@ def docs(_context: Context, check: bool = False) -> None:
 @task(
     help={
         "env": "an environment that is not there yet; it is made, filled and removed",
-        "only": "measurements, separated by commas: memory, start, recovery, latency, catch-up, growth, up",
+        "only": f"measurements, separated by commas: {', '.join(NAMES)}",
         "out": "folder for bench.json and bench.md",
         "compare": "the bench.json of an earlier run, to show ratios to",
         "keep-machine": "leave the machine there, with its data",

@@ -17,6 +17,7 @@ MEASUREMENTS: Final = {
     "growth": "cost of a batch and size of tables and state over simulated days",
     "api": "events and a plain pool beside an API that is measured from elsewhere, until a signal ends them",
     "memory": "proportional set size of each process of the units, under a steady load",
+    "processor": "processor time of each of the units over a while",
     "spark": "Spark reading the topic with from_json and nothing else",
 }
 

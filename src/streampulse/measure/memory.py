@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from streampulse.measure.load import Load
-from streampulse.measure.units import Process, processes, properties
+from streampulse.measure.units import Process, names_by_unit, processes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,10 +24,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     :raises OperatorError: there is no such unit.
     """
-    names = {}
-    for word in args.units:
-        name, _, unit = word.partition("=")
-        names[properties(unit)["Id"]] = name
+    names = names_by_unit(args.units)
     with Load(args.rate) as running:
         time.sleep(args.seconds)
         found = processes()

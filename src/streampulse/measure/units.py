@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,12 +16,17 @@ EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 class Process(NamedTuple):
-    """A process of a unit; ``pss_kib`` is its memory, a page that n processes share counted as 1/n of a page."""
+    """A process of a unit.
+
+    ``pss_kib`` is its memory, a page that n processes share counted as 1/n of a page. ``cpu_seconds`` is the processor
+    time that it and those of its children that have ended have used.
+    """
 
     unit: str
     pid: int
     words: tuple[str, ...]
     pss_kib: int
+    cpu_seconds: float
 
 
 def systemctl(*words: str, seconds: float = 180) -> str:
@@ -49,6 +56,19 @@ def properties(unit: str, *names: str) -> dict[str, str]:
     return found
 
 
+def names_by_unit(words: Sequence[str]) -> dict[str, str]:
+    """Return the names of units as people know them, by unit.
+
+    :param words: each ``NAME=UNIT``; the unit may be a pattern.
+    :raises OperatorError: there is no such unit.
+    """
+    found = {}
+    for word in words:
+        name, _, unit = word.partition("=")
+        found[properties(unit)["Id"]] = name
+    return found
+
+
 def main_pid(unit: str) -> int:
     """Return the main process of a unit.
 
@@ -71,7 +91,7 @@ def processes() -> list[Process]:
                 word for word in (folder / "cmdline").read_bytes().decode(errors="replace").split("\0") if word
             )
             if unit and words:
-                found.append(Process(unit, int(folder.name), words, _pss_kib(folder)))
+                found.append(Process(unit, int(folder.name), words, _pss_kib(folder), _cpu_seconds(folder)))
     return found
 
 
@@ -91,3 +111,10 @@ def _pss_kib(folder: Path) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1])
     return 0
+
+
+def _cpu_seconds(folder: Path) -> float:
+    """Return a process's utime, stime, cutime and cstime together (proc_pid_stat(5))."""
+    # The second field is a name that may have spaces and brackets in it.
+    fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

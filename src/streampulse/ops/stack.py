@@ -69,6 +69,12 @@ def up(session: Session, full: bool) -> str:
 
     :raises IncompleteError: everything is up but what could not be had.
     """
+    changed, missing = bring_up(session, full)
+    return complete(session, f"{changed} changed · {_page(session)} · look: ./inv status{_flag(session)}", missing)
+
+
+def bring_up(session: Session, full: bool) -> tuple[int, dict[str, str]]:
+    """Bring everything up and check it; return how many changes that made, and what could not be had and why."""
     require_monitoring(session, full)
     session.screen.line(session.headline())
     if not session.ours:
@@ -79,7 +85,7 @@ def up(session: Session, full: bool) -> str:
         changed = start_machines(session)
         changed += configure(session, file, full, missing)
         health.smoke(session)
-    return complete(session, f"{changed} changed · {_page(session)} · look: ./inv status{_flag(session)}", missing)
+    return changed, missing
 
 
 def complete(session: Session, words: str, missing: dict[str, str]) -> str:

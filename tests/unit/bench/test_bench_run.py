@@ -14,7 +14,7 @@ from streampulse.errors import OperatorError
 from streampulse.ops import environment, paths, stack
 from streampulse.ops.bench import options, run
 from streampulse.ops.bench.figures import Figure
-from streampulse.ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, recovery, start
+from streampulse.ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
 from streampulse.ops.bench.measures.outcome import Outcome
 from streampulse.ops.bench.place import Place
 from streampulse.ops.console import Screen
@@ -256,3 +256,25 @@ def test_the_api_is_held_against_a_plain_pool_of_the_same_rounds() -> None:
     assert (made["api.failed"].value, made["api.failed"].verdict) == (3, "MUST missed")
     assert made["api.age"].verdict == "ok"
     assert made["api.live.served"].verdict == "aim missed"
+
+
+def test_the_cost_of_monitoring_is_its_own_and_what_it_makes_others_do() -> None:
+    answer = {
+        "up_seconds": 91.0,
+        "again_seconds": 20.0,
+        "again_changed": 1,
+        "cores_alone": {"job": 0.10, "kafka": 0.04},
+        "cores_watched": {"job": 0.15, "kafka": 0.05, "prometheus": 0.04, "probe": 0.02},
+        "memory": [
+            {"service": s, "process": s, "pss_kib": mib * 1024}
+            for s, mib in (("job", 3_000), ("prometheus", 90), ("probe", 40), ("generator", 30))
+        ],
+    }
+    made = {figure.name: figure for figure in monitoring.figures(answer)}
+    assert made["monitoring.up"].verdict == "aim missed"
+    assert made["monitoring.changed"].verdict == "MUST missed"
+    assert made["monitoring.cores.own"].value == pytest.approx(0.06)
+    assert made["monitoring.cores.total"].value == pytest.approx(0.12)
+    assert made["monitoring.cores.total"].verdict == "aim missed"
+    assert (made["monitoring.memory"].value, made["monitoring.memory"].verdict) == (3_160, "aim missed")
+    assert made["monitoring.memory"].note == "of monitoring: prometheus 90, probe 40"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from streampulse.errors import OperatorError
-from streampulse.measure import command, recovery, spark, start, topic, units
+from streampulse.measure import command, processor, recovery, spark, start, topic, units
 from streampulse.measure.match import Commit, Visibility
 from streampulse.measure.memory import title
 from streampulse.measure.phases import Phases
@@ -93,16 +95,35 @@ def test_the_service_of_a_process(text: str, unit: str | None) -> None:
     ],
 )
 def test_a_process_has_a_name_that_says_something(words: list[str], expected: str) -> None:
-    assert title(Process("u", 1, tuple(words), 1)) == expected
+    assert title(Process("u", 1, tuple(words), 1, 0.0)) == expected
 
 
 def test_this_process_is_measured() -> None:
     assert units._pss_kib(Path("/proc/self")) > 1_000
+    before = units._cpu_seconds(Path("/proc/self"))
+    while units._cpu_seconds(Path("/proc/self")) < before + 0.05:
+        pass
+    # A child's time is this process's own as soon as it has ended and been waited for.
+    before = units._cpu_seconds(Path("/proc/self"))
+    subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
+    assert units._cpu_seconds(Path("/proc/self")) >= before + 0.25
+
+
+def test_the_time_of_a_process_that_has_ended_is_counted_once() -> None:
+    def look(*found: tuple[str, int, float]) -> list[Process]:
+        return [Process(unit, pid, ("x",), 1, used) for unit, pid, used in found]
+
+    before = look(("a.service", 1, 10.0), ("a.service", 2, 5.0), ("b.service", 3, 1.0))
+    # Process 2 used another second and ended: its 6 s are now its parent's, beside the parent's own 2.
+    after = look(("a.service", 1, 18.0), ("b.service", 3, 1.0), ("b.service", 4, 0.5))
+    names = {"a.service": "a", "b.service": "b", "c.service": "c"}
+    assert processor.cores(names, before, after, 10.0) == {"a": 0.3, "b": 0.05, "c": 0.0}
+    assert processor.cores({"b.service": "b"}, before, after, 10.0) == {"b": 0.05}
 
 
 def test_archives_are_those_of_the_job_and_of_its_executors(monkeypatch: pytest.MonkeyPatch) -> None:
     def java(unit: str, archive: str, *words: str) -> Process:
-        return Process(unit, 1, ("java", f"-XX:SharedArchiveFile={archive}", *words), 1)
+        return Process(unit, 1, ("java", f"-XX:SharedArchiveFile={archive}", *words), 1, 0.0)
 
     running = [
         java("job.service", "/a/driver.jsa"),

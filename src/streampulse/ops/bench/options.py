@@ -10,7 +10,7 @@ from streampulse.errors import OperatorError
 
 #: The measurements, in the order in which they are made. What depends on how much state there is (a start reads the
 #: events of the last ten minutes) comes before the high rates and the backlog.
-NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up")
+NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from streampulse.ops.bench.measures import api, catch_up, growth, latency, memory, recovery, start, up
+from streampulse.ops.bench.measures import api, catch_up, growth, latency, memory, monitoring, recovery, start, up
 from streampulse.ops.bench.measures.outcome import Outcome
 from streampulse.ops.bench.options import Options
 from streampulse.ops.bench.place import Place
@@ -22,4 +22,5 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "catch-up": catch_up.measure,
     "growth": growth.measure,
     "up": up.measure,
+    "monitoring": monitoring.measure,
 }
