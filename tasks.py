@@ -8,7 +8,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from streampulse.errors import OperatorError
+from streampulse.errors import OperatorError, UsageError
 from streampulse.ops.bench.options import NAMES
 from streampulse.ops.console import Screen
 from streampulse.ops.entry import timed
@@ -275,7 +275,7 @@ def env(_context: Context, action: str, name: str) -> str | None:
     if action == "new":
         return f"write your hosts into {new_environment.make(name)}"
     if action != "secrets":
-        raise OperatorError(f"{action} is nothing that can be done with an environment: inv env new NAME")
+        raise UsageError(f"{action} is nothing that can be done with an environment: inv env new NAME")
     environment.load(name)
     print(secrets.as_yaml(), end="")  # noqa: T201 - to be piped into ansible-vault
     # Without the closing line of other tasks, which would go into the vault too.

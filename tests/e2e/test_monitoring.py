@@ -13,6 +13,9 @@ import pytest
 from dashboard_queries import wrong_on
 from stack import DEBIAN_13, Stack, until
 
+from streampulse.observability import values
+from streampulse.ops import services
+
 pytestmark = [
     pytest.mark.machines,
     pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
@@ -24,6 +27,10 @@ UNITS = [
     "prometheus-alertmanager",
     "prometheus",
 ]
+WRONG_USAGE = 2
+# A bound on waiting, not the figure to hold.
+COMES_OUT_SECONDS = 60
+LOGGED = re.compile(r"(?P<time>\d{4}-\d\d-\d\dT[\d:.]{12}Z) (?P<host>\S+) (?P<service>[\w-]+): ")
 PIDS = "systemctl show --property=MainPID --value " + " ".join(UNITS)
 
 
@@ -40,6 +47,11 @@ def prometheus(stack: Stack, path: str, **parameters: str) -> Any:
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
     with urllib.request.urlopen(f"http://{stack.address}:9090/api/v1/{path}{query}", timeout=10) as answer:
         return json.load(answer)["data"]
+
+
+def full_status(stack: Stack) -> Any:
+    """Return what the watching host knows, as `status --full --json` has it."""
+    return json.loads(stack.inv("status", "--full", "--json").out)["monitoring"]
 
 
 def seen_at(stack: Stack, instant: float) -> bool:
@@ -84,6 +96,68 @@ def test_every_panel_of_every_dashboard_finds_something(stack: Stack) -> None:
     while (wrong := wrong_on(stack)) and time.monotonic() < deadline:
         time.sleep(15)
     assert wrong == []
+
+
+def test_the_terminal_tells_what_a_dashboard_would(stack: Stack) -> None:
+    # An alert of the outages before may still page, which is exit code 1.
+    exact = "exact_age_seconds"
+    until(lambda: full_status(stack)["figures"][exact] is not None, 150, "an event of the probe came out exactly")
+    report = full_status(stack)
+    assert {promise["name"] for promise in report["promises"]} == {objective.name for objective in values.OBJECTIVES}
+    assert all(promise["good"]["5m"] is not None for promise in report["promises"])
+    figures = report["figures"]
+    assert figures["lag_seconds"] < values.COMPLETE_SECONDS
+    assert figures["arriving_per_second"] > 1
+    assert figures["counted_per_second"] > 1
+    assert 0 < figures["end_to_end_seconds"] < COMES_OUT_SECONDS
+    assert all(target["up"] for target in report["targets"])
+    assert report["problems"] == []
+    shown = stack.inv("top", "--once").out
+    for objective in values.OBJECTIVES:
+        assert objective.name in shown
+    assert stack.inv("top", "--every", "0").code == WRONG_USAGE
+
+
+def test_maintenance_is_silent(stack: Stack) -> None:
+    def listed() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(stack.inv_ok("silence", "--json"))[stack.host]["silences"]
+        return found
+
+    asked = ["silence", "--for", "5m", "--reason", "a new disk", "--service", "kafka"]
+    assert "would be silent about" in stack.inv_ok(*asked, "--dry-run")
+    assert listed() == []
+    made = json.loads(stack.inv_ok(*asked, "--json"))[stack.host]["made"]
+    assert [(one["identity"], one["state"], one["reason"]) for one in listed()] == [
+        (made["identity"], "active", "a new disk")
+    ]
+    with urllib.request.urlopen(f"http://{stack.address}:9093/api/v2/silences", timeout=10) as answer:
+        kept = {one["id"]: one for one in json.load(answer)}[made["identity"]]
+    assert [(matcher["name"], matcher["value"]) for matcher in kept["matchers"]] == [("service", "kafka")]
+    assert "is ended" in stack.inv_ok("silence", "--expire", made["identity"][:8])
+    assert listed() == []
+    again = stack.inv("silence", "--expire", made["identity"][:8])
+    assert again.code == 1
+    assert "Traceback" not in again.text
+    for wrong, said in ((["--for", "soon"], "not a duration"), (["--service", "kafak"], "Did you mean kafka?")):
+        refused = stack.inv(*asked, *wrong)
+        assert refused.code == WRONG_USAGE
+        assert said in refused.text
+
+
+def test_all_journals_in_the_order_of_time(stack: Stack) -> None:
+    lines = stack.inv_ok("logs", "--lines", "400").splitlines()
+    entries = [match for line in lines if (match := LOGGED.match(line))]
+    assert len(entries) == 400
+    times = [entry["time"] for entry in entries]
+    assert times == sorted(times)
+    assert {entry["host"] for entry in entries} == {stack.host}
+    assert {entry["service"] for entry in entries} <= {service.name for service in services.all_services()}
+    # What systemd says of a unit that it has to start again is a warning, and its ordinary lines are none.
+    stack.ssh_ok("systemctl kill --kill-whom=main --signal=KILL streampulse-generator")
+    failed = "generator: streampulse-generator.service: Failed with result"
+    until(lambda: failed in stack.inv_ok("logs", "--level", "warning", "--since", "1m"), 30, "the failure is shown")
+    assert "Started streampulse-generator" not in stack.inv_ok("logs", "--level", "warning", "--since", "1m")
+    until(lambda: stack.ssh("systemctl is-active streampulse-generator").code == 0, 60, "the generator is back")
 
 
 def test_it_is_looked_at_like_the_rest(stack: Stack) -> None:

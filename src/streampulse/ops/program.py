@@ -40,6 +40,11 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
 
     def parse_tasks(self) -> None:
         """Parse the tasks and what they are given."""
+        words = self.core.unparsed
+        if words and "--help" in words[1:]:
+            # As most programs have it. Invoke would take it for the word that a task is given.
+            self.args.help.value = words[0]
+            words[:] = []
         with usage_errors():
             try:
                 super().parse_tasks()

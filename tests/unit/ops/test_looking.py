@@ -141,13 +141,17 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["top", "--every", "0", "--env", "staging"], 2, "write a number from 1 to 3600"),
         (["silence", "--for", "soon", "--reason", "r", "--all"], 2, "--for soon is not a duration"),
         (["silence", "--for", "30m", "--reason", "r", "--env", "staging"], 2, "silent about what?"),
+        # As other programs have it, also of a task that is given a word.
+        (["logs", "--help"], 0, "Usage: inv [--core-opts] logs"),
+        (["ssh", "sp-local", "--help"], 0, "Usage: inv [--core-opts] ssh"),
+        (["frob", "--help"], 2, "No idea what 'frob' is!"),
         (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
         (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
         (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written
         (["reset", "--keep", "topics"], 1, "topics is nothing that can be kept. There are: kafka, postgres,"),
         (["reset", "--keep", "postgres"], 1, "inv reset --keep kafka,postgres"),
         (["reset", "--dry-run", "--env", "staging", "--keep", "kafka"], 0, "keep all events (Kafka's topics)"),
-        (["env", "frob", "x"], 1, "inv env new NAME"),
+        (["env", "frob", "x"], 2, "inv env new NAME"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),
     ],

@@ -88,6 +88,25 @@ status, page = get("/user/runbooks/index.html")
 assert status == 200, status
 assert "<h1>Runbooks</h1>" in page, page
 
+# The commands behind `inv status --full` and `inv silence` come in with the host's own password.
+COMMAND = "/usr/local/bin/streampulse"
+
+
+def said(*words: str) -> Any:
+    """Return what streampulse's own command answers."""
+    done = subprocess.run([COMMAND, *words, "--json"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+report = said("slo")
+assert {(each["job"], each["up"]) for each in report["targets"]} >= {("prometheus", True), ("api", False)}, report
+assert report["problems"] == [], report["problems"]
+made = said("silence", "--for", "5m", "--reason", "scenario", "--service", "api")["made"]
+assert [each["identity"] for each in said("silence")["silences"]] == [made["identity"]]
+assert said("silence", "--expire", made["identity"])["ended"]["state"] == "expired"
+assert said("silence")["silences"] == []
+
 for user in ("node-exporter", "alertmanager"):
     for file in ("monitoring.password", "web.yml"):
         read = subprocess.run(["runuser", "-u", user, "--", "cat", str(ETC / file)], check=False, capture_output=True)
