@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import psycopg2
@@ -86,12 +87,15 @@ for file in ("postgres-exporter.env", "postgres-exporter-web.yml"):
     )
     assert read.returncode != 0, f"another service can read {file}"
 login = settings("postgres-exporter")
-with psycopg2.connect(
-    host=ADDRESS,
-    dbname="streampulse",
-    user=login["DATA_SOURCE_USER"],
-    password=login["DATA_SOURCE_PASS"],
-    connect_timeout=5,
+# A connection as a context would be one transaction, which the first refusal ends.
+with closing(
+    psycopg2.connect(
+        host=ADDRESS,
+        dbname="streampulse",
+        user=login["DATA_SOURCE_USER"],
+        password=login["DATA_SOURCE_PASS"],
+        connect_timeout=5,
+    )
 ) as connection:
     connection.autocommit = True
     with connection.cursor() as cursor:
