@@ -90,7 +90,10 @@ class Alertmanager:
         return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.text
 
     def fire(self, *names: str) -> None:
-        """Send alerts: ``Name``, ``Name@host``, and with ``/ticket`` the less severe one of that name."""
+        """Send alerts: ``Name``, ``Name@host``, and with ``/ticket`` the less severe one of that name.
+
+        Of what has no host but a service, ``Name@service``.
+        """
         sent = []
         for text in names:
             name, _, severity = text.partition("/")
@@ -100,6 +103,8 @@ class Alertmanager:
             labels["service"] = made.service if "{{" not in made.service else "job"
             if made.name == "RecentOutage":
                 labels["cause"] = host
+            elif made.name == "ServiceAway":
+                labels["service"] = host
             elif made.per_host:
                 labels["host"] = host or "a"
             sent.append({"labels": labels, "annotations": {"summary": "s", "description": "d", "dashboard_url": "u"}})
@@ -217,7 +222,8 @@ def wait(condition: Any, seconds: float) -> None:
 
 
 def test_people_get_pages_and_tickets_and_the_switch_gets_the_watchdog(alertmanager: Alertmanager, told: Told) -> None:
-    alertmanager.fire("Watchdog", "KafkaDown", "PipelineStalled", "GrafanaDown", "RecentOutage@KafkaDown")
+    alertmanager.fire("ServiceAway@kafka", "RecentOutage@kafka")
+    alertmanager.fire("Watchdog", "KafkaDown", "PipelineStalled", "GrafanaDown")
     wait(lambda: told.names("/deadman") == {"Watchdog"}, 5)
     wait(lambda: told.names("/people") == {"KafkaDown", "GrafanaDown"}, 20)
     # What is kept quiet, and what is for nobody, would have come with them.
@@ -236,25 +242,36 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
 @pytest.mark.parametrize(
     ("cause", "follows", "others"),
     [
-        ("KafkaDown", {"JobDown", "PipelineStalled", "ProbeFailing", "SparkNoExecutor", "BatchesSlow", *PIPELINE}, {
-            "ApiDown", "ApiErrorRateHigh", "DiskAlmostFull", "AvailabilityBudgetBurning/page"}),
-        ("KafkaDown@b", {"KafkaPartitionsOffline", "KafkaUnderReplicated", "UnitFlapping"}, {"DiskAlmostFull@b"}),
+        ("ServiceAway@kafka", {
+            "JobDown", "PipelineStalled", "ProbeFailing", "SparkNoExecutor", "BatchesSlow", "KafkaPartitionsOffline",
+            "UnitFlapping", *PIPELINE}, {
+            "KafkaDown", "ApiDown", "ApiErrorRateHigh", "DiskAlmostFull", "AvailabilityBudgetBurning/page"}),
+        # Of several, one that is down explains nothing but what its neighbours lack.
+        ("KafkaDown@b", {"KafkaUnderReplicated"}, {
+            "JobDown", "PipelineStalled", "KafkaPartitionsOffline", "DiskAlmostFull@b", *PIPELINE}),
+        ("KafkaPartitionsOffline", PIPELINE, {"JobDown", "LatencyBudgetBurning/page"}),
         ("PostgresDown", {"JobDown", "PipelineStalled", "ProbeFailing", "ApiErrorRateHigh", *PAGES}, {
             "ApiDown", "KafkaDown", "FreshnessBudgetBurning/ticket"}),
-        ("SparkMasterDown", {"SparkWorkerDown", "JobDown", "PipelineStalled", *PIPELINE}, {"ApiErrorRateHigh"}),
-        ("SparkWorkerDown", {"SparkNoExecutor", "PipelineStalled", "JobDown", *PIPELINE}, {"ApiDown"}),
-        ("JobDown", {"PipelineStalled", "ProbeFailing", "SparkNoExecutor", "UnitFlapping", *PIPELINE}, {
-            "ApiDown", "LatencyBudgetBurning/page", "UnitFailed@b"}),
-        ("ApiDown", {"ApiErrorRateHigh", "ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {
-            "PipelineStalled", "CompletenessBudgetBurning/page"}),
+        ("ServiceAway@spark-master", {"SparkWorkerDown", "JobDown", "PipelineStalled", *PIPELINE}, {
+            "ApiErrorRateHigh", "SparkMasterDown"}),
+        ("ServiceAway@spark-worker", {"SparkNoExecutor", "PipelineStalled", "JobDown", *PIPELINE}, {
+            "ApiDown", "SparkWorkerDown", "UnitFlapping"}),
+        ("SparkWorkerDown@b", set(), {"JobDown", "PipelineStalled", "SparkNoExecutor", *PIPELINE}),
+        ("ServiceAway@job", {"PipelineStalled", "ProbeFailing", "SparkNoExecutor", *PIPELINE}, {
+            "JobDown", "ApiDown", "LatencyBudgetBurning/page"}),
+        ("JobDown", {"UnitFlapping"}, {"UnitFailed@b"}),
+        ("ServiceAway@api", {"ApiErrorRateHigh", "ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {
+            "ApiDown", "PipelineStalled", "CompletenessBudgetBurning/page"}),
+        ("ApiDown@b", {"ApiErrorRateHigh@b"}, {"ApiErrorRateHigh", "ProbeFailing", *PAGES}),
+        ("ApiErrorRateHigh", {"ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {"PipelineStalled"}),
         ("PipelineStalled", {"BatchesSlow", "ProbeFailing", *PIPELINE}, {"AvailabilityBudgetBurning/page"}),
-        ("RecentOutage@ApiDown", {"AvailabilityBudgetBurning/page"}, {"CompletenessBudgetBurning/page"}),
-        ("RecentOutage@JobDown", PIPELINE, {"LatencyBudgetBurning/page", "FreshnessBudgetBurning/ticket"}),
-        ("RecentOutage@PostgresDown", PAGES, {"PipelineStalled"}),
+        ("RecentOutage@api", {"AvailabilityBudgetBurning/page"}, {"CompletenessBudgetBurning/page"}),
+        ("RecentOutage@job", PIPELINE, {"LatencyBudgetBurning/page", "FreshnessBudgetBurning/ticket"}),
+        ("RecentOutage@postgres", PAGES, {"PipelineStalled"}),
         ("LatencyBudgetBurning/page", {"LatencyBudgetBurning/ticket"}, {"FreshnessBudgetBurning/ticket"}),
         ("AlertmanagerDown", {"NotificationsFailing"}, {"GrafanaDown"}),
-        ("HostDown", {"DiskAlmostFull", "KafkaDown", "JobDown", "ApiDown", "MemoryLow", "ClockOffset", *PAGES}, {
-            "DiskAlmostFull@b", "ApiDown@b", "HostDown@b"}),
+        ("HostDown", {"DiskAlmostFull", "KafkaDown", "JobDown", "ApiDown", "MemoryLow", "ClockOffset"}, {
+            "DiskAlmostFull@b", "ApiDown@b", "HostDown@b", "PipelineStalled", *PAGES}),
         ("GrafanaDown", set(), {"ProbeDown", "GeneratorDown", "KafkaDown", *PAGES}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -274,7 +291,8 @@ def test_what_follows_from_something_is_kept_quiet(
 def test_what_is_kept_quiet_keeps_quiet_what_follows_from_it(alertmanager: Alertmanager) -> None:
     # A host of Kafka's alone is down: what stands still elsewhere follows from that.
     alertmanager.fire("HostDown@b", "KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c")
-    assert alertmanager.loud() == {"HostDown@b"}
+    alertmanager.fire("ServiceAway@kafka")
+    assert alertmanager.loud() == {"HostDown@b", "ServiceAway"}
     assert alertmanager.quiet() == {"KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c"}
 
 

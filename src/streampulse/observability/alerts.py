@@ -170,6 +170,10 @@ _DOWN: Final = (
         "grafana-down",
     ),
 )
+#: Of these one instance that runs is enough.
+_ANY_IS_ENOUGH: Final = ("spark-master", "spark-worker", "job", "api")
+#: Of this more than half must run: for its controllers to agree, and for a topic's replicas to be enough.
+_MAJORITY: Final = "kafka"
 #: Every environment with monitoring has these; generator and Grafana are a matter of choice.
 EXPECTED_JOBS: Final = (
     "node-exporter",
@@ -189,7 +193,8 @@ def groups() -> tuple[Group, ...]:
     """Return the alerts on symptoms and causes."""
     return (
         Group("watchdog", (_watchdog(),)),
-        Group("services", (_host_down(), *(_service_down(each) for each in _DOWN), _postgres_down())),
+        # What keeps others quiet comes before them.
+        Group("services", (_host_down(), _service_away(), *(_service_down(each) for each in _DOWN), _postgres_down())),
         Group("symptoms", (_pipeline_stalled(), _api_error_rate())),
         Group("kafka", _kafka()),
         Group("hosts", _hosts(), MINUTE // 2),
@@ -268,6 +273,29 @@ def _service_down(down: _Down) -> Alert:
         description=down.notice,
         runbook=down.runbook,
         dashboard=down.dashboard,
+    )
+
+
+def _service_away() -> Alert:
+    limit = values.SERVICE_DOWN
+    kafka = f'(up{{job="{_MAJORITY}"}})'
+    return Alert(
+        name="ServiceAway",
+        severity=NONE,
+        service="{{ $labels.job }}",
+        expr=f'max by (job) (up{{job=~"{"|".join(_ANY_IS_ENOUGH)}"}}) == 0\nor\n'
+        f"2 * sum by (job) {kafka} <= count by (job) {kafka}",
+        # As long as that of each of its hosts, whose alert says it to people at the same time.
+        hold_seconds=limit.hold_seconds,
+        reason=limit.reason,
+        condition=f"no host has answered for a service, or not more than half of Kafka's, for"
+        f" {words(limit.hold_seconds)}: keeps quiet what follows from it, and is told to nobody",
+        summary="{{ $labels.job }} is away: too few of its hosts answer",
+        description="Nothing more than the alerts of its hosts have said. What follows from it is kept quiet. One host"
+        " of several that is down keeps nothing quiet but its own.",
+        runbook="watchdog",
+        dashboard="overview",
+        per_host=False,
     )
 
 
@@ -432,11 +460,14 @@ def _hosts() -> tuple[Alert, ...]:
             name="UnitFailed",
             severity=TICKET,
             service=_unit_service(),
-            expr=f'node_systemd_unit_state{{state="failed"}} == {failed.value:g}',
+            # Of ours the name is known; of all others their number is.
+            expr=f'node_systemd_unit_state{{state="failed"}} == {failed.value:g}\nor on (host)\n'
+            f'node_systemd_units{{state="failed"}} >= {failed.value:g}',
             hold_seconds=failed.hold_seconds,
             reason=failed.reason,
-            condition=f"systemd has given up a unit, for {words(failed.hold_seconds)}",
-            summary="{{ $labels.name }} on {{ $labels.host }} has failed",
+            condition=f"a unit has ended with an error and is not started again, for {words(failed.hold_seconds)}",
+            summary="{{ with $labels.name }}{{ . }}{{ else }}Of the host's own units, {{ $value }}{{ end }} on"
+            " {{ $labels.host }} failed",
             description="Depends on the unit; a service of ours that fails has an alert of its own.",
             runbook="unit-failed",
             dashboard="host",
@@ -698,19 +729,8 @@ def _monitoring() -> tuple[Alert, ...]:
 
 # Budgets --------------------------------------------------------------------------------------------------------------
 
-#: Each of these says why budgets burn, and pages for it.
-CAUSES: Final = (
-    "HostDown",
-    "KafkaDown",
-    "KafkaPartitionsOffline",
-    "PostgresDown",
-    "SparkMasterDown",
-    "SparkWorkerDown",
-    "JobDown",
-    "ApiDown",
-    "PipelineStalled",
-    "ApiErrorRateHigh",
-)
+#: Each of these says why budgets burn. Somebody is paged for it, or for each host of the service that is away.
+CAUSES: Final = ("ServiceAway", "PostgresDown", "KafkaPartitionsOffline", "PipelineStalled", "ApiErrorRateHigh")
 
 
 def _recent_outage() -> Alert:
@@ -722,11 +742,11 @@ def _recent_outage() -> Alert:
         expr='max by (cause) (\n  label_replace(\n    max_over_time(ALERTS{alertname=~"'
         + "|".join(CAUSES)
         + f'",alertstate="firing"}}[{span(window)}]),\n'
-        '    "cause", "$1", "alertname", "(.*)"\n  )\n)',
+        '    "cause", "$1", "service", "(.*)"\n  )\n)',
         hold_seconds=0,
         condition=f"somebody was paged for a cause within the last {words(window)}: keeps the budgets that it has spent"
         " from paging again, and is told to nobody",
-        summary=f"{{{{ $labels.cause }}}} has paged within the last {words(window)}",
+        summary=f"An outage of {{{{ $labels.cause }}}} has paged within the last {words(window)}",
         description="Nothing more than the page about the cause has said. Budgets that the outage has spent do not page"
         " again while this is so; they are still tickets.",
         runbook="watchdog",

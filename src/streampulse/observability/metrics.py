@@ -44,6 +44,7 @@ FOREIGN: Final[dict[str, str]] = {
     "node_timex_offset_seconds": "node exporter",
     "node_timex_sync_status": "node exporter",
     "node_systemd_unit_state": "node exporter, its collector systemd",
+    "node_systemd_units": "node exporter, its collector systemd: all units, also those that it does not tell by name",
     "node_systemd_service_restart_total": "node exporter, --collector.systemd.enable-restarts-metrics",
     "kafka_controller_kafkacontroller_offlinepartitionscount": "the agent in Kafka's JVM",
     "kafka_server_replicamanager_underreplicatedpartitions": "the agent in Kafka's JVM",

@@ -60,8 +60,8 @@ nobody, and a window with too few events (see the table of promises) says nothin
 once a minute, so an alert comes up to about four minutes later than the table says, and ends up to five minutes
 later.
 
-While something is down whose own alert has paged, and for half an hour after that (`RecentOutage`), budgets that it
-spends do not page as well. They are still tickets when they burn over days.
+While something is down whose own alert has paged, and for as long after that as the windows that page still hold it
+(`RecentOutage`), budgets that it spends do not page as well. They are still tickets when they burn over days.
 """
 
 _QUIET: Final = """\
@@ -73,12 +73,15 @@ both to every receiver that is set (`alertmanager_*`, [settings](reference/setti
 What follows from something that somebody has been told of is kept quiet (`prometheus/alertmanager.yml.j2`):
 
 - a host that is down: all of that host, and what follows from its services;
-- Kafka, PostgreSQL, Spark's master and workers: the job, the pipeline, the probe, their budgets; PostgreSQL also the
-  API's errors;
+- Kafka, PostgreSQL, Spark's master or workers away as a whole (`ServiceAway`): the job, the pipeline, the probe, their
+  budgets; PostgreSQL also the API's errors;
 - the job: the pipeline, the probe, executors, their budgets;
-- the API: its errors, the probe, its budgets;
+- the API as a whole: its errors, the probe, its budgets; on one of several hosts: that host's errors;
 - a service: its unit;
 - a budget's page: its ticket.
+
+One host of several that is down keeps nothing quiet that happens on others: with one broker of three, one worker of two
+or one API of two down, whatever stands still has another cause.
 
 An alert that is itself kept quiet still keeps others quiet. Before work that would ring alarms:
 [`./inv silence`](operations.md#maintenance).

@@ -18,8 +18,7 @@ MACHINES_ROUTES: Final = "/health|/prometheus"
 #: An event stream lasts as long as its reader stays.
 ENDLESS_ROUTES: Final = "/live"
 
-BASE_SECONDS: Final = 5 * MINUTE
-WINDOWS: Final = (BASE_SECONDS, 30 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR, DAY, 3 * DAY, values.PERIOD_SECONDS)
+WINDOWS: Final = (values.SHARE_SECONDS, 30 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR, DAY, 3 * DAY, values.PERIOD_SECONDS)
 #: Those that a burn is judged by, and that a measurement of a few minutes must not fill.
 LONG_WINDOWS: Final = tuple(burn.long_seconds for burn in values.BURNS)
 
@@ -30,7 +29,7 @@ _TIMED: Final = f'route!~"{MACHINES_ROUTES}|{ENDLESS_ROUTES}"'
 
 
 def _rate(selector: str) -> str:
-    return f"sum(rate({selector}[{span(BASE_SECONDS)}]))"
+    return f"sum(rate({selector}[{span(values.SHARE_SECONDS)}]))"
 
 
 def _missed(everything: str, good: str) -> str:
@@ -83,8 +82,8 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ),
     # Of each second that was looked at, the part that was bad.
     ("completeness", "lag"): (
-        f"count_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}]) > bool 0",
-        f"avg_over_time(pipeline:behind:bool[{span(BASE_SECONDS)}])",
+        f"count_over_time(pipeline:behind:bool[{span(values.SHARE_SECONDS)}]) > bool 0",
+        f"avg_over_time(pipeline:behind:bool[{span(values.SHARE_SECONDS)}])",
     ),
 }
 
@@ -164,7 +163,7 @@ def _windows() -> list[Recorded]:
 
 
 def _ratio(seconds: int) -> str:
-    if seconds == BASE_SECONDS:
+    if seconds == values.SHARE_SECONDS:
         return "sli:errors:rate5m / (sli:events:rate5m > 0)"
     window = span(seconds)
     return f"sum_over_time(sli:errors:rate5m[{window}])\n/\n(sum_over_time(sli:events:rate5m[{window}]) > 0)"

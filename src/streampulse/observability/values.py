@@ -112,6 +112,8 @@ class Burn:
 SCRAPE_SECONDS: Final = 10
 #: The recorded shares of the promises; their windows are five minutes and more.
 RECORD_SECONDS: Final = MINUTE
+#: Over which one such share is taken.
+SHARE_SECONDS: Final = 5 * MINUTE
 PERIOD_SECONDS: Final = 30 * DAY
 
 # Promises -------------------------------------------------------------------------------------------------------------
@@ -217,8 +219,11 @@ BURNS: Final = (
     Burn(factor=1, long_seconds=3 * DAY, short_seconds=6 * HOUR, severity="ticket", spent=0.1),
 )
 
-#: The longest of the short windows that page: for so long after an outage its budget still looks as if it burned.
-RECENT_OUTAGE_SECONDS: Final = max(burn.short_seconds for burn in BURNS if burn.severity == "page")
+#: For so long after an outage its budget still looks as if it burned: the longest of the short windows that page, which
+#: sums shares of five minutes, and two minutes in which what is recorded is also evaluated.
+RECENT_OUTAGE_SECONDS: Final = (
+    max(burn.short_seconds for burn in BURNS if burn.severity == "page") + SHARE_SECONDS + 2 * MINUTE
+)
 
 # Thresholds -----------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ticket", ("alertname=FreshnessBudgetBurning", "severity=ticket", "service=slo", "slo=freshness")),
     ("ticket", ("alertname=UnitFlapping", "severity=ticket", "service=job", "host=a")),
     ("deadman", ("alertname=Watchdog", "severity=none", "service=prometheus")),
-    ("nobody", ("alertname=RecentOutage", "severity=none", "service=slo", "cause=KafkaDown")),
+    ("nobody", ("alertname=RecentOutage", "severity=none", "service=slo", "cause=kafka")),
     # Somebody's own rule that says not how bad it is.
     ("ticket", ("alertname=Whatever",)),
 )

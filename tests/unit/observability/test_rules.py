@@ -62,7 +62,8 @@ def test_the_alerts_are_those_that_there_are() -> None:
     for rule in ALERTS:
         by_severity.setdefault(rule["labels"]["severity"], set()).add(rule["alert"])
     budgets = {f"{slo.name.capitalize()}BudgetBurning" for slo in values.OBJECTIVES}
-    assert by_severity == {"page": PAGES, "ticket": TICKETS | budgets, "none": {"Watchdog", "RecentOutage"}}
+    nobodys = {"Watchdog", "ServiceAway", "RecentOutage"}
+    assert by_severity == {"page": PAGES, "ticket": TICKETS | budgets, "none": nobodys}
 
 
 def test_no_two_rules_give_the_same_alert() -> None:
@@ -102,7 +103,7 @@ def test_an_alert_is_about_a_service_that_there_is(rule: dict[str, Any]) -> None
     known |= set(alerts.UNITS.values())
     named = rule["labels"]["service"]
     if "{{" in named:
-        assert rule["alert"] in {"UnitFailed", "UnitFlapping", "TargetMissing"}
+        assert rule["alert"] in {"UnitFailed", "UnitFlapping", "TargetMissing", "ServiceAway"}
     else:
         assert named in known
     assert ("slo" in rule["labels"]) == rule["alert"].endswith("BudgetBurning")
@@ -111,7 +112,7 @@ def test_an_alert_is_about_a_service_that_there_is(rule: dict[str, Any]) -> None
 @every_alert
 def test_an_alert_with_a_value_shows_it(rule: dict[str, Any]) -> None:
     told = rule["annotations"]["summary"]
-    no_value = {"Watchdog", "RecentOutage", "UnitFailed", "SparkNoExecutor", "TargetMissing"}
+    no_value = {"Watchdog", "RecentOutage", "ServiceAway", "UnitFailed", "SparkNoExecutor", "TargetMissing"}
     if not rule["alert"].endswith("Down") and rule["alert"] not in no_value:
         assert "$value" in told
     if "var-host" in rule["annotations"]["dashboard_url"] and "$value" not in told:
@@ -184,8 +185,22 @@ def test_every_objective_is_recorded_over_every_window() -> None:
 
 
 def test_every_alert_that_pages_for_a_cause_keeps_its_budgets_quiet() -> None:
-    assert set(alerts.CAUSES) <= PAGES
+    assert set(alerts.CAUSES) <= PAGES | {"ServiceAway"}
     assert not any(name.endswith("BudgetBurning") for name in alerts.CAUSES)
+
+
+def test_a_service_that_is_away_has_paged_at_the_same_time() -> None:
+    (away,) = [rule for rule in ALERTS if rule["alert"] == "ServiceAway"]
+    jobs = {job for names in re.findall(r'job=~?"([^"]+)"', away["expr"]) for job in names.split("|")}
+    assert jobs == {"kafka", "spark-master", "spark-worker", "job", "api"}
+    (group,) = [group for file in FILES.values() for group in file["groups"] if away in group["rules"]]
+    names = [rule["alert"] for rule in group["rules"]]
+    for job in jobs:
+        down = "".join(part.capitalize() for part in job.split("-")) + "Down"
+        (rule,) = [rule for rule in ALERTS if rule["alert"] == down]
+        assert (rule["labels"]["severity"], rule["for"]) == ("page", away["for"])
+        # Alertmanager has what keeps quiet before it has what is to be quiet.
+        assert names.index("ServiceAway") < names.index(down)
 
 
 def test_every_threshold_has_a_reason_and_is_used() -> None:
