@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import time
 import urllib.parse
 import urllib.request
@@ -138,8 +140,8 @@ def test_maintenance_is_silent(stack: Stack) -> None:
     again = stack.inv("silence", "--expire", made["identity"][:8])
     assert again.code == 1
     assert "Traceback" not in again.text
-    for wrong, said in ((["--for", "soon"], "not a duration"), (["--service", "kafak"], "Did you mean kafka?")):
-        refused = stack.inv(*asked, *wrong)
+    for right, wrong, said in (("5m", "soon", "not a duration"), ("kafka", "kafak", "Did you mean kafka?")):
+        refused = stack.inv(*(wrong if word == right else word for word in asked))
         assert refused.code == WRONG_USAGE
         assert said in refused.text
 
@@ -153,8 +155,16 @@ def test_all_journals_in_the_order_of_time(stack: Stack) -> None:
     assert {entry["host"] for entry in entries} == {stack.host}
     assert {entry["service"] for entry in entries} <= {service.name for service in services.all_services()}
     # What systemd says of a unit that it has to start again is a warning, and its ordinary lines are none.
-    stack.ssh_ok("systemctl kill --kill-whom=main --signal=KILL streampulse-generator")
     failed = "generator: streampulse-generator.service: Failed with result"
+    following = stack.start("logs", "generator", "--since", "1s", "--follow", "--level", "warning")
+    try:
+        time.sleep(3)
+        stack.ssh_ok("systemctl kill --kill-whom=main --signal=KILL streampulse-generator")
+        assert following.stdout is not None
+        assert failed in following.stdout.readline()
+    finally:
+        os.killpg(following.pid, signal.SIGINT)
+        following.wait(timeout=20)
     until(lambda: failed in stack.inv_ok("logs", "--level", "warning", "--since", "1m"), 30, "the failure is shown")
     assert "Started streampulse-generator" not in stack.inv_ok("logs", "--level", "warning", "--since", "1m")
     until(lambda: stack.ssh("systemctl is-active streampulse-generator").code == 0, 60, "the generator is back")

@@ -165,6 +165,8 @@ class Journals:
         self.limits = limits
         #: What could not be shown, and why.
         self.failures: list[str] = []
+        #: The last line of each host that is no entry.
+        self._complaints: dict[str, str] = {}
 
     def newest(self, lines: int) -> tuple[list[Entry], dict[str, str]]:
         """Return the newest entries of all hosts in the order of time, and of each host where its journal ended.
@@ -184,7 +186,7 @@ class Journals:
         return sorted(found, key=lambda entry: entry.at)[-lines:] if lines else [], cursors
 
     def _ask(self, host: Host, units: Sequence[str], lines: int) -> list[Entry]:
-        with self._start(host, units, [f"--lines={lines}"], live=False) as process:
+        with self._start(host, units, [f"--lines={lines}", *self.limits], live=False) as process:
             output, errors = process.communicate()
         said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
         if process.returncode != 0:
@@ -208,7 +210,11 @@ class Journals:
         for host, units in self.asked:
             cursor = cursors.get(host.name)
             where = f"--after-cursor={cursor}" if cursor else f"--since=@{begun:.3f}"
-            processes.append((host.name, self._start(host, units, ["--follow", "--no-tail", where], live=True)))
+            # Since when, was asked of what there was: what comes is later, and journalctl takes one beginning only.
+            limits = [limit for limit in self.limits if not limit.startswith("--since=")]
+            processes.append(
+                (host.name, self._start(host, units, ["--follow", "--no-tail", where, *limits], live=True))
+            )
         readers = [
             threading.Thread(target=self._read, args=(process, name, arrived), daemon=True)
             for name, process in processes
@@ -226,7 +232,10 @@ class Journals:
         finally:
             for _, process in processes:
                 process.wait()
-        self.failures += [f"{name} says no more (ssh ended with {process.returncode})" for name, process in processes]
+        self.failures += [
+            f"{name} says no more ({self._complaints.get(name) or f'ssh ended with {process.returncode}'})"
+            for name, process in processes
+        ]
 
     def _merge(self, arrived: queue.SimpleQueue[tuple[float, Entry | None]], readers: int, window: float) -> None:
         held: list[tuple[float, Entry]] = []
@@ -251,6 +260,9 @@ class Journals:
             entry = read(line, host, self.names)
             if entry is not None:
                 arrived.put((time.monotonic(), entry))
+            elif line.strip():
+                # A terminal at the other end has no errors of its own: a complaint comes among the entries.
+                self._complaints[host] = printable(line.decode(errors="replace").strip())
         arrived.put((time.monotonic(), None))
 
     def _start(
@@ -267,7 +279,7 @@ class Journals:
             "--output=json",
             f"--output-fields={FIELDS}",
         ]
-        words += [*options, *self.limits, *(f"--unit={unit}" for unit in units)]
+        words += [*options, *(f"--unit={unit}" for unit in units)]
         login = remote.login(self.session.environment, host)
         words = words if login.user == "root" else ["sudo", "-n", *words]
         # What is followed gets a terminal at the other end, so that journalctl ends when we do.

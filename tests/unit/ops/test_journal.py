@@ -186,6 +186,24 @@ def test_what_comes_is_merged_and_goes_on_where_the_first_look_ended(
     assert asked["b"][2].startswith("--since=@")
 
 
+def test_what_is_followed_has_one_beginning_and_the_same_level(hosts: Hosts) -> None:
+    session, say = hosts
+    asked: list[tuple[bool, Sequence[str]]] = []
+
+    def what(host: str, options: Sequence[str], live: bool) -> list[str]:
+        asked.append((live, options))
+        return ["echo", "journalctl: no such thing"] if live else printed(line(1)) if host == "a" else ["true"]
+
+    say(what)
+    with pytest.raises(OperatorError, match=r"a says no more \(journalctl: no such thing\)"):
+        journal.show(session, "kafka", Wish(follow=True, since="10m", level="warning"))
+    for live, options in asked:
+        assert "--priority=warning" in options
+        beginnings = [word for word in options if word.startswith(("--since=", "--after-cursor="))]
+        assert len(beginnings) == 1
+        assert (beginnings[0] == "--since=-10m") is not live
+
+
 def test_a_signal_ends_what_follows(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     session, say = hosts
     started: list[subprocess.Popen[bytes]] = []
@@ -225,10 +243,10 @@ def test_what_is_asked_of_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     host = Host("a", frozenset({"kafka"}), {"ansible_host": "192.0.2.1", "ansible_user": "ops"})
     environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
     session = Session(environment, Existing(environment), Screen())
-    journals = journal.Journals(session, [], NAMES, ["--priority=err"])
+    journals = journal.Journals(session, [], NAMES, [])
     ran: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))
-    journals._start(host, ["kafka.service"], ["--lines=5"], live=False)
+    journals._start(host, ["kafka.service"], ["--lines=5", "--priority=err"], live=False)
     journals._start(host, ["kafka.service"], ["--follow"], live=True)
     assert ran[0][-1].startswith("sudo -n env SYSTEMD_COLORS=0 journalctl --no-pager --quiet --all --output=json ")
     assert ran[0][-1].endswith(" --lines=5 --priority=err --unit=kafka.service")
