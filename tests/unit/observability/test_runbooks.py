@@ -117,6 +117,17 @@ def test_tasks_options_and_commands_are_those_that_there_are(book: Runbook, step
 
 
 @every_book
+def test_what_only_full_sets_up_is_put_right_with_full(book: Runbook) -> None:
+    about = {alert.service for alert in alerts.everything() if alert.name in book.alerts}
+    # A host may be one that only watches, and any unit may be one of those.
+    full = {service.name for service in services.all_services() if service.full} | {"host"}
+    watching = re.search(r"`(?:prometheus|alertmanager|probe|grafana|node_exporter|postgres_exporter)_", text_of(book))
+    if about & full or any("{{" in service for service in about) or watching:
+        for step in book.steps:
+            assert not re.search(r"^\./inv (?:up|reset) (?!.*--full)", step.script, re.MULTILINE), step.script
+
+
+@every_book
 def test_every_unit_is_one_that_there_is(book: Runbook) -> None:
     known = {service.unit for service in services.all_services()} | MORE_UNITS | {"postgresql.service", "*.service"}
     for unit in re.findall(r"[\w@*.-]+\.service", text_of(book)):
