@@ -101,4 +101,4 @@ def test_it_takes_every_question(
     assert "refused" in found["targets"][0]["error"]
     assert all(value is None for value in found["figures"].values())
     assert len(found["problems"]) == 1
-    assert found["problems"][0].startswith("alertmanager does not answer")
+    assert found["problems"][0].startswith("whether alerts are silenced is not known: alertmanager does not answer")

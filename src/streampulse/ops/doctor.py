@@ -125,8 +125,10 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
     if report is None:
         return
     for problem in report.problems:
-        cause, _, fix = problem.rpartition(": ")
-        yield Finding("monitoring", host.name, False, cause or problem, with_environment(fix, name))
+        # The command is what stands last, as in every message to people.
+        cause, _, fix = problem.partition(": inv ")
+        fix = f"inv {fix}" if fix else "inv up --full"
+        yield Finding("monitoring", host.name, False, cause, with_environment(fix, name))
     for target in report.targets:
         where = f"{target.job} on {target.host}"
         if target.up:

@@ -143,7 +143,7 @@ def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
                 "inv logs prometheus"
             )
     except OperatorError as error:
-        problems.append(f"{error}; whether alerts are silenced is not known")
+        problems.append(f"whether alerts are silenced is not known: {error}")
         alerts = [_found(item) for item in prometheus.alerts() if item.get("state") == "firing"]
     promises = promises_of(recorded)
     if not promises:

@@ -94,7 +94,7 @@ class Server:
 
     def _refused(self, error: urllib.error.HTTPError) -> OperatorError:
         if error.code == http.HTTPStatus.NOT_FOUND:
-            return NotFound(f"{self.name} at {self.url} has nothing there")
+            return NotFound(f"{self.name} at {self.url} has nothing there: inv logs {self.name}; inv up --full")
         if error.code in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
             return OperatorError(
                 f"{self.name} at {self.url} takes neither this host's name nor its password: inv up --full"

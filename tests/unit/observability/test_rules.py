@@ -217,6 +217,15 @@ def test_rules_name_no_number_that_is_not_a_value() -> None:
     assert re.findall(r"[<>]=?\s*\d+\.?\d*(?![\d\w\]\-}])", source.split('"""', 2)[2]) == []
 
 
+def test_whoever_looks_knows_how_often_prometheus_does() -> None:
+    """The rules' hold times, the time to a page and the dashboards' rates are made for this."""
+    often = f"{values.SCRAPE_SECONDS}s"
+    prometheus = (ROOT / "prometheus/prometheus.yml.j2").read_text(encoding="utf-8")
+    assert re.findall(r"^  (?:scrape|evaluation)_interval: (\S+)$", prometheus, re.MULTILINE) == [often, often]
+    datasources = (ROOT / "grafana/provisioning/datasources.yaml.j2").read_text(encoding="utf-8")
+    assert re.findall(r"timeInterval: (\S+)", datasources) == [often]
+
+
 def test_weights_make_one_budget_of_two() -> None:
     slo = values.CORRECTNESS
     assert [slo.weight(sli) for sli in slo.indicators] == [1, 2]

@@ -257,6 +257,26 @@ def test_targets_that_are_down_and_alerts_that_fire_are_faults(session: Session,
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("problem", "cause", "fix"),
+    [
+        (
+            "not known: alertmanager does not answer at http://a:9093 (refused): inv logs alertmanager; inv up --full",
+            "not known: alertmanager does not answer at http://a:9093 (refused)",
+            "inv logs alertmanager --env demo; inv up --full --env demo",
+        ),
+        ("of a release that names no command: at all", "of a release that names no command: at all", "inv up --full"),
+    ],
+)
+def test_the_fix_of_what_is_not_known_is_a_command(
+    session: Session, host: Host_, problem: str, cause: str, fix: str
+) -> None:
+    host(answer(report(problems=[problem])))
+    (fault,) = [finding for finding in doctor.monitoring_is_content(session) if not finding.ok]
+    assert fault.cause == cause
+    assert fault.fix.startswith(fix)
+
+
 def test_monitoring_that_is_not_there_is_no_fault_and_one_that_does_not_answer_is(
     session: Session, host: Host_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
