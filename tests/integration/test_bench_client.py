@@ -70,6 +70,10 @@ def test_load_is_counted_and_failures_are(server: Gunicorn) -> None:
     assert good.rate > 10
     assert 0 < good.p50 <= good.p99 < 5
     assert good.failed == 0
+    # Four connections that wait 50 ms after each answer ask 80 times a second at most.
+    paced = client.load(f"{server.url}/metrics/latest?limit=100", 3, connections=4, pause=50)
+    assert 20 < paced.rate < 85
+    assert paced.p50 < 0.05
     bad = client.load(f"{server.url}/nowhere", 3, connections=4)
     assert bad.failed > 10
 

@@ -239,6 +239,7 @@ def seen(rate: float, p99: float = 0.01, failed: int = 0) -> dict[str, Any]:
 def test_the_api_is_held_against_a_plain_pool_of_the_same_rounds() -> None:
     answer = {
         "latest": [seen(9_000.0, 0.015), seen(12_000.0, 0.030), seen(8_500.0, 0.018)],
+        "paced": [seen(8_100.0, 0.004), seen(7_900.0, 0.021), seen(8_200.0, 0.003)],
         # Slow in the round in which the API was: the ratio is of rounds, not of medians.
         "plain_pool": [seen(900.0), seen(1_500.0), seen(850.0)],
         "history": seen(2_000.0),
@@ -248,7 +249,9 @@ def test_the_api_is_held_against_a_plain_pool_of_the_same_rounds() -> None:
     }
     made = {figure.name: figure for figure in api.figures(answer)}
     assert (made["api.latest.rate"].value, made["api.latest.rate"].verdict) == (9_000, "ok")
-    assert (made["api.latest.p99"].value, made["api.latest.p99"].verdict) == (0.018, "ok")
+    assert (made["api.latest.p99"].value, made["api.latest.p99"].verdict) == (0.018, "")
+    assert (made["api.paced.rate"].value, made["api.paced.rate"].verdict) == (8_100, "ok")
+    assert (made["api.paced.p99"].value, made["api.paced.p99"].verdict) == (0.004, "ok")
     assert "15, 30, 18 ms" in made["api.latest.p99"].note
     assert (made["api.plain_pool.rate"].value, made["api.plain_pool.rate"].verdict) == (900, "")
     assert (made["api.ratio"].value, made["api.ratio"].verdict) == (10.0, "ok")

@@ -1,7 +1,7 @@
 """What clients of the API see: many requests at once, many readers of the event stream, the age of answers.
 
 Runs on the control machine. The load is wrk's (apt): one thread, a fixed number of connections that each ask again as
-soon as they are answered, for a fixed time, against one address.
+soon as they are answered, or a pause later, for a fixed time, against one address.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import resource
 import select
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -60,18 +61,23 @@ def ensure_wrk(report: Report) -> None:
     tools.ensure(_WRK, "measuring the API", report)
 
 
-def load(address: str, seconds: int, connections: int = CONNECTIONS) -> Load:
+def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int = 0) -> Load:
     """Put load on one address and return what wrk saw.
 
+    :param pause: how long each connection waits after an answer before it asks again, in milliseconds.
     :raises OperatorError: wrk failed, then the text has its last line, or nothing was answered.
     """
-    done = subprocess.run(  # noqa: S603 - a list made here, no shell
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", address],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f"function delay() return {pause} end\n")
+        script.flush()
+        waiting = ["-s", script.name] if pause else []
+        done = subprocess.run(  # noqa: S603 - a list made here, no shell
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *waiting, "--latency", address],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     rate = _NUMBER.search(done.stdout)
     times = {name: float(value) * _IN_SECONDS[unit] for name, value, unit in _PERCENTILE.findall(done.stdout)}
     if done.returncode != 0 or rate is None or set(times) != {"50", "99"}:
