@@ -73,7 +73,11 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("availability", "api"): (_rate(REQUESTS), _failed(_FAILED_REQUESTS, REQUESTS)),
     ("availability", "probe"): (
         _rate("streampulse_probe_api_requests_total"),
-        _failed('streampulse_probe_api_requests_total{outcome!="ok"}', "streampulse_probe_api_requests_total"),
+        _failed(
+            # What is refused is answered, and well: with a key of before, or asked too often.
+            'streampulse_probe_api_requests_total{outcome!~"ok|refused"}',
+            "streampulse_probe_api_requests_total",
+        ),
     ),
     ("latency", "api"): (
         _rate(f"{DURATIONS}_count{{{TIMED}}}"),
