@@ -8,12 +8,13 @@ import http
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 
-from streampulse.errors import OperatorError
+from streampulse.errors import OperatorError, UsageError
 from streampulse.settings import KafkaSettings, PostgresSettings, load
 
 _PAUSE_SECONDS = 0.25
@@ -154,6 +155,8 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
 def _page(args: argparse.Namespace) -> Callable[[], str]:
     if not args.url:
         raise OperatorError(f"streampulse wait {args.service} needs --url URL, the page that says that it is ready")
+    if not _is_web_address(args.url):
+        raise UsageError(f"--url {args.url} is no address of a page: write http://HOST:PORT/PATH, or https://")
 
     def probe() -> str:
         try:
@@ -166,6 +169,9 @@ def _page(args: argparse.Namespace) -> Callable[[], str]:
             raise _NotYet(f"{args.url} answers {error.code}") from None
         except (OSError, http.client.HTTPException) as error:
             raise _NotYet(_line(error)) from None
+        except ValueError as error:
+            # What comes after http:// cannot be a host or a path, which waiting does not mend.
+            raise UsageError(f"--url {args.url} is no address of a page: {_line(error)}") from None
 
     return probe
 
@@ -176,10 +182,15 @@ def _targets(_: argparse.Namespace) -> Callable[[], str]:
         raise OperatorError(
             "STREAMPULSE_MONITORING_PROMETHEUS_URL is not set (inv up --full writes /etc/streampulse/monitoring.env)"
         )
+    if not _is_web_address(address):
+        raise OperatorError(
+            f"STREAMPULSE_MONITORING_PROMETHEUS_URL is {address}, which is no address: it has to be "
+            "http://HOST:PORT, or https:// (inv up --full writes /etc/streampulse/monitoring.env)"
+        )
 
     def probe() -> str:
-        request = _guarded(f"{address}/api/v1/targets?state=active")
         try:
+            request = _guarded(f"{address}/api/v1/targets?state=active")
             with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the inventory's address
                 targets = json.load(answer)["data"]["activeTargets"]
         except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
@@ -195,6 +206,11 @@ def _targets(_: argparse.Namespace) -> Callable[[], str]:
         return f"Prometheus reads all {len(targets)}"
 
     return probe
+
+
+def _is_web_address(text: str) -> bool:
+    """Tell whether it names a host to ask over HTTP: urllib says so of others only when asked, with a traceback."""
+    return re.match(r"https?://[^/\s]", text) is not None
 
 
 def _guarded(address: str) -> urllib.request.Request:

@@ -70,6 +70,29 @@ def test_it_says_what_it_saw_last(address: str, capsys: pytest.CaptureFixture[st
     assert "needs --url URL" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo",
+        "127.0.0.1:9090/ready",
+        "file:///etc/hostname",
+        "ftp://x",
+        "http:/x",
+        "http://",
+        "http://[x",
+        "http://a..b",
+    ],
+)
+def test_what_is_no_address_of_a_page_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wait("--url", url) == 2
+    assert f"--url {url} is no address of a page: " in capsys.readouterr().err
+
+
+def test_what_an_address_looks_like_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    wait("--url", "foo")
+    assert "write http://HOST:PORT/PATH" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("password", "code"), [("right", 0), ("wrong", 1), ("", 0)])
 def test_who_asks_for_a_password(address: str, monkeypatch: pytest.MonkeyPatch, password: str, code: int) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_USER", "streampulse")
@@ -112,3 +135,13 @@ def test_targets_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.delenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", raising=False)
     assert cli.main(["wait", "targets"]) == 1
     assert "inv up --full writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["prometheus:9090", "file:///etc", "http://"])
+def test_targets_at_what_is_no_address(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)
+    assert cli.main(["wait", "targets"]) == 1
+    told = capsys.readouterr().err
+    assert f"STREAMPULSE_MONITORING_PROMETHEUS_URL is {address}, which is no address: it has to be http://" in told

@@ -11,6 +11,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -59,7 +60,8 @@ def create_app(
     """
     settings = settings or load(ApiSettings)
     runtime = Runtime(settings)
-    answers, journal = KnownAnswers(runtime), Journal()
+    answers = KnownAnswers(runtime)
+    journal = Journal(route.path for route in router.routes if isinstance(route, APIRoute))
     # What asks for a key, counts requests or believes a proxy has to see each of them.
     plain = not settings.public and not split(settings.trusted_proxies)
     state = {QUICK_WAY: QuickWay(answers, journal)} if plain else {}

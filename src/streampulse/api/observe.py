@@ -43,6 +43,8 @@ BUILD = Gauge("streampulse_api_build_info", "1, with the version as a label.", [
 
 # Labels come from these and from our own routes only, so no client can make new ones.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: What we answer when we cannot: an unexpected error, and a database that does not answer.
+_OUR_FAILURES: Final = (500, 503)
 # A caller's own request id is taken over when it is harmless.
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LONGEST_LOGGED: Final = 300
@@ -70,11 +72,19 @@ _TRANSPORT: Final = [
 
 
 class Journal:
-    """Counts, times and logs requests."""
+    """Counts, times and logs requests.
 
-    def __init__(self) -> None:
+    :param routes: whose failures are there to be counted from the start: a series that appears with the first of them
+        has no increase from nothing to it, and no alert sees it.
+    """
+
+    def __init__(self, routes: Iterable[str]) -> None:
         self._log = _AccessLog()
-        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._counters: dict[tuple[str, str, int], Counter] = {
+            (route, "GET", status): REQUESTS.labels(route, "GET", str(status))
+            for route in routes
+            for status in _OUR_FAILURES
+        }
         self._durations: dict[str, Histogram] = {}
         BUILD.labels(__version__).set(1)
 

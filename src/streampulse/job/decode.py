@@ -24,7 +24,18 @@ from streampulse.events import (
     MAX_INTEGER_DIGITS,
     MAX_MESSAGE_LEN,
 )
-from streampulse.job.rows import CHAT_MESSAGE, DONATION, EVENT_ID_BYTES, TYPE_CODES, DeadLetter, Rows, Slice
+from streampulse.job.rows import (
+    CHAT_MESSAGE,
+    DONATION,
+    EVENT_ID_BYTES,
+    FUTURE,
+    INVALID,
+    LATE,
+    TYPE_CODES,
+    DeadLetter,
+    Rows,
+    Slice,
+)
 
 # JSON after RFC 8259, without escapes: an object whose values nest once at most. Nothing is looked at twice.
 _SPACE = rb"[ \t\r\n]*+"
@@ -123,7 +134,7 @@ class Decoder:
             try:
                 event = events.parse(key, value, partition, self._partitions)
             except events.InvalidEvent as invalid:
-                into.dead(offset, "invalid", invalid.detail, key, value)
+                into.dead(offset, INVALID, invalid.detail, key, value)
                 return
             found = (
                 into.source_of(event.stream_id.encode(), event.stream_id),
@@ -136,9 +147,9 @@ class Decoder:
         source, user_id, event_id, ts_us, code, cents = found
         clock = into.clock
         if ts_us > arrival_us + ALLOWED_FUTURE_US:
-            into.dead(offset, "future", f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
+            into.dead(offset, FUTURE, f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
         elif clock is not None and ts_us < clock - ALLOWED_LATENESS_US:
-            into.dead(offset, "late", f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value)
+            into.dead(offset, LATE, f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value)
         else:
             if (clock is None or ts_us > clock) and not source.internal:
                 into.clock = ts_us

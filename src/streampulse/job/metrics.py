@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from streampulse import __version__
 from streampulse.gauges import KnownGauge
+from streampulse.job.rows import REASONS
 
 RECORDS: Final = Counter("streampulse_job_records", "Records read from the topic of the events, in committed batches.")
 ACCEPTED: Final = Counter("streampulse_job_accepted_events", "Events that were counted.")
@@ -50,6 +51,10 @@ TRIGGER_SECONDS: Final = KnownGauge("streampulse_job_trigger_seconds", "Time tha
 EXECUTORS: Final = KnownGauge("streampulse_job_executors", "Executors that the driver has, itself not counted.")
 BUILD: Final = Gauge("streampulse_job_build_info", "1, with the version as a label.", ["version"])
 BUILD.labels(__version__).set(1)
+
+# A counter that appears with its first dead letters has no increase from nothing to these: no alert would see them.
+for _reason in REASONS:
+    DEAD_LETTERS.labels(_reason)
 
 
 def note_progress(progress: Mapping[str, Any]) -> None:

@@ -16,9 +16,15 @@ EVENT_ID_BYTES: Final = 16
 STREAM_START, STREAM_STOP, VIEWER_JOIN, VIEWER_LEAVE, CHAT_MESSAGE, DONATION = range(len(EVENT_TYPES))
 TYPE_CODES: Final = {name: code for code, name in enumerate(EVENT_TYPES)}
 
+INVALID: Final = "invalid"
+FUTURE: Final = "future"
+LATE: Final = "late"
+#: Why a record may not count: all that there are.
+REASONS: Final = (INVALID, FUTURE, LATE)
+
 
 class DeadLetter(NamedTuple):
-    """A record that does not count, with why and where it stood.
+    """A record that does not count, with why (one of :data:`REASONS`) and where it stood.
 
     ``carried`` tells whether ``key`` and ``value`` are the record's own. Where they are not, because the slice's dead
     letters together were too large to carry, they are None and are read again from the log.

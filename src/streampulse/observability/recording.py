@@ -22,10 +22,11 @@ WINDOWS: Final = (values.SHARE_SECONDS, 30 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR, D
 #: Those that a burn is judged by, and that a measurement of a few minutes must not fill.
 LONG_WINDOWS: Final = tuple(burn.long_seconds for burn in values.BURNS)
 
-_REQUESTS: Final = f'streampulse_api_http_requests_total{{route!~"{MACHINES_ROUTES}"}}'
+#: What people's requests are counted by, and how the durations of those that end are told from others.
+REQUESTS: Final = f'streampulse_api_http_requests_total{{route!~"{MACHINES_ROUTES}"}}'
 _FAILED_REQUESTS: Final = f'streampulse_api_http_requests_total{{route!~"{MACHINES_ROUTES}",status=~"5.."}}'
-_DURATIONS: Final = "streampulse_api_http_request_duration_seconds"
-_TIMED: Final = f'route!~"{MACHINES_ROUTES}|{ENDLESS_ROUTES}"'
+DURATIONS: Final = "streampulse_api_http_request_duration_seconds"
+TIMED: Final = f'route!~"{MACHINES_ROUTES}|{ENDLESS_ROUTES}"'
 
 
 def _rate(selector: str) -> str:
@@ -68,16 +69,20 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
             'streampulse_probe_events_total{outcome!="unsent"}',
         ),
     ),
-    ("availability", "api"): (_rate(_REQUESTS), _failed(_FAILED_REQUESTS, _REQUESTS)),
+    ("availability", "api"): (_rate(REQUESTS), _failed(_FAILED_REQUESTS, REQUESTS)),
     ("availability", "probe"): (
         _rate("streampulse_probe_api_requests_total"),
-        _failed('streampulse_probe_api_requests_total{outcome!="ok"}', "streampulse_probe_api_requests_total"),
+        _failed(
+            # What is refused is answered, and well: with a key of before, or asked too often.
+            'streampulse_probe_api_requests_total{outcome!~"ok|refused"}',
+            "streampulse_probe_api_requests_total",
+        ),
     ),
     ("latency", "api"): (
-        _rate(f"{_DURATIONS}_count{{{_TIMED}}}"),
+        _rate(f"{DURATIONS}_count{{{TIMED}}}"),
         _missed(
-            f"{_DURATIONS}_count{{{_TIMED}}}",
-            f"{_DURATIONS}_bucket{{{_TIMED},{_bucket(values.QUICK_SECONDS)}}}",
+            f"{DURATIONS}_count{{{TIMED}}}",
+            f"{DURATIONS}_bucket{{{TIMED},{_bucket(values.QUICK_SECONDS)}}}",
         ),
     ),
     # Of each second that was looked at, the part that was bad.

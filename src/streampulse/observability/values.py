@@ -176,7 +176,7 @@ AVAILABILITY: Final = Objective(
             name="probe",
             objective=0.999,
             events="requests of the probe, one every 5 s",
-            good="answered, and without an error of the server",
+            good="answered, and without an error of the server; a refusal (4xx) is an answer",
             minimum_events=100,
         ),
     ),

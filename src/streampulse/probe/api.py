@@ -22,8 +22,12 @@ class Unanswered(Exception):  # noqa: N818 - a finding
     """Nothing came back, or not in time."""
 
 
-class Refused(Exception):  # noqa: N818 - a finding
+class Failed(Exception):  # noqa: N818 - a finding
     """Something else came back than 200 with rows."""
+
+
+class Refused(Failed):
+    """The API did not let the request in, or does not know it: 4xx. It works, and says that the asker is wrong."""
 
 
 class Api:
@@ -50,7 +54,8 @@ class Api:
 
         :param request_id: by which the request can be found in the API's log.
         :raises Unanswered: nothing came back in time.
-        :raises Refused: what came back is not 200 with rows.
+        :raises Refused: what came back is 4xx.
+        :raises Failed: what came back is anything else but 200 with rows.
         """
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._timeout)
@@ -64,13 +69,14 @@ class Api:
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK:
-            raise Refused(f"{answer.status} {answer.reason}")
+            text = f"{answer.status} {answer.reason}"
+            raise Refused(text) if 400 <= answer.status < 500 else Failed(text)
         try:
             rows = json.loads(body)["rows"]
         except (ValueError, KeyError, TypeError):
             rows = None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Refused("200 without rows")
+            raise Failed("200 without rows")
         return rows
 
 
@@ -95,6 +101,11 @@ class Requests:
             outcome = "unanswered"
             self._voice.wrong(str(error))
         except Refused as error:
+            # A key of before, or too many requests: our doing and no failure of the API's. What the probe cannot read
+            # back is told all the same: its events are lost.
+            outcome = "refused"
+            self._voice.wrong(str(error))
+        except Failed as error:
             outcome = "error"
             self._voice.wrong(str(error))
         else:

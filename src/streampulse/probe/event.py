@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 from streampulse.probe import metrics
-from streampulse.probe.api import Api, Refused, Row, Unanswered
+from streampulse.probe.api import Api, Failed, Row, Unanswered
 from streampulse.probe.send import Sender, Unsent
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Events:
             asked = time.monotonic()
             try:
                 row = row_of(self._api.rows(_PATH, request_id=f"probe-{event.event_id}"), event.window_start)
-            except (Unanswered, Refused) as error:
+            except (Unanswered, Failed) as error:
                 row, cause = None, f"the API does not answer as it should: {error}"
             else:
                 cause = "the API has no row"

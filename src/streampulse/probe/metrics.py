@@ -28,8 +28,8 @@ LAST_EXACT: Final = KnownGauge(
 )
 API_REQUESTS: Final = Counter(
     "streampulse_probe_api_requests",
-    "Requests for the newest rows, one every few seconds, by outcome: ok, error (any answer but 200 with rows), "
-    "unanswered.",
+    "Requests for the newest rows, one every few seconds, by outcome: ok (200 with rows), refused (4xx), "
+    "error (any other answer), unanswered.",
     ["outcome"],
 )
 API_SECONDS: Final = Histogram(
@@ -41,5 +41,5 @@ API_SECONDS: Final = Histogram(
 # A counter that appears with its first failure has no increase from nothing to one.
 for _outcome in ("exact", "wrong", "lost", "unsent"):
     EVENTS.labels(_outcome)
-for _outcome in ("ok", "error", "unanswered"):
+for _outcome in ("ok", "refused", "error", "unanswered"):
     API_REQUESTS.labels(_outcome)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from streampulse.errors import OperatorError
-from streampulse.observability import values
+from streampulse.observability import recording, values
 from streampulse.slo.server import Alertmanager, Prometheus, Sample
 
 #: Over which windows a promise is shown.
@@ -30,10 +30,10 @@ FIGURES: Final[Mapping[str, str]] = {
     "dead_letters_per_minute": (
         "(sum(rate(streampulse_job_dead_letters_total[5m])) or sum(rate(streampulse_job_records_total[5m])) * 0) * 60"
     ),
-    "requests_per_second": "sum(rate(streampulse_api_http_requests_total[1m]))",
+    # Of the requests that the promises count: at rest most others are the scrape and the probes of machines.
+    "requests_per_second": f"sum(rate({recording.REQUESTS}[1m]))",
     "request_p99_seconds": (
-        "histogram_quantile(0.99, sum by (le) "
-        '(rate(streampulse_api_http_request_duration_seconds_bucket{route!="/live"}[5m])))'
+        f"histogram_quantile(0.99, sum by (le) (rate({recording.DURATIONS}_bucket{{{recording.TIMED}}}[5m])))"
     ),
 }
 #: Computed here, from the newest event of the probe.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -251,7 +253,7 @@ def test_a_probe_that_has_just_started_sends_nothing() -> None:
 
 def request(url: str, key: str | None = None, timeout: float = 0.5) -> tuple[set[str], float]:
     """Make one request; return as what it was counted, and how many durations were observed."""
-    names = ("ok", "error", "unanswered")
+    names = ("ok", "refused", "error", "unanswered")
 
     def read() -> dict[str, float]:
         found = {name: counted("streampulse_probe_api_requests_total", outcome=name) for name in names}
@@ -271,7 +273,13 @@ def test_an_answer_with_rows_is_ok_and_the_key_is_sent() -> None:
     assert headers["Authorization"] == f"Bearer {'k' * 16}"
 
 
-@pytest.mark.parametrize("answer", [(500, {}), (503, {"error": "away"}), (401, {}), (429, {}), (200, b"?"), (303, b"")])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 499])
+def test_an_answer_that_says_that_the_probe_is_wrong_is_a_refusal_and_no_error(status: int) -> None:
+    with serving(lambda _: (status, {"error": "no"})) as (url, _):
+        assert request(url) == ({"refused"}, 1)
+
+
+@pytest.mark.parametrize("answer", [(500, {}), (503, {"error": "away"}), (399, {}), (200, b"?"), (200, {}), (303, b"")])
 def test_any_other_answer_is_an_error(answer: Answer) -> None:
     with serving(lambda _: answer) as (url, _):
         assert request(url) == ({"error"}, 1)
@@ -302,3 +310,14 @@ def test_the_next_request_is_due_an_interval_after_the_last_began() -> None:
 
     with serving(slow) as (url, _):
         assert 0 < Requests(Api(url, None, 2), 1).step() <= 0.7
+
+
+def test_every_outcome_is_there_from_the_start_so_that_the_first_of_each_is_an_increase() -> None:
+    fresh = (
+        "from prometheus_client import generate_latest; import streampulse.probe.metrics; "
+        "print(generate_latest().decode())"
+    )
+    # A process of its own: other tests of this one have counted already.
+    scrape = subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True, text=True).stdout
+    for outcome in ("ok", "refused", "error", "unanswered"):
+        assert f'\nstreampulse_probe_api_requests_total{{outcome="{outcome}"}} 0.0\n' in scrape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from promql_names import metric_names
@@ -46,6 +47,14 @@ def test_figures_are_made_of_metrics_that_there_are() -> None:
     known = {series for metric in metrics.catalogue() for series in metric.series}
     for name, expression in report.FIGURES.items():
         assert metric_names(expression) <= known, name
+
+
+@pytest.mark.parametrize("name", ["requests_per_second", "request_p99_seconds"])
+def test_what_machines_ask_is_no_part_of_a_figure(name: str) -> None:
+    (left_out,) = re.findall(r'route!~"([^"]+)"', report.FIGURES[name])
+    assert {"/health", "/prometheus"} <= set(left_out.split("|"))
+    # How long a reader stays is no duration of an answer; that it came is a request.
+    assert ("/live" in left_out.split("|")) == (name == "request_p99_seconds")
 
 
 def test_a_figure_that_nobody_knows_is_none() -> None:

@@ -88,7 +88,7 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             10,
             "Requests by route",
-            "Requests a second. A route that disappears has had no request.",
+            "Requests a second.",
             panels.REQUESTS_PER_SECOND,
             panels.series(f"sum by (route) (rate({_REQUESTS}[$__rate_interval]))", "{{route}}"),
             stacked=True,
@@ -132,8 +132,9 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             15,
             "Seen from outside",
-            """The probe's own requests, one every five seconds: how many were answered, failed (5xx), or not answered
-            at all. This is what the objective for availability counts beside the API's own 5xx.""",
+            """The probe's own requests, one every five seconds: how many were answered (ok), refused (4xx), failed
+            (error), or not answered at all. The last two are what the objective for availability counts beside the
+            API's own 5xx.""",
             panels.REQUESTS_PER_SECOND,
             panels.series(
                 "sum by (outcome) (rate(streampulse_probe_api_requests_total[$__rate_interval]))", "{{outcome}}"
