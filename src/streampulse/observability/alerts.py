@@ -120,7 +120,8 @@ _DOWN: Final = (
         TICKET,
         "probe",
         "The probe",
-        "Nothing for users. Freshness, completeness and half of availability and correctness are not measured.",
+        "Nothing for users. Freshness, completeness and half of availability, correctness and latency are not"
+        " measured.",
         "overview",
         "probe-down",
     ),

@@ -26,6 +26,7 @@ LONG_WINDOWS: Final = tuple(burn.long_seconds for burn in values.BURNS)
 REQUESTS: Final = f'streampulse_api_http_requests_total{{route!~"{MACHINES_ROUTES}"}}'
 _FAILED_REQUESTS: Final = f'streampulse_api_http_requests_total{{route!~"{MACHINES_ROUTES}",status=~"5.."}}'
 DURATIONS: Final = "streampulse_api_http_request_duration_seconds"
+_PROBE_DURATIONS: Final = "streampulse_probe_api_request_duration_seconds"
 TIMED: Final = f'route!~"{MACHINES_ROUTES}|{ENDLESS_ROUTES}"'
 
 
@@ -84,6 +85,10 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
             f"{DURATIONS}_count{{{TIMED}}}",
             f"{DURATIONS}_bucket{{{TIMED},{_bucket(values.QUICK_SECONDS)}}}",
         ),
+    ),
+    ("latency", "probe"): (
+        _rate(f"{_PROBE_DURATIONS}_count"),
+        _missed(f"{_PROBE_DURATIONS}_count", f"{_PROBE_DURATIONS}_bucket{{{_bucket(values.QUICK_SECONDS)}}}"),
     ),
     # Of each second that was looked at, the part that was bad.
     ("completeness", "lag"): (

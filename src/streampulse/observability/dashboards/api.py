@@ -57,7 +57,7 @@ def build() -> dashboard.Dashboard:
             4,
             "Quick enough",
             f"""Share of requests of the last five minutes that were answered within {values.QUICK_SECONDS * 1000:g}
-            ms: what the objective for latency counts.""",
+            ms, as the API times them: what the objective for latency counts beside the probe's own requests.""",
             panels.RATIO,
             panels.now(
                 "sum(rate(streampulse_api_http_request_duration_seconds_bucket"
@@ -114,8 +114,8 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             13,
             "Duration",
-            """Time from a request's first byte to its answer's last, without /live, /health and /prometheus. The
-            dashed line is what the objective allows for 99 of 100.""",
+            """Time from a request's turn, once it is read, to its answer's last byte, without /live, /health and
+            /prometheus. The dashed line is what the objective allows for 99 of 100.""",
             panels.SECONDS,
             panels.series(panels.quantile(0.5, _BUCKETS), "p50"),
             panels.series(panels.quantile(0.95, _BUCKETS), "p95"),
@@ -144,8 +144,8 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             16,
             "Duration seen from outside",
-            """Time that the probe's own requests took, connecting included. Much more than inside: the network, or a
-            queue.""",
+            """Time that the probe's own requests took, connecting included; the objective for latency counts these
+            too. Much more than inside: the network, or requests that wait until a busy API reads them.""",
             panels.SECONDS,
             panels.series(
                 panels.quantile(0.5, "streampulse_probe_api_request_duration_seconds_bucket", window="5m"), "p50"
