@@ -88,7 +88,7 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             10,
             "Requests by route",
-            "Requests a second.",
+            "Requests a second, those that failed included. A route without requests is at zero.",
             panels.REQUESTS_PER_SECOND,
             panels.series(f"sum by (route) (rate({_REQUESTS}[$__rate_interval]))", "{{route}}"),
             stacked=True,
