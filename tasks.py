@@ -74,7 +74,7 @@ def reset(
     env: str = "local",
     full: bool = False,
     dry_run: bool = False,
-    keep: str = "",
+    keep: str | None = None,
     yes: bool = False,
     verbose: bool = False,
 ) -> str | None:
@@ -82,7 +82,9 @@ def reset(
     from streampulse.ops import session, stack
 
     opened = session.open_session(env, Screen(), verbose)
-    left = stack.kept(keep)
+    if keep is not None and not keep.strip(" ,"):
+        raise UsageError("--keep names nothing; to remove everything, leave it out: inv reset")
+    left = stack.kept(keep or "")
     plan = stack.reset_plan(opened, full, left)
     if dry_run:
         for line in plan:

@@ -97,8 +97,13 @@ def load(name: str) -> Environment:
     folder = paths.inventories() / name
     known = names()
     if name not in known:
+        try:
+            check_name(name)
+            new = name
+        except OperatorError:
+            new = "NAME"  # for which this would be refused
         raise OperatorError(
-            f"{name} is not an environment. There are: {', '.join(known)}. A new one: inv env new {name or 'NAME'}"
+            f"{name or 'nothing'} is not an environment. There are: {', '.join(known)}. A new one: inv env new {new}"
         )
     try:
         check_name(name)

@@ -113,11 +113,11 @@ def show(session: Session, name: str, wish: Wish) -> str | None:
     """Print the journal of a service, or of all, go on with what comes where that is wished for, and say what is cut.
 
     :param name: the service; empty for all.
-    :raises UsageError: there is no such level, or no such time.
-    :raises OperatorError: no such service, no such number of lines, or a host cannot be asked.
+    :raises UsageError: there is no such level, no such time, or no such number of lines.
+    :raises OperatorError: no such service, or a host cannot be asked.
     """
     if not 0 <= wish.lines < 2**31:  # what journalctl takes
-        raise OperatorError(f"{wish.lines} lines cannot be shown: inv logs {name or 'job'} --lines {DEFAULT_LINES}")
+        raise UsageError(f"{wish.lines} lines cannot be shown: inv logs {name or 'job'} --lines {DEFAULT_LINES}")
     limits = wish.words()
     wanted = [services.named(name)] if name else list(services.all_services())
     asked = [

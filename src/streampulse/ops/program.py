@@ -56,6 +56,9 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
                 after = self.core.unparsed.index(name) + 1
                 self.core.unparsed.insert(after, "")
                 super().parse_tasks()
+        if len(self.tasks) > 1:
+            # Invoke would run a surplus word that happens to be a task's name.
+            raise Exit(f"inv: one task at a time: {self.tasks[1].name} would be another. See: inv --help", code=2)
 
     def parse_cleanup(self) -> None:
         """Answer --help and --list."""

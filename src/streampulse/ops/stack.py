@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streampulse.errors import IncompleteError, OperatorError
+from streampulse.errors import IncompleteError, OperatorError, UsageError
 from streampulse.ops import ansible, artifacts, health, links, lock, secrets
 from streampulse.ops.session import Session, changing
 
@@ -219,19 +219,21 @@ def kept(text: str) -> tuple[str, ...]:
     """Return what a reset is to leave alone.
 
     :param text: words of KEEPABLE, separated by commas.
-    :raises OperatorError: there is no such thing to keep, or it cannot be kept without another.
+    :raises UsageError: there is no such thing to keep, or it cannot be kept without another.
     """
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     unknown = [word for word in words if word not in KEEPABLE]
     if unknown:
-        raise OperatorError(f"{unknown[0]} is nothing that can be kept. There are: {', '.join(KEEPABLE)}")
+        raise UsageError(f"{unknown[0]} is nothing that can be kept. There are: {', '.join(KEEPABLE)}")
     for word, needed, why in (
         ("checkpoints", "postgres", "ahead of new tables, they would have events passed over"),
         ("postgres", "kafka", "numbers whose events are gone could never be recomputed"),
     ):
         if word in words and needed not in words:
-            raise OperatorError(
-                f"{word} cannot be kept without {needed}: {why}; inv reset --keep {needed},{','.join(words)}"
+            # With what that needs in its turn.
+            whole = [each for each in ("kafka", "postgres") if each == needed or each not in words]
+            raise UsageError(
+                f"{word} cannot be kept without {needed}: {why}; inv reset --keep {','.join([*whole, *words])}"
             )
     return words
 

@@ -134,8 +134,8 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["open", "grafanna"], 1, "grafanna is not a page. There are: api"),
         (["up", "--env"], 2, "inv: --env needed value and was not given one! See: inv --list"),
         (["logs", "--lines"], 2, "inv: --lines needed value"),
-        (["logs", "--lines", "-5", "--env", "staging"], 1, "logs: -5 lines cannot be shown: inv logs job --lines"),
-        (["logs", "--lines", "99999999999", "--env", "staging"], 1, "99999999999 lines cannot be shown"),
+        (["logs", "--lines", "-5", "--env", "staging"], 2, "logs: -5 lines cannot be shown: inv logs job --lines"),
+        (["logs", "--lines", "99999999999", "--env", "staging"], 2, "99999999999 lines cannot be shown"),
         ([], 0, "doctor"),
         (["logs", "--level", "loud", "--env", "staging"], 2, "loud is not a level. There are: debug, info"),
         (["top", "--every", "0", "--env", "staging"], 2, "write a number from 1 to 3600"),
@@ -148,8 +148,15 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
         (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
         (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written
-        (["reset", "--keep", "topics"], 1, "topics is nothing that can be kept. There are: kafka, postgres,"),
-        (["reset", "--keep", "postgres"], 1, "inv reset --keep kafka,postgres"),
+        (["reset", "--keep", "topics"], 2, "topics is nothing that can be kept. There are: kafka, postgres,"),
+        (["reset", "--keep", "postgres"], 2, "inv reset --keep kafka,postgres"),
+        (["reset", "--keep", "checkpoints"], 2, "inv reset --keep kafka,postgres,checkpoints"),
+        # A variable that is not set must not remove everything.
+        (["reset", "--keep=", "--yes"], 2, "--keep names nothing"),
+        (["bench", "--seconds", "0"], 2, "--seconds 0"),
+        (["status", "--env", "LOCAL"], 1, "A new one: inv env new NAME"),
+        # Whoever gives a word too much does not want another task.
+        (["open", "api", "docs"], 2, "one task at a time: docs"),
         (["reset", "--dry-run", "--env", "staging", "--keep", "kafka"], 0, "keep all events (Kafka's topics)"),
         (["env", "frob", "x"], 2, "inv env new NAME"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),

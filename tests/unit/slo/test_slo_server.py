@@ -171,6 +171,17 @@ def test_a_missing_dead_mans_switch_and_missing_rules_are_problems(
     assert all("inv logs prometheus" in problem for problem in problems)
 
 
+@pytest.mark.parametrize(("fired", "missing"), [("1970-01-01T00:01:10Z", 0), ("1970-01-01T00:00:30Z", 1)])
+def test_a_dead_mans_switch_that_fired_a_moment_ago_is_on_its_way(
+    watching: Told, capsys: pytest.CaptureFixture[str], fired: str, missing: int
+) -> None:
+    watching.answers["GET /api/v2/alerts"] = (200, [])
+    switch = {"labels": {"alertname": "Watchdog", "severity": "none"}, "state": "firing", "activeAt": fired}
+    watching.answers["GET /api/v1/alerts"] = (200, {"status": "success", "data": {"alerts": [switch]}})
+    assert cli.main(["slo", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == missing
+
+
 def test_a_host_without_monitoring(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", raising=False)
     assert cli.main(["slo", "--json"]) == 0

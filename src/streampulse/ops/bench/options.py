@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streampulse.errors import OperatorError
+from streampulse.errors import UsageError
 
 #: The measurements, in the order in which they are made. What depends on how much state there is (a start reads the
 #: events of the last ten minutes) comes before the high rates and the backlog.
@@ -50,11 +50,11 @@ def read(
 ) -> Options:
     """Read the options as they stand on a command line.
 
-    :raises OperatorError: one of them makes no sense; the text names it.
+    :raises UsageError: one of them makes no sense; the text names it.
     """
     for name, number in (("seconds", seconds), ("backlog", backlog), ("repeats", repeats)):
         if number < 1:
-            raise OperatorError(f"--{name} {number}: give a whole number from 1 on")
+            raise UsageError(f"--{name} {number}: give a whole number from 1 on")
     return Options(
         only=names(only, "only"),
         rates=numbers(rates, "rates"),
@@ -72,21 +72,21 @@ def read(
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Read whole numbers from 1 on, separated by commas.
 
-    :raises OperatorError: it is something else.
+    :raises UsageError: it is something else.
     """
     words = text.replace("_", "").split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise OperatorError(f"--{option} {text}: give whole numbers from 1 on, separated by commas")
+        raise UsageError(f"--{option} {text}: give whole numbers from 1 on, separated by commas")
     return tuple(int(word) for word in words)
 
 
 def names(text: str, option: str) -> tuple[str, ...]:
     """Read names of measurements, separated by commas; empty for all.
 
-    :raises OperatorError: there is no such measurement.
+    :raises UsageError: there is no such measurement.
     """
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in words:
         if word not in NAMES:
-            raise OperatorError(f"--{option} {word} is nothing that is measured. There are: {', '.join(NAMES)}")
+            raise UsageError(f"--{option} {word} is nothing that is measured. There are: {', '.join(NAMES)}")
     return words
