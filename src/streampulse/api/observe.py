@@ -35,7 +35,7 @@ REQUESTS = Counter(
 )
 DURATION = Histogram(
     "streampulse_api_http_request_duration_seconds",
-    "Time from a request's turn, once it is read, to its answer's last byte, by route.",
+    "Time from where a request is worked on to its answer's last byte, by route; not how long it waited.",
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )

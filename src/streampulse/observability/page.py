@@ -38,8 +38,8 @@ that 60 % are spent, less than 0 that the promise is broken. `slo:error_ratio:ra
 days, say how bad it was; `sli:error_ratio:…` the same for each measurement by itself.
 
 - Of two measurements the worse one counts: the API counts what it answered, the probe what it was not answered.
-  The API times a request from when it was read and its turn had come; how long it waited before that, for the
-  connection and for a busy API to read it, is in the probe's time.
+  The API times a request from where it is worked on; how long it waited before that, for the connection, for a busy
+  API to read it and for its turn, is in the probe's time.
 - The probe's part of correctness is promised twice as strictly as that of dead letters, so one of its bad events
   weighs as two.
 - Without events there is no share, neither good nor bad.

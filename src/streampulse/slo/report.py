@@ -16,8 +16,8 @@ from streampulse.slo.server import Alertmanager, Prometheus, Sample
 WINDOWS: Final = ("5m", "1h", "1d", "30d")
 #: The alert that always fires: where it is missing, no other one would arrive either.
 DEAD_MAN: Final = "Watchdog"
-#: From an alert's first evaluation to Alertmanager, at most.
-_ARRIVES_SECONDS: Final = 60
+#: After a start, until an alert has arrived in Alertmanager and the promises are recorded, at most.
+_SETTLES_SECONDS: Final = 2 * values.RECORD_SECONDS
 SEVERITIES: Final = ("page", "ticket")
 #: Each figure and what it is in PromQL: one value without labels, or none where nobody knows.
 FIGURES: Final[Mapping[str, str]] = {
@@ -139,7 +139,7 @@ def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
     try:
         held = alertmanager.alerts()
         alerts = [_held(item) for item in held]
-        if not any(alert.name == DEAD_MAN for alert in alerts) and not _is_on_its_way(prometheus, now.value or 0.0):
+        if not any(alert.name == DEAD_MAN for alert in alerts) and not _has_just_started(prometheus, now.value or 0.0):
             problems.append(
                 f"{DEAD_MAN}, which always fires, is not in Alertmanager: no other alert arrives there either: "
                 "inv logs prometheus"
@@ -148,15 +148,15 @@ def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
         problems.append(f"whether alerts are silenced is not known: {error}")
         alerts = [_found(item) for item in prometheus.alerts() if item.get("state") == "firing"]
     promises = promises_of(recorded)
-    if not promises:
+    if not promises and not _has_just_started(prometheus, now.value or 0.0):
         problems.append("Prometheus records no promise: its rules are missing or new: inv logs prometheus")
     return Report(now.value or 0.0, promises, ordered(alerts), figures, targets, problems)
 
 
-def _is_on_its_way(prometheus: Prometheus, now: float) -> bool:
-    """Return whether the dead man's switch has fired so lately, as after a start, that it may not have arrived yet."""
+def _has_just_started(prometheus: Prometheus, now: float) -> bool:
+    """Return whether the dead man's switch fires, and has begun so lately that all the rest may still be to come."""
     fired = [_found(item).since for item in prometheus.alerts() if item["labels"].get("alertname") == DEAD_MAN]
-    return bool(fired) and now - max(fired) < _ARRIVES_SECONDS
+    return bool(fired) and now - max(fired) < _SETTLES_SECONDS
 
 
 def promises_of(samples: Iterable[Sample]) -> list[Promise]:

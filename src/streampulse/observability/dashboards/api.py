@@ -88,7 +88,7 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             10,
             "Requests by route",
-            "Requests a second, those that failed included. A route without requests is at zero.",
+            "Requests a second, those that failed included.",
             panels.REQUESTS_PER_SECOND,
             panels.series(f"sum by (route) (rate({_REQUESTS}[$__rate_interval]))", "{{route}}"),
             stacked=True,
@@ -114,8 +114,8 @@ def build() -> dashboard.Dashboard:
         panels.graph(
             13,
             "Duration",
-            """Time from a request's turn, once it is read, to its answer's last byte, without /live, /health and
-            /prometheus. The dashed line is what the objective allows for 99 of 100.""",
+            """Time from where a request is worked on to its answer's last byte, without /live, /health and /prometheus:
+            not how long it waited. The dashed line is what the objective allows for 99 of 100.""",
             panels.SECONDS,
             panels.series(panels.quantile(0.5, _BUCKETS), "p50"),
             panels.series(panels.quantile(0.95, _BUCKETS), "p95"),

@@ -108,9 +108,10 @@ assert {(each["job"], each["up"]) for each in report["targets"]} >= {("prometheu
 # Nothing that a promise is about runs here; all else is known.
 assert [each for each in report["problems"] if "no promise" not in each] == [], report["problems"]
 made = said("silence", "--for", "5m", "--reason", "scenario", "--service", "api")["made"]
-assert [each["identity"] for each in said("silence")["silences"]] == [made["identity"]]
+# Alertmanager's own scenario may have left one.
+assert made["identity"] in {each["identity"] for each in said("silence")["silences"]}
 assert said("silence", "--expire", made["identity"])["ended"]["state"] == "expired"
-assert said("silence")["silences"] == []
+assert made["identity"] not in {each["identity"] for each in said("silence")["silences"]}
 
 for user in ("node-exporter", "alertmanager"):
     for file in ("monitoring.password", "web.yml"):
