@@ -259,6 +259,8 @@ class Journals:
         for line in process.stdout:
             entry = read(line, host, self.names)
             if entry is not None:
+                # What was complained of before did no harm.
+                self._complaints.pop(host, None)
                 arrived.put((time.monotonic(), entry))
             elif line.strip():
                 # A terminal at the other end has no errors of its own: a complaint comes among the entries.
