@@ -41,9 +41,9 @@ def cores(
 ) -> dict[str, float]:
     """Return how many cores each service used between two looks at the processes.
 
-    The time of a process that has ended is in that of its parent, so it is the sums over a unit that are compared. One whose
-    parent had ended before is systemd's to wait for, and takes its time with it: a unit in which that happens comes out
-    too low, even below zero.
+    The time of a process that has ended is in that of its parent, so it is the sums over a unit that are compared. One
+    whose parent had ended before is systemd's to wait for, and takes its time with it: a unit in which that happens
+    comes out too low, even below zero.
 
     :param names: of the services, by unit; the others are left out.
     :param elapsed: seconds between the looks.
