@@ -12,6 +12,7 @@ from api_client import FreshClient, make_app
 from conftest import Database, own_database
 from fastapi.testclient import TestClient
 from postgres import PostgresServer
+from prometheus_client import REGISTRY
 
 pytestmark = pytest.mark.postgres
 
@@ -353,6 +354,44 @@ def test_unknown_paths_and_methods_are_json(client: TestClient) -> None:
     refused = client.post("/metrics")
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
     assert "error" in refused.json()
+
+
+#: What differs from one answer to the next.
+MOVING = {"x-snapshot-age", "x-request-id", "content-length"}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/health", "/metrics?limit=2", "/metrics/latest", "/metrics/history?minutes=3", "/state", "/streams/top"),
+        *("/live", "/", "/docs", "/openapi.json", "/prometheus", "/nowhere", "/metrics?limit=0"),
+    ],
+)
+def test_head_says_what_get_says_without_the_body(client: TestClient, target: str) -> None:
+    head = client.head(target)
+    assert head.content == b""
+    if target == "/live":
+        # Its GET does not end.
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        return
+    whole = client.get(target)
+    assert head.status_code == whole.status_code
+    assert {name: value for name, value in head.headers.items() if name not in MOVING} == {
+        name: value for name, value in whole.headers.items() if name not in MOVING
+    }
+    if target != "/prometheus":
+        # That one has counted one more meanwhile.
+        assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
+
+
+def test_head_is_counted_as_what_it_is_by_its_route(client: TestClient) -> None:
+    def counted() -> float:
+        labels = {"route": "/metrics/latest", "method": "HEAD", "status": "200"}
+        return REGISTRY.get_sample_value("streampulse_api_http_requests_total", labels) or 0.0
+
+    before = counted()
+    client.head("/metrics/latest")
+    assert counted() == before + 1
 
 
 def test_openapi_has_every_path_with_bounds_and_answers(client: TestClient) -> None:

@@ -297,6 +297,16 @@ def test_a_harmless_request_id_is_taken_over_and_no_other(api: Api) -> None:
     assert api.seen == before + 2
 
 
+@pytest.mark.parametrize("target", [*TARGETS, "/live", "/", "/health"])
+def test_the_connection_goes_on_after_a_head(api: Api, target: str) -> None:
+    found = api.all_of(request(target, method="HEAD") + request("/state?limit=3"), ended("/nowhere"))
+    answers = found.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200", b"404"]
+    assert answers[0].endswith(b"\r\n\r\n")
+    assert b"\r\ntransfer-encoding:" not in answers[0]
+    assert answers[1].endswith(b"]}")
+
+
 def test_not_modified(api: Api) -> None:
     before = api.seen
     found = api.all_of(request(TARGETS[0], ("If-None-Match", etag(api, TARGETS[0]))), ended("/nowhere"))

@@ -19,6 +19,7 @@ from streampulse import __version__
 from streampulse.api import QUICK_WAY
 from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
 from streampulse.api.guard import Guard
+from streampulse.api.head import HeadAsGet
 from streampulse.api.models import BadParameter, BadRequest, Problem
 from streampulse.api.networks import Networks
 from streampulse.api.observe import Journal, ObserveMiddleware
@@ -99,6 +100,7 @@ def create_app(
             max_age=600,
         )
     app.add_middleware(Guard, settings=settings, storage=_shared_counters())
+    app.add_middleware(HeadAsGet)
     app.add_middleware(ObserveMiddleware, journal=journal, proxies=Networks(settings.trusted_proxies))
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.add_exception_handler(HTTPException, _refused)

@@ -26,8 +26,10 @@ def usage_errors() -> Iterator[None]:
         said = re.sub(r"Flag <Argument: ([\w-]+)[^>]*>", r"--\1", str(error))
         raise Exit(f"inv: {said} See: inv --list, inv --help TASK", code=2) from None
     except ValueError as error:
-        # What is not a number, where an option takes one.
-        raise Exit(f"inv: an option has a value that it cannot take: {error}. See: inv --help TASK", code=2) from None
+        # What is not a number, where an option takes one. Python says so as int() and float() do.
+        given = re.fullmatch(r"(?:invalid literal for (int)\(\).*|could not convert string to float): (.+)", str(error))
+        said = f"{given[2]} is not a {'whole ' if given[1] else ''}number" if given else str(error)
+        raise Exit(f"inv: an option has a value that it cannot take: {said}. See: inv --help TASK", code=2) from None
 
 
 class Inv(Program):  # type: ignore[misc] # Invoke is read without its types

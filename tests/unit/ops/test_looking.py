@@ -145,8 +145,8 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
         (["logs", "--help"], 0, "Usage: inv [--core-opts] logs"),
         (["ssh", "sp-local", "--help"], 0, "Usage: inv [--core-opts] ssh"),
         (["frob", "--help"], 2, "No idea what 'frob' is!"),
-        (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: invalid literal for int()"),
-        (["logs", "--lines", "abc"], 2, "'abc'. See: inv --help TASK"),
+        (["peek", "-n", "abc"], 2, "an option has a value that it cannot take: 'abc' is not a whole number. See"),
+        (["logs", "--lines", "abc"], 2, "'abc' is not a whole number. See: inv --help TASK"),
         (["down", "--env", "staging"], 1, "/proc/streampulse"),  # where the state cannot be written
         (["reset", "--keep", "topics"], 2, "topics is nothing that can be kept. There are: kafka, postgres,"),
         (["reset", "--keep", "postgres"], 2, "inv reset --keep kafka,postgres"),
