@@ -88,7 +88,7 @@ def record(transactional: bool, **more: object) -> None:
     producer.close()
 
 
-# A scenario of before may have left it running: then something waits nearly always, and dead letters are not ours alone.
+# A scenario of before may have left it running: something waits nearly always then, and dead letters are not ours only.
 if systemctl("list-units", "--plain", "--no-legend", "--state=active", "streampulse-generator.service"):
     systemctl("stop", "streampulse-generator")
 
