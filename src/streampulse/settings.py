@@ -288,7 +288,10 @@ class ProbeSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_PROBE_", extra="ignore")
 
-    api_url: str = Field(description="address of the API that is asked, http://HOST:PORT")
+    api_urls: str = Field(
+        description="addresses of the API's hosts, http://HOST:PORT, separated by commas: the others are asked where one "
+        "does not answer"
+    )
     api_key: SecretStr | None = Field(default=None, description="key that is sent to the API, where it asks for one")
     event_second: int = Field(default=10, ge=0, le=59, description="second of each minute at which an event is sent")
     visible_seconds: float = Field(
@@ -309,17 +312,20 @@ class ProbeSettings(BaseSettings):
     metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the probe's scrape endpoint")
 
-    @field_validator("api_url")
+    @field_validator("api_urls")
     @classmethod
-    def _address(cls, text: str) -> str:
-        parts = urllib.parse.urlsplit(text)
-        try:
-            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:
+    def _addresses(cls, text: str) -> str:
+        if not split(text) or not all(_is_address(url) for url in split(text)):
             raise ValueError("not of the form http://HOST:PORT")
         return text
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+    except ValueError:
+        return False
 
 
 def split(text: str) -> list[str]:

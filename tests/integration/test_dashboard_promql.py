@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dashboard_queries import Prometheus, boards, wrong_in_prometheus
 from stack import until
 
+from streampulse.observability.dashboards import panels
 from streampulse.ops import promtools
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +71,52 @@ def test_what_finds_nothing_is_told_and_what_finds_something_is_not(prometheus: 
     # It has looked at itself, and nothing else.
     assert not any(line.startswith("streampulse-overview · Services (1 A)") for line in wrong)
     assert not any("prometheus_tsdb_head_series" in line for line in wrong)
+
+
+#: In units of ten seconds, from when on which version ran; what is an empty version is an outage.
+HISTORIES = [
+    ([(0, "1.0"), (60, "1.1")], {60: "1.1", 62: "1.1"}, "a deploy"),
+    ([(0, "1.0"), (60, "")], {59: "", 120: ""}, "an end"),
+    ([(0, "1.0"), (60, ""), (62, "1.0")], {62: "", 70: ""}, "a restart"),
+    ([(0, "1.0"), (60, ""), (140, "1.0")], {140: "", 150: ""}, "a long outage"),
+    ([(0, "1.0"), (60, ""), (140, "1.1")], {140: "1.1", 150: ""}, "a long outage that a deploy ended"),
+    ([(0, "1.0"), (60, "1.1"), (200, "1.0")], {130: "", 200: "1.0"}, "a roll-back"),
+]
+
+
+@pytest.mark.parametrize(("history", "expected", "what"), HISTORIES, ids=[what for *_, what in HISTORIES])
+def test_a_deploy_is_marked_and_an_outage_is_not(
+    tmp_path: Path, history: list[tuple[int, str]], expected: dict[int, str], what: str
+) -> None:
+    del what
+    last = 240
+    ends = [begin for begin, _ in history[1:]] + [last]
+    series = []
+    for version in sorted({version for _, version in history if version}):
+        values = ["_"] * last
+        for (begin, ran), end in zip(history, ends, strict=True):
+            if ran == version:
+                values[begin:end] = ["1"] * (end - begin)
+                if end < last:
+                    values[end] = "stale"
+        series.append({"series": f'm{{version="{version}"}}', "values": " ".join(values)})
+    asked = [
+        {
+            "expr": panels._NEW_VERSION.format(metric="m"),
+            "eval_time": f"{10 * at}s",
+            "exp_samples": [{"labels": f'{{version="{version}"}}', "value": 1}] if version else [],
+        }
+        for at, version in expected.items()
+    ]
+    tests = [{"interval": "10s", "input_series": series, "promql_expr_test": asked}]
+    test = {"rule_files": [], "evaluation_interval": "10s", "tests": tests}
+    (tmp_path / "deploys.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        [promtools.find("promtool", print), "test", "rules", str(tmp_path / "deploys.yml")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def broken(board: dict[str, Any]) -> None:

@@ -89,18 +89,19 @@ def create_app(
     app.include_router(pages(settings))
     # The last one added is the first one asked.
     app.add_middleware(Known, answers=answers)
+    app.add_middleware(Guard, settings=settings, storage=_shared_counters())
+    app.add_middleware(HeadAsGet)
     origins = split(settings.cors_origins)
     if origins:
+        # Outside of the guard: what a browser asks first has no key, and a page is to read why it was refused.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET"],
+            allow_methods=["GET", "HEAD"],
             allow_headers=["Authorization", "X-API-Key", "If-None-Match", "Last-Event-ID", "X-Request-ID"],
             expose_headers=["ETag", "X-Snapshot-Age", "X-Snapshot-Stale", "X-Request-ID", "Retry-After"],
             max_age=600,
         )
-    app.add_middleware(Guard, settings=settings, storage=_shared_counters())
-    app.add_middleware(HeadAsGet)
     app.add_middleware(ObserveMiddleware, journal=journal, proxies=Networks(settings.trusted_proxies))
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.add_exception_handler(HTTPException, _refused)

@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from itsdangerous import BadSignature, TimestampSigner
@@ -47,6 +47,18 @@ _PRIVATE: Final = frozenset({"/health", "/prometheus"})
 _NO_KEY: Final = {"error": "an API key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"}
 
 
+class _Caller(NamedTuple):
+    """Who asks.
+
+    :param user: the name of the key, which the log shows.
+    :param counted: what requests are counted under: a key, or one log-in with it, so that a program that asks too often
+        does not take the page from everybody.
+    """
+
+    user: str
+    counted: str
+
+
 class Guard:
     """Middleware that lets requests in or does not.
 
@@ -67,7 +79,7 @@ class Guard:
         self._keys = {_name(key): key.encode() for key in keys}
         secret = settings.cookie_secret.get_secret_value() if settings.cookie_secret else secrets.token_hex()
         self._signer = TimestampSigner(secret, salt="streampulse.api.session", digest_method=hashlib.sha256)
-        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._sessions: OrderedDict[str, tuple[_Caller, float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -91,8 +103,8 @@ class Guard:
             return await self._session(scope, receive)
         if path.startswith("/assets/"):
             return self._limited(scope, self._user_limit, household(client(scope)))
-        user = self._user(scope)
-        if user is None:
+        caller = self._caller(scope)
+        if caller is None:
             REFUSED.labels("key").inc()
             limited = self._limited(scope, self._address_limit, household(client(scope)))
             if limited is not None:
@@ -100,8 +112,8 @@ class Guard:
             if path in ("/", "/docs") and scope["method"] == "GET":
                 return RedirectResponse("/login", status_code=303)
             return JSONResponse(_NO_KEY, status_code=401, headers={"WWW-Authenticate": "Bearer"})
-        scope["streampulse.user"] = user
-        return self._limited(scope, self._user_limit, user)
+        scope["streampulse.user"] = caller.user
+        return self._limited(scope, self._user_limit, caller.counted)
 
     def _limited(self, scope: Scope, limit: Any, who: str) -> Response | None:
         """Count a request, and return the refusal where it is one too many."""
@@ -115,17 +127,21 @@ class Guard:
             return HTMLResponse(login_page(error), status_code=429, headers=headers | _PAGE)
         return JSONResponse({"error": error}, status_code=429, headers=headers)
 
-    def _user(self, scope: Scope) -> str | None:
-        """Return the name of the key that a request has, or whose log-in it comes from."""
+    def _caller(self, scope: Scope) -> _Caller | None:
+        """Return whose key a request has, or whose log-in it comes from."""
         cookie = None
         for name, value in scope["headers"]:
             if name == b"authorization" and value[:7].lower() == b"bearer ":
-                return self._named(value[7:].strip())
+                return self._with_key(value[7:].strip())
             if name == b"x-api-key":
-                return self._named(value.strip())
+                return self._with_key(value.strip())
             if name == b"cookie":
                 cookie = value
         return self._of_session(cookie.decode("latin-1")) if cookie is not None else None
+
+    def _with_key(self, given: bytes) -> _Caller | None:
+        user = self._named(given)
+        return _Caller(user, user) if user is not None else None
 
     def _named(self, given: bytes) -> str | None:
         found = None
@@ -135,7 +151,7 @@ class Guard:
                 found = name
         return found
 
-    def _of_session(self, header: str) -> str | None:
+    def _of_session(self, header: str) -> _Caller | None:
         for pair in header.split(";"):
             name, _, value = pair.strip().partition("=")
             if name == COOKIE:
@@ -143,16 +159,18 @@ class Guard:
                 if known is not None and known[1] > time.monotonic():
                     return known[0]
                 try:
-                    user = self._signer.unsign(value, max_age=SESSION_SECONDS).decode().partition(".")[0]
+                    session = self._signer.unsign(value, max_age=SESSION_SECONDS).decode()
                 except (BadSignature, UnicodeError):
                     return None
+                user = session.partition(".")[0]
                 # A key that was taken away takes its log-ins with it.
                 if user not in self._keys:
                     return None
-                self._sessions[value] = (user, time.monotonic() + 60)
+                caller = _Caller(user, session)
+                self._sessions[value] = (caller, time.monotonic() + 60)
                 if len(self._sessions) > 1024:
                     self._sessions.popitem(last=False)
-                return user
+                return caller
         return None
 
     async def _session(self, scope: Scope, receive: Receive) -> Response:

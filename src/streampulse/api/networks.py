@@ -56,16 +56,28 @@ def household(text: str) -> str:
     return str(address) if address is not None else text
 
 
+def _host(hop: str) -> str:
+    """Return a hop without its port, which some proxies add: ``192.0.2.1:4711``, ``[2001:db8::1]:4711``."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    host, colon, port = hop.rpartition(":")
+    return host if colon and ":" not in host and port.isdigit() else hop
+
+
 def forwarded(scope: Scope, proxies: Networks) -> None:
     """Put into a request's scope what a trusted proxy says of the client: its address and its scheme."""
     if client(scope) not in proxies:
         return
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    hops = [hop.strip() for hop in headers.get(b"x-forwarded-for", "").split(",") if hop.strip()]
+    hops = [_host(hop.strip()) for hop in headers.get(b"x-forwarded-for", "").split(",") if hop.strip()]
+    if hops or b"forwarded" in headers or b"x-forwarded-for" in headers:
+        # Whom it does not name as we read it is unknown, and not the proxy itself, which may ask for what is private.
+        scope["client"] = None
     # The last hop that is no proxy of ours: what stands before it, anybody may have written.
     while hops:
         hop = hops.pop()
         if _address(hop) is None:
+            scope["client"] = None
             break
         scope["client"] = (hop, 0)
         if hop not in proxies:

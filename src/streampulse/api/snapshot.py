@@ -50,12 +50,14 @@ READING_SECONDS = Histogram(
 )
 READ_AT = Gauge(
     "streampulse_api_snapshot_timestamp_seconds",
-    "When the tables were last read, in seconds since the epoch; of several workers the one that is furthest behind.",
+    "When the tables were last read, or the worker began, in seconds since the epoch; of several workers the one that is "
+    "furthest behind.",
     multiprocess_mode="livemin",
 )
 AGE = Gauge(
     "streampulse_api_snapshot_age_seconds",
-    "How old the last reading of the tables was when the next one was due; of several workers the oldest.",
+    "How old the last reading of the tables was when the next one was due, or the worker where there is none; of several "
+    "workers the oldest.",
     multiprocess_mode="livemax",
 )
 ROWS = Gauge("streampulse_api_snapshot_rows", "Rows of windows in memory.", multiprocess_mode="livemax")
@@ -228,11 +230,13 @@ class Snapshots:
             self._waiting = [(number, waiting) for number, waiting in self._waiting if waiting is not future]
 
     def _run(self) -> None:
+        # Until the tables have been read for the first time, that is how long nothing is known.
+        begun = time.monotonic()
+        READ_AT.set(time.time())
         while not self._ended.is_set():
             started = time.monotonic()
             self._hurry.clear()
-            if self.current is not None:
-                AGE.set(max(0.0, started - self.checked))
+            AGE.set(max(0.0, started - max(self.checked, begun)))
             self._try(started)
             took = time.monotonic() - started
             self._tell()

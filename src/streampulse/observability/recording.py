@@ -64,10 +64,10 @@ _MEASURED: Final[dict[tuple[str, str], tuple[str, str]]] = {
         _failed("streampulse_job_dead_letters_total", "streampulse_job_records_total"),
     ),
     ("correctness", "probe"): (
-        _rate('streampulse_probe_events_total{outcome!="unsent"}'),
+        _rate('streampulse_probe_events_total{outcome!~"unsent|unread"}'),
         _failed(
-            'streampulse_probe_events_total{outcome!~"exact|unsent"}',
-            'streampulse_probe_events_total{outcome!="unsent"}',
+            'streampulse_probe_events_total{outcome!~"exact|unsent|unread"}',
+            'streampulse_probe_events_total{outcome!~"unsent|unread"}',
         ),
     ),
     ("availability", "api"): (_rate(REQUESTS), _failed(_FAILED_REQUESTS, REQUESTS)),

@@ -133,7 +133,8 @@ FRESHNESS: Final = Objective(
         Indicator(
             name="probe",
             objective=0.95,
-            events="events of the probe, one a minute; lost and unsent ones are among them",
+            events="events of the probe, one a minute; lost and unsent ones are among them, those that the API refused to"
+            " show are not",
             good=f"visible in the API within {FRESH_SECONDS} s",
             minimum_events=10,
         ),
@@ -154,7 +155,7 @@ CORRECTNESS: Final = Objective(
         Indicator(
             name="probe",
             objective=0.995,
-            events="events of the probe that Kafka took",
+            events="events of the probe that Kafka took and whose row the API has not refused to show",
             good="its row in the API is exactly what one event comes to",
             minimum_events=10,
         ),
@@ -175,7 +176,7 @@ AVAILABILITY: Final = Objective(
         Indicator(
             name="probe",
             objective=0.999,
-            events="requests of the probe, one every 5 s",
+            events="requests of the probe, one every 5 s, to any host of the API",
             good="answered, and without an error of the server; a refusal (4xx) is an answer",
             minimum_events=100,
         ),

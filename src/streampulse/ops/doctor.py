@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 from streampulse.errors import OperatorError
@@ -98,15 +99,28 @@ def api_answers(session: Session) -> Iterator[Finding]:
     if not session.provider.running(session.environment.in_group("api")[0]):
         return  # said once, by the check of the machines
     address = links.api(session.environment)
+    why = _why_not_healthy(f"{address}health")
+    yield Finding("api", address, not why, why, f"inv logs api --env {session.name}" if why else "")
+
+
+def _why_not_healthy(url: str) -> str:
+    """Return what is wrong with an API as it is seen from here, nothing where it is well."""
     try:
-        with urllib.request.urlopen(f"{address}health", timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
-            healthy = json.load(answer).get("ok") is True
-        why = "it says that it is not well"
+        with urllib.request.urlopen(url, timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
+            return "" if json.load(answer).get("ok") is True else "it says that it is not well"
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == HTTPStatus.FORBIDDEN:
+                # It answers, and tells its health to private networks only; its own host asks it, too.
+                return ""
+            try:
+                said = str(json.load(error)["error"])
+            except (OSError, ValueError, KeyError, TypeError):
+                said = error.reason
+        return f"it answers {error.code}: {said}"
     except (OSError, ValueError, urllib.error.URLError) as error:
-        healthy, why = False, f"no answer ({' '.join(str(error).split())})"
-    why += ". When `inv status` says that it runs, a firewall is between here and there"
-    fix = f"inv logs api --env {session.name}"
-    yield Finding("api", address, healthy, "" if healthy else why, "" if healthy else fix)
+        said = " ".join(str(error).split())
+        return f"no answer ({said}). When `inv status` says that it runs, a firewall is between here and there"
 
 
 def monitoring_is_content(session: Session) -> Iterator[Finding]:

@@ -30,6 +30,8 @@ NAMES = (
     # Lets its bearer read the API, and signs the cookies of those who logged in with it.
     "api_key",
     "api_cookie_secret",
+    # The probe's own: what everybody else asks for does not count against it.
+    "api_probe_key",
 )
 
 

@@ -24,7 +24,7 @@ from streampulse.probe.part import Part
 from streampulse.probe.pipeline import Figures, LedgerReader, TopicReader
 from streampulse.probe.send import Sender
 from streampulse.probe.topic import Topic
-from streampulse.settings import KafkaSettings, PostgresSettings, ProbeSettings, load
+from streampulse.settings import KafkaSettings, PostgresSettings, ProbeSettings, load, split
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    api = Api(settings.api_url, key, settings.answer_seconds)
+    api = Api(split(settings.api_urls), key, settings.answer_seconds)
     sender = Sender(kafka, settings.visible_seconds)
     events = Events(sender, api, settings.event_second, settings.visible_seconds)
     requests = Requests(api, settings.interval_seconds)
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     _serve_metrics(settings)
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
-    log.info("running", extra={"fields": {"api": settings.api_url, "brokers": kafka.bootstrap_servers}})
+    log.info("running", extra={"fields": {"api": settings.api_urls, "brokers": kafka.bootstrap_servers}})
     for part in parts:
         part.start()
     try:

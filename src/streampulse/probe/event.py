@@ -16,7 +16,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
 from streampulse.probe import metrics
-from streampulse.probe.api import Api, Failed, Row, Unanswered
+from streampulse.probe.api import Api, Failed, Refused, Row, Unanswered
 from streampulse.probe.send import Sender, Unsent
 
 log = logging.getLogger(__name__)
@@ -135,15 +135,16 @@ class Events:
         except Unsent as error:
             self._note(event, "unsent", metrics.NEVER_SECONDS, str(error))
             return
-        cause = ""
+        cause, refused = "", False
         while not self._stop.is_set():
             asked = time.monotonic()
             try:
-                row = row_of(self._api.rows(_PATH, request_id=f"probe-{event.event_id}"), event.window_start)
+                row = row_of(self._api.rows(_PATH, request_id=f"probe-{event.event_id}").rows, event.window_start)
             except (Unanswered, Failed) as error:
                 row, cause = None, f"the API does not answer as it should: {error}"
+                refused = isinstance(error, Refused)
             else:
-                cause = "the API has no row"
+                cause, refused = "the API has no row", False
             took = time.monotonic() - started
             # An answer that is late is no better than none.
             if row is not None and took <= self._patience:
@@ -151,18 +152,20 @@ class Events:
                 self._note(event, "wrong" if found else "exact", took, "; ".join(found))
                 return
             if took > self._patience:
-                self._note(event, "lost", metrics.NEVER_SECONDS, cause)
+                # Whoever is not let in cannot tell whether it is there.
+                self._note(event, "unread" if refused else "lost", None if refused else metrics.NEVER_SECONDS, cause)
                 return
             pause = _PAUSE_SECONDS if took < _LONG_AFTER_SECONDS else _LONG_PAUSE_SECONDS
             self._stop.wait(max(0.0, asked + pause - time.monotonic()))
 
-    def _note(self, event: Sent, outcome: str, seconds: float, cause: str) -> None:
+    def _note(self, event: Sent, outcome: str, seconds: float | None, cause: str) -> None:
         metrics.EVENTS.labels(outcome).inc()
-        metrics.END_TO_END_SECONDS.observe(seconds)
+        if seconds is not None:
+            metrics.END_TO_END_SECONDS.observe(seconds)
         fields: dict[str, object] = {**_fields(event), "outcome": outcome}
         if outcome == "exact":
             metrics.LAST_EXACT.set(time.time())
-            log.info("event", extra={"fields": fields | {"seconds": round(seconds, 3)}})
+            log.info("event", extra={"fields": fields | {"seconds": seconds and round(seconds, 3)}})
         else:
             log.warning("event", extra={"fields": fields | {"cause": cause}})
 

@@ -14,7 +14,7 @@ NEVER_SECONDS: Final = 60.0
 EVENTS: Final = Counter(
     "streampulse_probe_events",
     "Events of the probe's, one a minute, by outcome: exact (its row in the API is exactly what one event comes to), "
-    "wrong (another row), lost (no row in time), unsent (Kafka did not take it).",
+    "wrong (another row), lost (no row in time), unsent (Kafka did not take it), unread (the API refused to tell).",
     ["outcome"],
 )
 END_TO_END_SECONDS: Final = Histogram(
@@ -39,7 +39,7 @@ API_SECONDS: Final = Histogram(
 )
 
 # A counter that appears with its first failure has no increase from nothing to one.
-for _outcome in ("exact", "wrong", "lost", "unsent"):
+for _outcome in ("exact", "wrong", "lost", "unsent", "unread"):
     EVENTS.labels(_outcome)
 for _outcome in ("ok", "refused", "error", "unanswered"):
     API_REQUESTS.labels(_outcome)

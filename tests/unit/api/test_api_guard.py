@@ -13,6 +13,7 @@ from api_client import make_app
 from fastapi.testclient import TestClient
 from pydantic import SecretStr, ValidationError
 
+from streampulse.api import networks
 from streampulse.api.networks import Networks, forwarded, household
 from streampulse.settings import ApiSettings, PostgresSettings, SettingsError, load
 
@@ -222,17 +223,31 @@ def test_a_proxys_word_counts_only_where_it_is_trusted() -> None:
         ("10.9.9.9, 198.51.100.1", "198.51.100.1"),
         ("198.51.100.1, 10.0.0.2", "198.51.100.1"),
         ("10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        ("", "10.0.0.1"),
-        ("unknown", "10.0.0.1"),
-        ("'; --", "10.0.0.1"),
+        ("198.51.100.1:4711", "198.51.100.1"),
+        ("[2001:db8::1]:4711, 10.0.0.2", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        # Somebody whom the proxy does not name is not the proxy.
+        ("", "-"),
+        ("unknown", "-"),
+        ("'; --", "-"),
+        ("unknown, 10.0.0.2", "-"),
     ],
 )
 def test_the_client_is_the_last_hop_that_is_no_proxy(said: str, expected: str) -> None:
-    scope: dict[str, Any] = {
-        "client": ("10.0.0.1", 1), "scheme": "http", "headers": [(b"x-forwarded-for", said.encode())],
-    }  # fmt: skip
+    scope = through_a_proxy((b"x-forwarded-for", said.encode()))
+    assert networks.client(scope) == expected
+
+
+def test_who_is_named_in_another_way_is_unknown_and_a_proxy_that_names_nobody_asks_itself() -> None:
+    assert networks.client(through_a_proxy((b"forwarded", b"for=203.0.113.9"))) == "-"
+    # As load balancers do that look whether the API is well.
+    assert networks.client(through_a_proxy()) == "10.0.0.1"
+
+
+def through_a_proxy(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    scope: dict[str, Any] = {"client": ("10.0.0.1", 1), "scheme": "http", "headers": list(headers)}
     forwarded(scope, Networks("10.0.0.0/24"))
-    assert scope["client"][0] == expected
+    return scope
 
 
 def test_a_household_is_an_address_or_a_64() -> None:
@@ -282,6 +297,40 @@ def test_other_sites_get_nothing_unless_configured() -> None:
         assert allowed["access-control-allow-origin"] == "https://elsewhere.example"
         other = client.get("/openapi.json", headers={**asking, "Origin": "https://evil.example"}).headers
         assert "access-control-allow-origin" not in other
+
+
+def test_a_page_elsewhere_may_ask_with_a_key_and_read_why_it_was_refused() -> None:
+    origin = {"Origin": "https://elsewhere.example"}
+    first = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+    with guarded(cors_origins="https://elsewhere.example", rate_limit_per_minute=1) as client:
+        # Browsers ask this before, and without the key.
+        allowed = client.options("/metrics", headers=origin | first)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == origin["Origin"]
+        assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+        assert client.options("/metrics", headers=first | {"Origin": "https://evil.example"}).status_code == 400
+        refused = client.get("/metrics", headers=origin)
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, origin["Origin"])
+        with_key = origin | {"X-API-Key": KEY}
+        assert client.get("/openapi.json", headers=with_key).status_code == 200
+        limited = client.get("/openapi.json", headers=with_key)
+        assert (limited.status_code, limited.headers["access-control-allow-origin"]) == (429, origin["Origin"])
+        assert "Retry-After" in limited.headers["access-control-expose-headers"]
+
+
+def test_each_log_in_and_each_key_has_a_count_of_its_own() -> None:
+    with guarded(rate_limit_per_minute=3) as client:
+
+        def asked(headers: dict[str, str]) -> list[int]:
+            return [client.get("/openapi.json", headers=headers).status_code for _ in range(4)]
+
+        # One page, another one, and a program; all with the same key.
+        for _ in range(2):
+            cookie = log_in(client).headers["set-cookie"].partition(";")[0]
+            client.cookies.clear()
+            assert asked({"Cookie": cookie}) == [200, 200, 200, 429]
+        assert asked({"X-API-Key": KEY}) == [200, 200, 200, 429]
+        assert asked({"X-API-Key": OTHER}) == [200, 200, 200, 429]
 
 
 def test_every_answer_has_security_headers() -> None:

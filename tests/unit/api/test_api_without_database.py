@@ -49,6 +49,15 @@ def test_nobody_there_is_said_quickly_and_without_secrets(client: TestClient) ->
     assert time.monotonic() - started < 3
 
 
+def test_numbers_that_were_never_read_are_as_old_as_the_worker(client: TestClient) -> None:
+    time.sleep(0.6)
+    names = "streampulse_api_snapshot_timestamp_seconds", "streampulse_api_snapshot_age_seconds"
+    scraped = client.get("/prometheus").text
+    found = [float(re.findall(rf"^{name} (\S+)$", scraped, re.MULTILINE)[0]) for name in names]
+    assert time.time() - 60 < found[0] < time.time() - 0.5
+    assert 0.2 < found[1] < 60
+
+
 def test_what_we_could_not_do_is_a_warning_in_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="streampulse.api.access")
     client.get("/metrics?stream_id=red")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,54 @@ def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: 
     assert doctor.examine(session) == [
         doctor.Finding("fails", "demo", False, "the inventory has no such port", "inv up --env demo")
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (200, {"ok": True}, ""),
+        (200, {"ok": False}, "it says that it is not well"),
+        (503, {"ok": False, "error": "PostgreSQL is away, since noon"}, "it answers 503: PostgreSQL is away, since noon"),
+        (500, "<html>", "it answers 500: Internal Server Error"),
+        # It is well, and says so to others.
+        (403, {"error": "only for private networks"}, ""),
+    ],
+)
+def test_what_the_api_says_of_itself_is_what_is_said_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, body: Any, why: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        finding = api_finding(monkeypatch, tmp_path, server.server_port)
+        server.shutdown()
+        thread.join()
+    assert (finding.ok, finding.cause) == (not why, why)
+    assert finding.fix == ("inv logs api --env demo" if why else "")
+
+
+def test_an_api_that_does_not_answer_is_behind_a_firewall_or_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cause = api_finding(monkeypatch, tmp_path, 1).cause
+    assert cause.startswith("no answer (")
+    assert "a firewall" in cause
+
+
+def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, port: int) -> doctor.Finding:
+    monkeypatch.setattr(links, "only_there", lambda _environment: False)
+    monkeypatch.setattr(links, "api", lambda _environment: f"http://127.0.0.1:{port}/")
+    environment = Environment("demo", folder, (Host("a", frozenset({"api"})),), {"provider": "existing"})
+    own = Existing(environment)
+    monkeypatch.setattr(own, "running", lambda _host: True)
+    (finding,) = doctor.api_answers(Session(environment, own, Screen()))
+    return finding

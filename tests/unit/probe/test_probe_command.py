@@ -51,7 +51,7 @@ class Probe:
             "STREAMPULSE_POSTGRES_DATABASE": "streampulse",
             "STREAMPULSE_POSTGRES_USER": "streampulse_reader",
             "STREAMPULSE_POSTGRES_PASSWORD": "s" * 20,
-            "STREAMPULSE_PROBE_API_URL": f"http://127.0.0.1:{port}",
+            "STREAMPULSE_PROBE_API_URLS": f"http://127.0.0.1:{port}",
             "STREAMPULSE_PROBE_API_KEY": "k" * 20,
             "STREAMPULSE_PROBE_METRICS_PORT": str(self.metrics_port),
             "STREAMPULSE_PROBE_INTERVAL_SECONDS": "1",
@@ -159,10 +159,10 @@ def test_a_missing_setting_is_named(capsys: pytest.CaptureFixture[str], monkeypa
     for name in ("HOST", "DATABASE", "USER", "PASSWORD"):
         monkeypatch.setenv(f"STREAMPULSE_POSTGRES_{name}", "x")
     monkeypatch.setenv("STREAMPULSE_POSTGRES_PORT", "5432")
-    monkeypatch.setenv("STREAMPULSE_PROBE_API_URL", "10.0.0.1:8000")
+    monkeypatch.setenv("STREAMPULSE_PROBE_API_URLS", "10.0.0.1:8000")
     assert main(["probe"]) == 1
     said = capsys.readouterr().err
-    assert "STREAMPULSE_PROBE_API_URL" in said
+    assert "STREAMPULSE_PROBE_API_URLS" in said
     assert "STREAMPULSE_PROBE_METRICS_PORT" in said
 
 

@@ -94,7 +94,7 @@ def counted(name: str, **labels: str) -> float:
 class Outcome:
     """What an event was counted as: the differences of the counters over a ``with``."""
 
-    NAMES = ("exact", "wrong", "lost", "unsent")
+    NAMES = ("exact", "wrong", "lost", "unsent", "unread")
 
     def __enter__(self) -> Outcome:
         self._before = self._read()
@@ -115,7 +115,7 @@ class Outcome:
 
 
 def follow(url: str, kafka: Kafka | None = None) -> Outcome:
-    events = Events(kafka or Kafka(), Api(url, None, 0.5), 10, PATIENCE)  # type: ignore[arg-type]
+    events = Events(kafka or Kafka(), Api(url.split(), None, 0.5), 10, PATIENCE)  # type: ignore[arg-type]
     with Outcome() as outcome:
         events.send_and_follow(event.make(NOW))
     return outcome
@@ -180,7 +180,6 @@ def test_another_row_is_wrong(more: dict[str, object]) -> None:
         (200, {"rows": []}),
         (200, {"rows": [EARLIER]}),
         (503, {"error": "PostgreSQL is away"}),
-        (401, {"error": "an API key is needed"}),
         (200, {"rows": None}),
         (200, b"<html>"),
         (200, {"rows": [{"window_start": 7}]}),
@@ -195,6 +194,24 @@ def test_an_event_that_does_not_become_visible_is_lost(answer: Answer) -> None:
     assert (outcome.in_buckets, outcome.observed) == (0, 1)
     assert PATIENCE <= time.monotonic() - begun < PATIENCE + 2
     assert len(asked) > 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_whoever_is_not_let_in_says_nothing_about_the_event(status: int) -> None:
+    with serving(lambda _: (status, {"error": "no"})) as (url, _):
+        outcome = follow(url)
+    assert outcome.outcomes == {"unread"}
+    assert outcome.observed == 0
+    # Of what is told in between, the last counts.
+    with serving(lambda number: (status, {}) if number == 1 else (200, {"rows": []})) as (url, _):
+        assert follow(url).outcomes == {"lost"}
+
+
+def test_an_event_is_read_from_any_host_that_answers() -> None:
+    with serving(lambda number: (200, {"rows": [ROW] if number > 2 else []})) as (url, asked):
+        outcome = follow(f"http://127.0.0.1:1 {url}")
+    assert outcome.outcomes == {"exact"}
+    assert len(asked) == 3
 
 
 def test_an_api_that_is_away_loses_the_event() -> None:
@@ -213,7 +230,7 @@ def test_an_event_that_kafka_does_not_take_is_unsent() -> None:
 def test_there_is_never_a_second_event_in_a_window() -> None:
     kafka = Kafka()
     with serving(lambda _: (200, {"rows": [ROW]})) as (url, _):
-        events = Events(kafka, Api(url, None, 0.5), 10, PATIENCE)  # type: ignore[arg-type]
+        events = Events(kafka, Api([url], None, 0.5), 10, PATIENCE)  # type: ignore[arg-type]
         events.send_and_follow(event.make(NOW))
         with Outcome() as outcome:
             # The clock was set back by some seconds.
@@ -224,7 +241,7 @@ def test_there_is_never_a_second_event_in_a_window() -> None:
 
 def test_whoever_is_told_to_stop_follows_no_further() -> None:
     with serving(lambda _: (200, {"rows": []})) as (url, _):
-        events = Events(Kafka(), Api(url, None, 0.5), 10, 30)  # type: ignore[arg-type]
+        events = Events(Kafka(), Api([url], None, 0.5), 10, 30)  # type: ignore[arg-type]
         threading.Timer(0.3, events.stop).start()
         begun = time.monotonic()
         with Outcome() as outcome:
@@ -243,7 +260,7 @@ def test_the_next_one_is_due_at_the_second_and_never_at_once(now: float, due: fl
 
 def test_a_probe_that_has_just_started_sends_nothing() -> None:
     kafka = Kafka()
-    events = Events(kafka, Api("http://127.0.0.1:1", None, 0.5), int(time.time() % 60), 1)  # type: ignore[arg-type]
+    events = Events(kafka, Api(["http://127.0.0.1:1"], None, 0.5), int(time.time() % 60), 1)  # type: ignore[arg-type]
     assert 0 < events.step() <= 60
     assert kafka.taken == []
 
@@ -260,7 +277,7 @@ def request(url: str, key: str | None = None, timeout: float = 0.5) -> tuple[set
         return found | {"observed": counted("streampulse_probe_api_request_duration_seconds_count")}
 
     before = read()
-    Requests(Api(url, key, timeout), 5).step()
+    Requests(Api(url.split(), key, timeout), 5).step()
     after = read()
     return {name for name in names if after[name] - before[name]}, after["observed"] - before["observed"]
 
@@ -287,6 +304,32 @@ def test_any_other_answer_is_an_error(answer: Answer) -> None:
 
 def test_none_is_unanswered() -> None:
     assert request("http://127.0.0.1:1") == ({"unanswered"}, 0)
+    assert request("http://127.0.0.1:1 http://127.0.0.1:2") == ({"unanswered"}, 0)
+
+
+def test_the_hosts_are_asked_in_turn_and_the_next_where_one_is_away() -> None:
+    with serving(lambda _: (200, {"rows": []})) as (one, first), serving(lambda _: (503, {})) as (two, second):
+        requests = Requests(Api([one, "http://127.0.0.1:1", two], None, 0.5), 5)
+        before = [counted("streampulse_probe_api_requests_total", outcome=name) for name in ("ok", "error")]
+        for _ in range(3):
+            requests.step()
+        after = [counted("streampulse_probe_api_requests_total", outcome=name) for name in ("ok", "error")]
+    assert (len(first), len(second)) == (1, 2)
+    assert [now - earlier for now, earlier in zip(after, before, strict=True)] == [1, 2]
+
+
+def test_a_host_that_hangs_does_not_make_the_answer_of_the_next_one_late() -> None:
+    release, name = threading.Event(), "streampulse_probe_api_request_duration_seconds_sum"
+
+    def hanging(_: int) -> Answer:
+        release.wait(10)
+        return 200, {"rows": []}
+
+    with serving(hanging) as (one, _), serving(lambda _: (200, {"rows": []})) as (two, _):
+        before = counted(name)
+        assert request(f"{one} {two}", timeout=0.4) == ({"ok"}, 1)
+        assert counted(name) - before < 0.4
+        release.set()
 
 
 def test_one_that_comes_too_late_is_unanswered() -> None:
@@ -309,7 +352,7 @@ def test_the_next_request_is_due_an_interval_after_the_last_began() -> None:
         return 200, {"rows": []}
 
     with serving(slow) as (url, _):
-        assert 0 < Requests(Api(url, None, 2), 1).step() <= 0.7
+        assert 0 < Requests(Api([url], None, 2), 1).step() <= 0.7
 
 
 def test_every_outcome_is_there_from_the_start_so_that_the_first_of_each_is_an_increase() -> None:

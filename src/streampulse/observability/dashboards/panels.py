@@ -61,9 +61,13 @@ BAD: Final = "red"
 METRICS: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${environment}")
 NUMBERS: Final = dashboard.DataSourceRef(type_val="grafana-postgresql-datasource", uid="${numbers}")
 
-#: A version that runs now and did not run in the ten minutes before: a deploy, and not a restart.
+#: A version that runs now and did not run in the ten minutes before: a deploy, and not a restart. Where none ran then,
+#: one that ran within the day is back from an outage.
 _NEW_VERSION: Final = (
-    "count by (version) ({metric}) unless on (version) count by (version) (last_over_time({metric}[10m] offset 1m))"
+    "count by (version) ({metric})"
+    " unless on (version) count by (version) (last_over_time({metric}[10m] offset 1m))"
+    " unless on (version) (count by (version) (last_over_time({metric}[1d] offset 1m))"
+    " unless on () count(last_over_time({metric}[10m] offset 1m)))"
 )
 _PER_ROW: Final = 24
 

@@ -86,7 +86,7 @@ def build() -> dashboard.Dashboard:
             10,
             "Connections by state",
             """Connections by what they do. Many that are idle in transaction: a program forgot to end its
-            transactions. The dashed line is the limit of the server.""",
+            transactions.""",
             panels.COUNT,
             panels.series(f"sum by (state) (pg_stat_activity_count{_HOST})", "{{state}}"),
             stacked=True,
