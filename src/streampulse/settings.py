@@ -289,8 +289,8 @@ class ProbeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_PROBE_", extra="ignore")
 
     api_urls: str = Field(
-        description="addresses of the API's hosts, http://HOST:PORT, separated by commas: the others are asked where one "
-        "does not answer"
+        description="addresses of the API's hosts, http://HOST:PORT, separated by commas: where one does not answer, "
+        "the others are asked"
     )
     api_key: SecretStr | None = Field(default=None, description="key that is sent to the API, where it asks for one")
     event_second: int = Field(default=10, ge=0, le=59, description="second of each minute at which an event is sent")

@@ -105,6 +105,9 @@ class Alertmanager:
                 labels["cause"] = host
             elif made.name == "ServiceAway":
                 labels["service"] = host
+            elif made.name.startswith("Outage"):
+                # Of a host it is about that, else about a service.
+                labels |= {"service": "host", "host": host} if host in ("a", "b") else {"service": host}
             elif made.per_host:
                 labels["host"] = host or "a"
             sent.append({"labels": labels, "annotations": {"summary": "s", "description": "d", "dashboard_url": "u"}})
@@ -265,6 +268,21 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
         ("ApiDown@b", {"ApiErrorRateHigh@b"}, {"ApiErrorRateHigh", "ProbeFailing", *PAGES}),
         ("ApiErrorRateHigh", {"ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {"PipelineStalled"}),
         ("PipelineStalled", {"BatchesSlow", "ProbeFailing", *PIPELINE}, {"AvailabilityBudgetBurning/page"}),
+        # It is over, and what followed from it a little later.
+        ("OutageJustOver@postgres", {"ApiErrorRateHigh", "JobDown", "PipelineStalled", "SparkNoExecutor"}, {
+            "UnitFlapping", "ProbeFailing", "KafkaDown", "SparkWorkerDown", "PostgresDown", *PAGES}),
+        ("OutageLatelyOver@postgres", {"UnitFlapping", "UnitFailed", "ProbeFailing", "BatchesSlow"}, {
+            "ApiErrorRateHigh", "JobDown", "PipelineStalled"}),
+        ("OutageJustOver@kafka", {"JobDown", "PipelineStalled", "SparkNoExecutor", "KafkaPartitionsOffline"}, {
+            "ApiErrorRateHigh", "KafkaDown", "ProbeFailing"}),
+        ("OutageJustOver@spark-master", {"SparkWorkerDown", "JobDown", "PipelineStalled"}, {"SparkMasterDown"}),
+        ("OutageJustOver@job", {"PipelineStalled", "SparkNoExecutor"}, {"JobDown", "BatchesSlow", "ProbeFailing"}),
+        ("OutageLatelyOver@job", {"BatchesSlow", "ProbeFailing"}, {"PipelineStalled"}),
+        ("OutageJustOver@api", {"ApiErrorRateHigh"}, {"ApiDown", "ProbeFailing", "JobDown"}),
+        ("OutageLatelyOver@api", {"ProbeFailing"}, {"ApiErrorRateHigh"}),
+        ("OutageJustOver@b", {"KafkaDown@b", "ApiDown@b", "DiskAlmostFull@b"}, {
+            "KafkaDown", "PipelineStalled", *PAGES}),
+        ("OutageLatelyOver@b", set(), {"KafkaDown@b", "UnitFlapping@b"}),
         ("RecentOutage@api", {"AvailabilityBudgetBurning/page"}, {"CompletenessBudgetBurning/page"}),
         ("RecentOutage@job", PIPELINE, {"LatencyBudgetBurning/page", "FreshnessBudgetBurning/ticket"}),
         ("RecentOutage@postgres", PAGES, {"PipelineStalled"}),

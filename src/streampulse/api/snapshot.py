@@ -50,14 +50,14 @@ READING_SECONDS = Histogram(
 )
 READ_AT = Gauge(
     "streampulse_api_snapshot_timestamp_seconds",
-    "When the tables were last read, or the worker began, in seconds since the epoch; of several workers the one that is "
-    "furthest behind.",
+    "When the tables were last read, or the worker began, in seconds since the epoch; of several workers the one that "
+    "is furthest behind.",
     multiprocess_mode="livemin",
 )
 AGE = Gauge(
     "streampulse_api_snapshot_age_seconds",
-    "How old the last reading of the tables was when the next one was due, or the worker where there is none; of several "
-    "workers the oldest.",
+    "How old the last reading of the tables was when the next one was due, or the worker where there is none; of "
+    "several workers the oldest.",
     multiprocess_mode="livemax",
 )
 ROWS = Gauge("streampulse_api_snapshot_rows", "Rows of windows in memory.", multiprocess_mode="livemax")

@@ -175,6 +175,8 @@ _DOWN: Final = (
 _ANY_IS_ENOUGH: Final = ("spark-master", "spark-worker", "job", "api")
 #: Of this more than half must run: for its controllers to agree, and for a topic's replicas to be enough.
 _MAJORITY: Final = "kafka"
+#: What explains that others do not work: a host, and services that are away as a whole.
+_EXPLAINS: Final = ("HostDown", "ServiceAway", "PostgresDown")
 #: Every environment with monitoring has these; generator and Grafana are a matter of choice.
 EXPECTED_JOBS: Final = (
     "node-exporter",
@@ -196,6 +198,7 @@ def groups() -> tuple[Group, ...]:
         Group("watchdog", (_watchdog(),)),
         # What keeps others quiet comes before them.
         Group("services", (_host_down(), _service_away(), *(_service_down(each) for each in _DOWN), _postgres_down())),
+        Group("over", _over()),
         Group("symptoms", (_pipeline_stalled(), _api_error_rate())),
         Group("kafka", _kafka()),
         Group("hosts", _hosts(), MINUTE // 2),
@@ -316,6 +319,36 @@ def _postgres_down() -> Alert:
         description="Numbers stand still; after ten seconds the API answers with errors. Events wait in Kafka.",
         runbook="postgres-down",
         dashboard="postgres",
+    )
+
+
+def _over() -> tuple[Alert, ...]:
+    lately = values.OUTAGE_LATELY_OVER_SECONDS
+    return (
+        _outage_over(
+            "OutageJustOver",
+            values.OUTAGE_JUST_OVER_SECONDS,
+            "errors that are counted over minutes, and services that are not back yet",
+        ),
+        _outage_over("OutageLatelyOver", lately, "restarts and the probe's events, which are counted over longer"),
+    )
+
+
+def _outage_over(name: str, window: int, follows: str) -> Alert:
+    return Alert(
+        name=name,
+        severity=NONE,
+        service="{{ $labels.service }}",
+        expr=f'max by (service, host) (\n  max_over_time(ALERTS{{alertname=~"{"|".join(_EXPLAINS)}",'
+        f'alertstate="firing"}}[{span(window)}])\n)',
+        hold_seconds=0,
+        condition=f"a host or a service as a whole is away, or was within the last {words(window)}: keeps quiet what"
+        f" still follows from it ({follows}), and is told to nobody",
+        summary=f"{{{{ $labels.service }}}} is away, or was within the last {words(window)}",
+        description="Nothing more than the page about it has said. What still follows from it is kept quiet.",
+        runbook="watchdog",
+        dashboard="overview",
+        per_host=False,
     )
 
 

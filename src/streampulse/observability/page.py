@@ -77,6 +77,8 @@ What follows from something that somebody has been told of is kept quiet (`prome
 - a host that is down: all of that host, and what follows from its services;
 - Kafka, PostgreSQL, Spark's master or workers away as a whole (`ServiceAway`): the job, the pipeline, the probe, their
   budgets; PostgreSQL also the API's errors;
+- what just was away, for three minutes more, and for twelve of tickets that count over longer (`OutageJustOver`,
+  `OutageLatelyOver`): the same;
 - the job: the pipeline, the probe, executors, their budgets;
 - the API as a whole: its errors, the probe, its budgets; on one of several hosts: that host's errors;
 - a service: its unit;

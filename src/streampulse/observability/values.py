@@ -133,8 +133,8 @@ FRESHNESS: Final = Objective(
         Indicator(
             name="probe",
             objective=0.95,
-            events="events of the probe, one a minute; lost and unsent ones are among them, those that the API refused to"
-            " show are not",
+            events="events of the probe, one a minute; lost and unsent ones are among them, those that the API refused"
+            " to show are not",
             good=f"visible in the API within {FRESH_SECONDS} s",
             minimum_events=10,
         ),
@@ -389,6 +389,14 @@ NOTIFICATION_FAILURES: Final = Threshold(
     hold_seconds=10 * MINUTE,
     window_seconds=5 * MINUTE,
     reason="A receiver that was away for a moment is tried again; one that stays away is a deaf one.",
+)
+
+#: For so long after an outage what followed from it may still page: errors are counted over a window, and what waited
+#: for the service takes some seconds to be back. A minute in which that is evaluated and told is added.
+OUTAGE_JUST_OVER_SECONDS: Final = API_ERROR_RATE.window_seconds + MINUTE
+#: And for so long the tickets that count what happened over a longer window.
+OUTAGE_LATELY_OVER_SECONDS: Final = (
+    max(each.window_seconds for each in (UNIT_FLAPPING, PROBE_FAILING, BATCHES_SLOW)) + 2 * MINUTE
 )
 
 

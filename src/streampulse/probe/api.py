@@ -78,8 +78,8 @@ class _Host:
 class Api:
     """Asks the API, each time another one of its hosts first; where that does not answer, the next.
 
-    As people do behind a load balancer: as long as one host answers, they are served. That a host is away, its own alert
-    says.
+    As people do behind a load balancer: as long as one host answers, they are served. That a host is away, its own
+    alert says.
 
     :param urls: addresses of the hosts, ``http://HOST:PORT``.
     :param key: what lets a request in where the API asks for a key.

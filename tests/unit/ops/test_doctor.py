@@ -111,7 +111,7 @@ def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: 
     [
         (200, {"ok": True}, ""),
         (200, {"ok": False}, "it says that it is not well"),
-        (503, {"ok": False, "error": "PostgreSQL is away, since noon"}, "it answers 503: PostgreSQL is away, since noon"),
+        (503, {"ok": False, "error": "PostgreSQL is away since noon"}, "it answers 503: PostgreSQL is away since noon"),
         (500, "<html>", "it answers 500: Internal Server Error"),
         # It is well, and says so to others.
         (403, {"error": "only for private networks"}, ""),
