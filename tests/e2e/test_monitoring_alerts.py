@@ -104,6 +104,7 @@ def calm(stack: Stack) -> set[str]:
     def well() -> bool:
         found = alerts(stack)
         down = {name for name in names(found) if name.endswith("Down")}
+        # Also those that are kept quiet.
         others = names([alert for alert in found if alert["labels"]["service"] != "slo"], severity="page")
         return not query(stack, "up == 0") and not down and not others
 
