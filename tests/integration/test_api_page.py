@@ -16,7 +16,7 @@ from browser import SIZES, Watched, chromium, opened
 from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 from postgres import PostgresServer
 
 pytestmark = pytest.mark.postgres
@@ -165,6 +165,34 @@ def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) ->
         }
         assert page.locator("#dialog-rows tr").count() == len(history)
         assert page.locator("#dialog .uplot canvas").count() == 3
+
+
+def charts(page: Page, names: str) -> dict[str, tuple[str | None, int]]:
+    """Return of each chart what it says and how many are drawn in its place."""
+    return {
+        name: (page.locator(f"#{name}").get_attribute("aria-label"), page.locator(f"#{name} canvas").count())
+        for name in names.split()
+    }
+
+
+def test_a_stream_whose_hour_cannot_be_read_does_not_show_anothers(browser: Browser, server: Gunicorn) -> None:
+    names = "dialog-viewers-chart dialog-chat-chart dialog-donations-chart"
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        empty = charts(page, names)
+        assert all(drawn == 0 and str(label).endswith("no numbers") for label, drawn in empty.values())
+        page.locator("tr[data-stream=stream-3] .open").click()
+        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, names).values())
+        page.locator("#dialog-close").click()
+        page.route("**/metrics/history?*", lambda route: route.fulfill(status=503, json={"error": "no answer"}))
+        page.locator("tr[data-stream=stream-9] .open").click()
+        page.wait_for_function("() => document.getElementById('dialog-state').textContent.includes('no answer')")
+        assert page.locator("#dialog-name").inner_text() == "stream-9"
+        assert charts(page, names) == empty
+        assert page.locator("#dialog-most").get_attribute("data-value") is None
+        assert watched.violations() == []
 
 
 def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
@@ -332,6 +360,42 @@ def test_without_any_event_the_page_says_so(
         page.wait_for_selector("#rows tr")
         expect_first = page.locator("#rows tr").get_attribute("data-stream")
         assert expect_first == "first"
+
+
+def test_after_a_reset_nothing_shows_the_hour_before_it(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str
+) -> None:
+    cards = "viewers-chart chat-chart donations-chart"
+    dialog = "dialog-viewers-chart dialog-chat-chart dialog-donations-chart"
+    with own_database(postgres_server, migrated_template) as emptied:
+        emptied.execute(
+            "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', 'first',"
+            " 9 + m, 1, 2.50, 1, 1, 200, 1319 + m FROM generate_series(0, 30) AS m"
+        )
+        emptied.execute("INSERT INTO stream_presence VALUES ('first', 1319, NULL, now())")
+        with running(emptied, workers=1) as server, opened(browser, server.url) as watched:
+            page = watched.page
+            page.wait_for_selector(LIVE)
+            page.wait_for_selector("#viewers-chart canvas")
+            assert all(drawn == 1 and "between" in str(label) for label, drawn in charts(page, cards).values())
+            page.locator(".open").click()
+            page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+            assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, dialog).values())
+            # An answer that was asked of the database serves for a quarter of a second.
+            time.sleep(1)
+            emptied.execute("DELETE FROM stream_metrics_minute")
+            emptied.execute("DELETE FROM stream_presence")
+            page.wait_for_selector("#empty:not([hidden])", state="attached")
+            page.wait_for_function("() => document.getElementById('dialog-state').textContent.startsWith('Nothing')")
+            for names in (cards, dialog):
+                assert all(drawn == 0 and "no numbers" in str(label) for label, drawn in charts(page, names).values())
+            assert page.locator("#dialog-rows tr").count() == 0
+            page.locator("#dialog-close").click()
+            assert watched.violations() == []
+            # With the first window after it there are charts again.
+            emptied.execute("INSERT INTO stream_metrics_minute VALUES (now(), 'second', 1, 0, 0, 3, 0, 3, 3)")
+            page.wait_for_selector("#viewers-chart canvas")
+            assert watched.complaints == []
 
 
 @pytest.mark.parametrize("size", SIZES)

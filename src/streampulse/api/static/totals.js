@@ -73,7 +73,11 @@ export class Totals {
 
   #draw(head, trend) {
     const { totals } = head;
-    if (!head.window_start) return;
+    if (!head.window_start) {
+      // Also when there was one: tables that were emptied have no last hour.
+      for (const chart of Object.values(this.#charts)) chart.clear();
+      return;
+    }
     const last = Date.parse(head.window_start) / 1000;
     const first = trend.first_window ? Date.parse(trend.first_window) / 1000 : last;
     const minutes = [];
