@@ -18,6 +18,7 @@ from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
 from playwright.sync_api import Browser, Page
 from postgres import PostgresServer
+from relay import Relay
 
 pytestmark = pytest.mark.postgres
 
@@ -223,6 +224,38 @@ def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
         write(filled, "UPDATE stream_presence SET active_viewers = active_viewers + 1000 WHERE stream_id = 'stream-1'")
         page.wait_for_function("(before) => document.getElementById('viewers').dataset.value !== before", arg=viewers)
         expect_equal(page, server.url)
+
+
+def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
+    browser: Browser, filled: Database
+) -> None:
+    """What the page heard last is that they are stale; that they are not any more was said while it was not there."""
+    with (
+        running(filled, workers=1) as server,
+        Relay(server.port) as relay,
+        opened(browser, relay.url) as watched,
+    ):
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        # A worker that has had readers for too short a time gives everything anew.
+        with moving(filled):
+            time.sleep(3)
+        filled.server.stop()
+        try:
+            page.wait_for_selector("body[data-state=stale]")
+            relay.silent.set()
+        finally:
+            filled.server.start()
+        # News all the time, so that there is no sign of life that would say it.
+        with moving(filled):
+            while httpx.get(server.url + "/health", timeout=10).status_code != 200:
+                time.sleep(0.1)
+            time.sleep(2)
+            relay.silent.clear()
+            relay.cut()
+            page.wait_for_selector("body[data-state=reconnecting]")
+            page.wait_for_selector("body[data-state=live]", timeout=10_000)
+            assert page.locator("#notice").is_hidden()
 
 
 def test_the_api_goes_away_and_comes_back_while_the_page_is_open(

@@ -3,7 +3,7 @@
 The first event, ``snapshot``, has everything that the page draws. Each ``update`` after it has what changed since the
 reader's last event, as absolute values. An event's id is the database's time of its reading, in microseconds, so it
 means the same to every worker: whoever comes back with ``Last-Event-ID`` gets one update with all that changed since,
-or a snapshot where that is too long ago.
+or a snapshot where that is too long ago. Then comes a ``status``: whether the numbers are stale may have changed, too.
 
 A reader has no queue. Whoever is behind gets one update over several readings; whoever does not read at all for some
 seconds is cut off.
@@ -368,7 +368,8 @@ class Live:
         assert self._snapshots is not None  # noqa: S101 - attached before the first reader comes
         failure = self._snapshots.failure
         return {
-            "stale": self._snapshots.stale,
+            # As all readers were told, so that each change from there is told to all.
+            "stale": self._stale,
             "age_seconds": round(self._snapshots.age, 3),
             "error": str(failure) if failure is not None else None,
         }
@@ -410,12 +411,14 @@ class Live:
         :param last_id: what the reader gave as Last-Event-ID.
         """
         reader = _Reader()
-        reader.notice = self._notice
         reader.at = self._resumed(last_id)
         reader.seen = (last_id or 0) if reader.at else 0
         _narrow(scope)
         self._readers.add(reader)
         READERS.inc()
+        # Where nobody has read for a while, whether the numbers are stale is not known yet.
+        self._heard()
+        reader.notice = self._notice
         gone = asyncio.ensure_future(_gone(receive, reader.woken))
         try:
             await self._send_all(reader, scope, send, gone)
@@ -429,8 +432,8 @@ class Live:
         wait_ms = 1000 + random.randrange(2000)  # noqa: S311 - no secret
         piece = b"retry: %d\n\n" % wait_ms
         piece += self._news(reader)
-        if self._stale:
-            piece += event("status", self._status())
+        # Always: who comes back may have heard before it went that the numbers are stale, or that they are not.
+        piece += event("status", self._status())
         while True:
             if self.stopping:
                 piece += event("reconnect", {"retry_ms": wait_ms})

@@ -74,8 +74,7 @@ new Source("/live", {
         if (numbers.head) become("live");
       }
     } else if (numbers.take(name, document)) {
-      // A snapshot that is stale is followed by a status that says so.
-      if (name === "snapshot") staleSince = null;
+      // Whether they are stale says a status alone; the server sends one after the first news of each connection.
       note(numbers.head);
       if (staleSince === null) {
         fresh = performance.now();
