@@ -16,7 +16,7 @@ from browser import SIZES, Watched, chromium, opened
 from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 from postgres import PostgresServer
 from relay import Relay
 
@@ -482,6 +482,86 @@ def test_the_page_behind_a_log_in(browser: Browser, filled: Database) -> None:
         page.locator(".open").first.click()
         page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
         assert watched.complaints == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_log_in_that_has_ended_is_said_and_can_begin_again(browser: Browser, filled: Database, size: str) -> None:
+    settings = {"public": True, "keys": KEY, "cookie_secret": "s" * 32, "workers": 1, "address_limit_per_minute": 1000}
+    with running(filled, **settings) as server, opened(browser, server.url, size) as watched:
+        page = watched.page
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        viewers = figure(page, "viewers")
+        assert page.locator("#notice-login").is_hidden()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(server.url)))
+        page.context.clear_cookies()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=ended]")
+        assert page.locator("#notice").inner_text() == (
+            "Your log-in has ended, so these numbers stand still. Log in again"
+        )
+        assert "log-in has ended" in str(page.locator("#announcement").text_content())
+        assert figure(page, "viewers") == viewers
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert watched.violations() == []
+        # The dialog says it, too, and not in the API's words for programs.
+        page.locator(".open").first.click()
+        page.wait_for_function("() => document.getElementById('dialog-state').textContent.includes('log-in has ended')")
+        page.locator("#dialog-close").click()
+        # No endless tries.
+        time.sleep(17)
+        assert asked.count("/live") == 1
+        assert page.locator("body").get_attribute("data-state") == "ended"
+        assert watched.complaints == []
+        # By keyboard to the log-in and back to the numbers.
+        page.locator("#theme").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "notice-login"
+        page.keyboard.press("Enter")
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        assert page.locator("#notice").is_hidden()
+
+
+def test_a_log_in_in_another_window_is_noticed(browser: Browser, filled: Database) -> None:
+    settings = {"public": True, "keys": KEY, "cookie_secret": "s" * 32, "workers": 1, "address_limit_per_minute": 1000}
+    with running(filled, **settings) as server, opened(browser, server.url) as watched:
+        page = watched.page
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        cookies = page.context.cookies()
+        page.context.clear_cookies()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=ended]")
+        page.context.add_cookies(cookies)  # type: ignore[arg-type]
+        page.wait_for_selector(LIVE, timeout=75_000)
+
+
+def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn) -> None:
+    """The page waits as long as the server says, which is longer than it waits for any other reason."""
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        tries: list[float] = []
+
+        def refuse(route: Route) -> None:
+            tries.append(time.monotonic())
+            route.fulfill(status=429, headers={"Retry-After": "18"}, json={"error": "more than 5 requests in a minute"})
+
+        page.route("**/live", refuse)
+        page.route("**/metrics/latest*", refuse)
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=reconnecting]")
+        assert page.locator("#notice").inner_text() == "Too many requests, trying again in 18 s"
+        page.wait_for_timeout(16_500)
+        assert len(tries) == 2
+        page.unroute("**/live")
+        page.unroute("**/metrics/latest*")
+        page.wait_for_selector(LIVE, timeout=10_000)
 
 
 def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:

@@ -74,6 +74,8 @@ export class History {
       const [history, state] = await Promise.all(
         [`/metrics/history?${parameters}`, `/state?${new URLSearchParams({ stream_id: stream })}`].map(async (address) => {
           const answer = await fetch(address, { signal: request.signal });
+          // The API's words are for programs: they name headers.
+          if (answer.status === 401) throw new Error("your log-in has ended");
           if (!answer.ok) throw new Error((await answer.json()).error ?? `status ${answer.status}`);
           return answer.json();
         }),
