@@ -151,6 +151,34 @@ def test_first_everything_then_what_changed(server: Gunicorn, filled: Database) 
         reader.wait(lambda: any(event.data["removed"] == ["b"] for event in reader.named("update")), "b is removed")
 
 
+@pytest.mark.parametrize(("streams", "minutes"), [(1_400, 14), (3_000, 6), (20_001, 0)])
+def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
+    database: Database, streams: int, minutes: int
+) -> None:
+    database.execute(
+        "INSERT INTO stream_metrics_minute SELECT timestamptz '2026-05-01T12:10Z' - m * interval '1 min', 's-' || s,"
+        " 2, 1, 1.25, 1, 1, 9, 7 FROM generate_series(0, %s) AS m, generate_series(1, %s) AS s",
+        (14 if minutes else 1, streams),
+    )
+    database.execute("INSERT INTO stream_presence SELECT 's-' || s, 8, NULL, now() FROM generate_series(1, 60) AS s")
+    windows = 10 if minutes else 2
+    with running(database, workers=1, statement_timeout_ms=10_000) as server, reading(server.url) as reader:
+        reader.wait(lambda: reader.events, "a first event", seconds=60)
+        first = reader.events[0].data
+        assert first["minutes"] == min(10, minutes)
+        for row in first["rows"]:
+            assert row["trend"] == [7] * max(0, minutes - 1)
+            assert row["chat_messages"] == 2 * min(10, minutes)
+        assert len(first["rows"]) >= 50
+        # The sums over all streams are those of ten windows in any case.
+        assert first["totals"]["last_minutes"] == {
+            "chat_messages": 2 * windows * streams,
+            "donations": windows * streams,
+            "donations_usd": f"{windows * streams * 1.25:.2f}",
+        }
+        assert first["totals"]["current_minute"]["chat_messages"] == 2 * streams
+
+
 def test_without_news_there_are_signs_of_life(server: Gunicorn) -> None:
     with reading(server.url) as reader:
         reader.wait(lambda: len(reader.named("status")) >= 2, "two signs of life")

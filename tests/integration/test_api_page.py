@@ -455,6 +455,47 @@ def test_events_that_do_not_come_any_more_are_seen(
         page.wait_for_selector("#behind", state="hidden")
 
 
+@pytest.mark.parametrize(("streams", "minutes"), [(3_000, 6), (20_001, 0)])
+def test_with_more_streams_than_a_reading_has_room_for_the_page_says_how_far_back_it_sees(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str, streams: int, minutes: int
+) -> None:
+    with own_database(postgres_server, migrated_template) as crowded:
+        crowded.execute(
+            "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', 's-' || s,"
+            " 2, 1, 1.25, 1, 1, 9, 7 FROM generate_series(0, %s) AS m, generate_series(1, %s) AS s",
+            (9 if minutes else 1, streams),
+        )
+        crowded.execute("INSERT INTO stream_presence SELECT 's-' || s, 8, NULL, now() FROM generate_series(1, 60) AS s")
+        with (
+            running(crowded, workers=1, statement_timeout_ms=10_000) as server,
+            opened(browser, server.url) as watched,
+        ):
+            page = watched.page
+            page.wait_for_selector(LIVE)
+            assert page.locator("th.trend").inner_text() == f"Viewers, {minutes or 1} min"
+            assert page.locator("th[data-column=chat_messages]").inner_text() == f"Chat, {minutes} min"
+            row = page.locator("#rows tr").first
+            words = row.locator(".trend .unseen").text_content()
+            line = row.locator(".spark .line").get_attribute("d")
+            chat = row.locator("[data-column=chat_messages]").inner_text()
+            foot = page.locator("#foot").inner_text()
+            if minutes:
+                assert (words, chat) == ("from 7 to 8", "12")
+                assert str(line).count("L") == minutes - 1
+                assert "added up" not in foot
+            else:
+                assert (words, chat) == ("no earlier minute to compare with", "–")  # noqa: RUF001 - as the page has it
+                assert line is None
+                assert "for all streams together only" in foot
+            # What the cards say is of ten minutes whatever the table has.
+            assert page.locator("#donations-label").inner_text() == "Donations, last 10 minutes"
+            assert figure(page, "donations") == f"{streams * (10 if minutes else 2) * 1.25:.2f}"
+            page.locator(".ranking [data-by=chat_messages]").click()
+            assert page.locator("#rows tr").count() == 50
+            assert watched.violations() == []
+            assert watched.complaints == []
+
+
 def test_docs_are_drawn_without_any_other_host(browser: Browser, server: Gunicorn) -> None:
     with opened(browser, server.url + "/docs") as watched:
         watched.page.wait_for_selector("#operations-numbers-metrics_metrics_get")

@@ -31,9 +31,10 @@ from streampulse.api.answers import cents, dollars
 from streampulse.api.queries import MINUTE, Row
 from streampulse.api.snapshot import Snapshot, Snapshots
 
-#: Windows that the table's sums span, as /streams/top does by default.
+#: Windows that the table's sums span, as /streams/top does by default; fewer with more streams than a snapshot has room
+#: for.
 SUM_MINUTES: Final = 10
-#: Windows of a stream's trend line.
+#: Windows of a stream's trend line; with more streams than a snapshot has room for, as many as it has.
 TREND_MINUTES: Final = 15
 #: Windows of the trend of the totals.
 TOTAL_MINUTES: Final = 60
@@ -188,11 +189,7 @@ def make_view(cursor: Cursor, snapshot: Snapshot, totals: list[Row]) -> View:
                 "streams": streams_live,
                 "current_minute": _minute(by_window, newest),
                 "last_minute": _minute(by_window, None if newest is None else newest - MINUTE),
-                "last_minutes": {
-                    "chat_messages": sum(found[0] for found in sums.values()),
-                    "donations": sum(found[1] for found in sums.values()),
-                    "donations_usd": dollars(sum(found[2] for found in sums.values())),
-                },
+                "last_minutes": _last_minutes(totals, newest),
             },
         },
         totals_trend=_totals_trend(by_window, newest),
@@ -211,6 +208,16 @@ def _minute(by_window: dict[datetime, Row], window: datetime | None) -> dict[str
         "chat_messages": row["chat_messages"] if row else 0,
         "donations": row["donations"] if row else 0,
         "donations_usd": row["donations_usd"] if row else "0.00",
+    }
+
+
+def _last_minutes(totals: list[Row], newest: datetime | None) -> dict[str, Any]:
+    """Return the sums of the last SUM_MINUTES windows, also of those for which the snapshot has no room."""
+    rows = [] if newest is None else [row for row in totals if row["window_start"] > newest - SUM_MINUTES * MINUTE]
+    return {
+        "chat_messages": sum(row["chat_messages"] for row in rows),
+        "donations": sum(row["donations"] for row in rows),
+        "donations_usd": dollars(sum(cents(row["donations_usd"]) for row in rows)),
     }
 
 
@@ -233,7 +240,9 @@ def _trend(snapshot: Snapshot, stream: str) -> tuple[int, ...]:
     if snapshot.newest is None:
         return ()
     found = {row["window_start"]: row["active_viewers"] for row in snapshot.by_stream.get(stream, ())}
-    return tuple(found.get(snapshot.newest - ago * MINUTE, 0) for ago in range(TREND_MINUTES - 1, 0, -1))
+    # A window without a row means zero only where the snapshot has the window.
+    minutes = min(TREND_MINUTES, snapshot.minutes)
+    return tuple(found.get(snapshot.newest - ago * MINUTE, 0) for ago in range(minutes - 1, 0, -1))
 
 
 def newest_totals(snapshot: Snapshot) -> dict[datetime, Row]:

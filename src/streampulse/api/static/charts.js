@@ -120,6 +120,11 @@ export function makeSpark() {
 }
 
 export function drawSpark(svg, values) {
+  // One point is no line.
+  if (values.length < 2) {
+    for (const path of svg.children) path.removeAttribute("d");
+    return;
+  }
   const most = Math.max(...values, 1);
   const least = Math.min(...values);
   // A line that hardly moves must not look like a mountain.

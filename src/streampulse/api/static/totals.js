@@ -63,7 +63,6 @@ export class Totals {
     this.#donations.set(Number(totals.last_minutes.donations_usd), totals.last_minutes.donations_usd);
     const { donations } = totals.last_minutes;
     element("donations-detail").textContent = `${count(donations)} ${donations === 1 ? "donation" : "donations"}`;
-    for (const span of document.querySelectorAll("#minutes, .span")) span.textContent = head.minutes;
     this.#draw(head, trend);
   }
 
