@@ -151,6 +151,34 @@ def test_first_everything_then_what_changed(server: Gunicorn, filled: Database) 
         reader.wait(lambda: any(event.data["removed"] == ["b"] for event in reader.named("update")), "b is removed")
 
 
+@pytest.mark.parametrize(("streams", "minutes"), [(1_400, 14), (3_000, 6), (20_001, 0)])
+def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
+    database: Database, streams: int, minutes: int
+) -> None:
+    database.execute(
+        "INSERT INTO stream_metrics_minute SELECT timestamptz '2026-05-01T12:10Z' - m * interval '1 min', 's-' || s,"
+        " 2, 1, 1.25, 1, 1, 9, 7 FROM generate_series(0, %s) AS m, generate_series(1, %s) AS s",
+        (14 if minutes else 1, streams),
+    )
+    database.execute("INSERT INTO stream_presence SELECT 's-' || s, 8, NULL, now() FROM generate_series(1, 60) AS s")
+    windows = 10 if minutes else 2
+    with running(database, workers=1, statement_timeout_ms=10_000) as server, reading(server.url) as reader:
+        reader.wait(lambda: reader.events, "a first event", seconds=60)
+        first = reader.events[0].data
+        assert first["minutes"] == min(10, minutes)
+        for row in first["rows"]:
+            assert row["trend"] == [7] * max(0, minutes - 1)
+            assert row["chat_messages"] == 2 * min(10, minutes)
+        assert len(first["rows"]) >= 50
+        # The sums over all streams are those of ten windows in any case.
+        assert first["totals"]["last_minutes"] == {
+            "chat_messages": 2 * windows * streams,
+            "donations": windows * streams,
+            "donations_usd": f"{windows * streams * 1.25:.2f}",
+        }
+        assert first["totals"]["current_minute"]["chat_messages"] == 2 * streams
+
+
 def test_without_news_there_are_signs_of_life(server: Gunicorn) -> None:
     with reading(server.url) as reader:
         reader.wait(lambda: len(reader.named("status")) >= 2, "two signs of life")
@@ -179,6 +207,44 @@ def test_who_comes_back_gets_what_it_missed_from_any_worker(server: Gunicorn, fi
         assert int(newest) > int(last)
 
 
+def test_each_answer_says_at_once_whether_the_numbers_are_stale(filled: Database) -> None:
+    """Also to who comes back with an id while news leave no time for signs of life."""
+    ended = threading.Event()
+
+    def move() -> None:
+        with closing(filled.server.connect("streampulse_writer", filled.name)) as writer, writer.cursor() as cursor:
+            while not ended.wait(0.1):
+                cursor.execute("UPDATE stream_presence SET active_viewers = active_viewers + 1 WHERE stream_id = 'b'")
+
+    with running(filled, workers=1) as server, reading(server.url) as first:
+        first.wait(lambda: len(first.events) >= 2, "two events")
+        assert [event.name for event in first.events[:2]] == ["snapshot", "status"]
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            # A resume reaches back a second further than its id, and this worker must have had readers then.
+            begun = int(str(first.events[0].id)) + 1_000_000
+
+            def later() -> list[str]:
+                return [str(event.id) for event in first.named("update") if int(str(event.id)) > begun]
+
+            first.wait(lambda: len(later()) >= 2, "updates")
+            with reading(server.url, **{"Last-Event-ID": later()[0]}) as back:
+                back.wait(lambda: len(back.events) >= 2, "two events")
+                assert [event.name for event in back.events[:2]] == ["update", "status"]
+                assert back.events[1].data["stale"] is False
+                assert back.events[1].data["error"] is None
+                assert back.events[1].id is None
+        finally:
+            ended.set()
+            mover.join()
+        # And with nothing new there is nothing else.
+        first.wait(lambda: first.events[-1].name == "status", "a sign of life")
+        with reading(server.url, **{"Last-Event-ID": str(first.named("update")[-1].id)}) as back:
+            back.wait(lambda: back.events, "an event")
+            assert back.events[0].name == "status"
+
+
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1", "9" * 18, "9" * 400, "1e3", "'; --"])
 def test_an_id_that_is_not_ours_gives_everything(server: Gunicorn, nonsense: str) -> None:
     with reading(server.url, **{"Last-Event-ID": nonsense}) as reader:
@@ -187,13 +253,21 @@ def test_an_id_that_is_not_ours_gives_everything(server: Gunicorn, nonsense: str
 
 
 def test_readers_hear_that_the_database_is_away_and_back(filled: Database) -> None:
-    with running(filled, workers=1, stale_seconds=1) as server, reading(server.url) as reader:
+    with running(filled, workers=1, stale_seconds=5) as server, reading(server.url) as reader:
         reader.wait(lambda: reader.named("snapshot"), "a first event")
         filled.server.stop()
         try:
             reader.wait(lambda: any(event.data["stale"] for event in reader.named("status")), "it is said")
             said = next(event for event in reader.named("status") if event.data["stale"])
             assert "PostgreSQL" in said.data["error"]
+            # To who comes now, too, be it with everything or with nothing new.
+            with (
+                reading(server.url) as new,
+                reading(server.url, **{"Last-Event-ID": str(reader.named("snapshot")[0].id)}) as back,
+            ):
+                for other in (new, back):
+                    other.wait(lambda other=other: other.named("status"), "it is said")  # type: ignore[misc]
+                    assert other.named("status")[0].data["stale"] is True
             # Who comes now, when the numbers are too old, is not let in.
             deadline = time.monotonic() + 10
             while (late := httpx.get(server.url + "/metrics", timeout=10)).status_code == 200:

@@ -16,8 +16,9 @@ from browser import SIZES, Watched, chromium, opened
 from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, Route
 from postgres import PostgresServer
+from relay import Relay
 
 pytestmark = pytest.mark.postgres
 
@@ -167,6 +168,34 @@ def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) ->
         assert page.locator("#dialog .uplot canvas").count() == 3
 
 
+def charts(page: Page, names: str) -> dict[str, tuple[str | None, int]]:
+    """Return of each chart what it says and how many are drawn in its place."""
+    return {
+        name: (page.locator(f"#{name}").get_attribute("aria-label"), page.locator(f"#{name} canvas").count())
+        for name in names.split()
+    }
+
+
+def test_a_stream_whose_hour_cannot_be_read_does_not_show_anothers(browser: Browser, server: Gunicorn) -> None:
+    names = "dialog-viewers-chart dialog-chat-chart dialog-donations-chart"
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        empty = charts(page, names)
+        assert all(drawn == 0 and str(label).endswith("no numbers") for label, drawn in empty.values())
+        page.locator("tr[data-stream=stream-3] .open").click()
+        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, names).values())
+        page.locator("#dialog-close").click()
+        page.route("**/metrics/history?*", lambda route: route.fulfill(status=503, json={"error": "no answer"}))
+        page.locator("tr[data-stream=stream-9] .open").click()
+        page.wait_for_function("() => document.getElementById('dialog-state').textContent.includes('no answer')")
+        assert page.locator("#dialog-name").inner_text() == "stream-9"
+        assert charts(page, names) == empty
+        assert page.locator("#dialog-most").get_attribute("data-value") is None
+        assert watched.violations() == []
+
+
 def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
     browser: Browser, server: Gunicorn, filled: Database
 ) -> None:
@@ -195,6 +224,38 @@ def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
         write(filled, "UPDATE stream_presence SET active_viewers = active_viewers + 1000 WHERE stream_id = 'stream-1'")
         page.wait_for_function("(before) => document.getElementById('viewers').dataset.value !== before", arg=viewers)
         expect_equal(page, server.url)
+
+
+def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
+    browser: Browser, filled: Database
+) -> None:
+    """What the page heard last is that they are stale; that they are not any more was said while it was not there."""
+    with (
+        running(filled, workers=1) as server,
+        Relay(server.port) as relay,
+        opened(browser, relay.url) as watched,
+    ):
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        # A worker that has had readers for too short a time gives everything anew.
+        with moving(filled):
+            time.sleep(3)
+        filled.server.stop()
+        try:
+            page.wait_for_selector("body[data-state=stale]")
+            relay.silent.set()
+        finally:
+            filled.server.start()
+        # News all the time, so that there is no sign of life that would say it.
+        with moving(filled):
+            while httpx.get(server.url + "/health", timeout=10).status_code != 200:
+                time.sleep(0.1)
+            time.sleep(2)
+            relay.silent.clear()
+            relay.cut()
+            page.wait_for_selector("body[data-state=reconnecting]")
+            page.wait_for_selector("body[data-state=live]", timeout=10_000)
+            assert page.locator("#notice").is_hidden()
 
 
 def test_the_api_goes_away_and_comes_back_while_the_page_is_open(
@@ -334,6 +395,42 @@ def test_without_any_event_the_page_says_so(
         assert expect_first == "first"
 
 
+def test_after_a_reset_nothing_shows_the_hour_before_it(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str
+) -> None:
+    cards = "viewers-chart chat-chart donations-chart"
+    dialog = "dialog-viewers-chart dialog-chat-chart dialog-donations-chart"
+    with own_database(postgres_server, migrated_template) as emptied:
+        emptied.execute(
+            "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', 'first',"
+            " 9 + m, 1, 2.50, 1, 1, 200, 1319 + m FROM generate_series(0, 30) AS m"
+        )
+        emptied.execute("INSERT INTO stream_presence VALUES ('first', 1319, NULL, now())")
+        with running(emptied, workers=1) as server, opened(browser, server.url) as watched:
+            page = watched.page
+            page.wait_for_selector(LIVE)
+            page.wait_for_selector("#viewers-chart canvas")
+            assert all(drawn == 1 and "between" in str(label) for label, drawn in charts(page, cards).values())
+            page.locator(".open").click()
+            page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+            assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, dialog).values())
+            # An answer that was asked of the database serves for a quarter of a second.
+            time.sleep(1)
+            emptied.execute("DELETE FROM stream_metrics_minute")
+            emptied.execute("DELETE FROM stream_presence")
+            page.wait_for_selector("#empty:not([hidden])", state="attached")
+            page.wait_for_function("() => document.getElementById('dialog-state').textContent.startsWith('Nothing')")
+            for names in (cards, dialog):
+                assert all(drawn == 0 and "no numbers" in str(label) for label, drawn in charts(page, names).values())
+            assert page.locator("#dialog-rows tr").count() == 0
+            page.locator("#dialog-close").click()
+            assert watched.violations() == []
+            # With the first window after it there are charts again.
+            emptied.execute("INSERT INTO stream_metrics_minute VALUES (now(), 'second', 1, 0, 0, 3, 0, 3, 3)")
+            page.wait_for_selector("#viewers-chart canvas")
+            assert watched.complaints == []
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_events_that_do_not_come_any_more_are_seen(
@@ -356,6 +453,47 @@ def test_events_that_do_not_come_any_more_are_seen(
         page.wait_for_selector("#behind:not([hidden])")
         write(filled, "UPDATE event_clock SET clock = now()")
         page.wait_for_selector("#behind", state="hidden")
+
+
+@pytest.mark.parametrize(("streams", "minutes"), [(3_000, 6), (20_001, 0)])
+def test_with_more_streams_than_a_reading_has_room_for_the_page_says_how_far_back_it_sees(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str, streams: int, minutes: int
+) -> None:
+    with own_database(postgres_server, migrated_template) as crowded:
+        crowded.execute(
+            "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', 's-' || s,"
+            " 2, 1, 1.25, 1, 1, 9, 7 FROM generate_series(0, %s) AS m, generate_series(1, %s) AS s",
+            (9 if minutes else 1, streams),
+        )
+        crowded.execute("INSERT INTO stream_presence SELECT 's-' || s, 8, NULL, now() FROM generate_series(1, 60) AS s")
+        with (
+            running(crowded, workers=1, statement_timeout_ms=10_000) as server,
+            opened(browser, server.url) as watched,
+        ):
+            page = watched.page
+            page.wait_for_selector(LIVE)
+            assert page.locator("th.trend").inner_text() == f"Viewers, {minutes or 1} min"
+            assert page.locator("th[data-column=chat_messages]").inner_text() == f"Chat, {minutes} min"
+            row = page.locator("#rows tr").first
+            words = row.locator(".trend .unseen").text_content()
+            line = row.locator(".spark .line").get_attribute("d")
+            chat = row.locator("[data-column=chat_messages]").inner_text()
+            foot = page.locator("#foot").inner_text()
+            if minutes:
+                assert (words, chat) == ("from 7 to 8", "12")
+                assert str(line).count("L") == minutes - 1
+                assert "added up" not in foot
+            else:
+                assert (words, chat) == ("no earlier minute to compare with", "–")  # noqa: RUF001 - as the page has it
+                assert line is None
+                assert "for all streams together only" in foot
+            # What the cards say is of ten minutes whatever the table has.
+            assert page.locator("#donations-label").inner_text() == "Donations, last 10 minutes"
+            assert figure(page, "donations") == f"{streams * (10 if minutes else 2) * 1.25:.2f}"
+            page.locator(".ranking [data-by=chat_messages]").click()
+            assert page.locator("#rows tr").count() == 50
+            assert watched.violations() == []
+            assert watched.complaints == []
 
 
 def test_docs_are_drawn_without_any_other_host(browser: Browser, server: Gunicorn) -> None:
@@ -385,6 +523,86 @@ def test_the_page_behind_a_log_in(browser: Browser, filled: Database) -> None:
         page.locator(".open").first.click()
         page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
         assert watched.complaints == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_log_in_that_has_ended_is_said_and_can_begin_again(browser: Browser, filled: Database, size: str) -> None:
+    settings = {"public": True, "keys": KEY, "cookie_secret": "s" * 32, "workers": 1, "address_limit_per_minute": 1000}
+    with running(filled, **settings) as server, opened(browser, server.url, size) as watched:
+        page = watched.page
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        viewers = figure(page, "viewers")
+        assert page.locator("#notice-login").is_hidden()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(server.url)))
+        page.context.clear_cookies()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=ended]")
+        assert page.locator("#notice").inner_text() == (
+            "Your log-in has ended, so these numbers stand still. Log in again"
+        )
+        assert "log-in has ended" in str(page.locator("#announcement").text_content())
+        assert figure(page, "viewers") == viewers
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert watched.violations() == []
+        # The dialog says it, too, and not in the API's words for programs.
+        page.locator(".open").first.click()
+        page.wait_for_function("() => document.getElementById('dialog-state').textContent.includes('log-in has ended')")
+        page.locator("#dialog-close").click()
+        # No endless tries.
+        time.sleep(17)
+        assert asked.count("/live") == 1
+        assert page.locator("body").get_attribute("data-state") == "ended"
+        assert watched.complaints == []
+        # By keyboard to the log-in and back to the numbers.
+        page.locator("#theme").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "notice-login"
+        page.keyboard.press("Enter")
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        assert page.locator("#notice").is_hidden()
+
+
+def test_a_log_in_in_another_window_is_noticed(browser: Browser, filled: Database) -> None:
+    settings = {"public": True, "keys": KEY, "cookie_secret": "s" * 32, "workers": 1, "address_limit_per_minute": 1000}
+    with running(filled, **settings) as server, opened(browser, server.url) as watched:
+        page = watched.page
+        page.locator("#key").fill(KEY)
+        page.locator("button").click()
+        page.wait_for_selector(LIVE)
+        cookies = page.context.cookies()
+        page.context.clear_cookies()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=ended]")
+        page.context.add_cookies(cookies)  # type: ignore[arg-type]
+        page.wait_for_selector(LIVE, timeout=75_000)
+
+
+def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn) -> None:
+    """The page waits as long as the server says, which is longer than it waits for any other reason."""
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        tries: list[float] = []
+
+        def refuse(route: Route) -> None:
+            tries.append(time.monotonic())
+            route.fulfill(status=429, headers={"Retry-After": "18"}, json={"error": "more than 5 requests in a minute"})
+
+        page.route("**/live", refuse)
+        page.route("**/metrics/latest*", refuse)
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_selector("body[data-state=reconnecting]")
+        assert page.locator("#notice").inner_text() == "Too many requests, trying again in 18 s"
+        page.wait_for_timeout(16_500)
+        assert len(tries) == 2
+        page.unroute("**/live")
+        page.unroute("**/metrics/latest*")
+        page.wait_for_selector(LIVE, timeout=10_000)
 
 
 def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:

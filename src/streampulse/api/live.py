@@ -3,7 +3,7 @@
 The first event, ``snapshot``, has everything that the page draws. Each ``update`` after it has what changed since the
 reader's last event, as absolute values. An event's id is the database's time of its reading, in microseconds, so it
 means the same to every worker: whoever comes back with ``Last-Event-ID`` gets one update with all that changed since,
-or a snapshot where that is too long ago.
+or a snapshot where that is too long ago. Then comes a ``status``: whether the numbers are stale may have changed, too.
 
 A reader has no queue. Whoever is behind gets one update over several readings; whoever does not read at all for some
 seconds is cut off.
@@ -31,9 +31,10 @@ from streampulse.api.answers import cents, dollars
 from streampulse.api.queries import MINUTE, Row
 from streampulse.api.snapshot import Snapshot, Snapshots
 
-#: Windows that the table's sums span, as /streams/top does by default.
+#: Windows that the table's sums span, as /streams/top does by default; fewer with more streams than a snapshot has room
+#: for.
 SUM_MINUTES: Final = 10
-#: Windows of a stream's trend line.
+#: Windows of a stream's trend line; with more streams than a snapshot has room for, as many as it has.
 TREND_MINUTES: Final = 15
 #: Windows of the trend of the totals.
 TOTAL_MINUTES: Final = 60
@@ -188,11 +189,7 @@ def make_view(cursor: Cursor, snapshot: Snapshot, totals: list[Row]) -> View:
                 "streams": streams_live,
                 "current_minute": _minute(by_window, newest),
                 "last_minute": _minute(by_window, None if newest is None else newest - MINUTE),
-                "last_minutes": {
-                    "chat_messages": sum(found[0] for found in sums.values()),
-                    "donations": sum(found[1] for found in sums.values()),
-                    "donations_usd": dollars(sum(found[2] for found in sums.values())),
-                },
+                "last_minutes": _last_minutes(totals, newest),
             },
         },
         totals_trend=_totals_trend(by_window, newest),
@@ -211,6 +208,16 @@ def _minute(by_window: dict[datetime, Row], window: datetime | None) -> dict[str
         "chat_messages": row["chat_messages"] if row else 0,
         "donations": row["donations"] if row else 0,
         "donations_usd": row["donations_usd"] if row else "0.00",
+    }
+
+
+def _last_minutes(totals: list[Row], newest: datetime | None) -> dict[str, Any]:
+    """Return the sums of the last SUM_MINUTES windows, also of those for which the snapshot has no room."""
+    rows = [] if newest is None else [row for row in totals if row["window_start"] > newest - SUM_MINUTES * MINUTE]
+    return {
+        "chat_messages": sum(row["chat_messages"] for row in rows),
+        "donations": sum(row["donations"] for row in rows),
+        "donations_usd": dollars(sum(cents(row["donations_usd"]) for row in rows)),
     }
 
 
@@ -233,7 +240,9 @@ def _trend(snapshot: Snapshot, stream: str) -> tuple[int, ...]:
     if snapshot.newest is None:
         return ()
     found = {row["window_start"]: row["active_viewers"] for row in snapshot.by_stream.get(stream, ())}
-    return tuple(found.get(snapshot.newest - ago * MINUTE, 0) for ago in range(TREND_MINUTES - 1, 0, -1))
+    # A window without a row means zero only where the snapshot has the window.
+    minutes = min(TREND_MINUTES, snapshot.minutes)
+    return tuple(found.get(snapshot.newest - ago * MINUTE, 0) for ago in range(minutes - 1, 0, -1))
 
 
 def newest_totals(snapshot: Snapshot) -> dict[datetime, Row]:
@@ -368,7 +377,8 @@ class Live:
         assert self._snapshots is not None  # noqa: S101 - attached before the first reader comes
         failure = self._snapshots.failure
         return {
-            "stale": self._snapshots.stale,
+            # As all readers were told, so that each change from there is told to all.
+            "stale": self._stale,
             "age_seconds": round(self._snapshots.age, 3),
             "error": str(failure) if failure is not None else None,
         }
@@ -410,12 +420,14 @@ class Live:
         :param last_id: what the reader gave as Last-Event-ID.
         """
         reader = _Reader()
-        reader.notice = self._notice
         reader.at = self._resumed(last_id)
         reader.seen = (last_id or 0) if reader.at else 0
         _narrow(scope)
         self._readers.add(reader)
         READERS.inc()
+        # Where nobody has read for a while, whether the numbers are stale is not known yet.
+        self._heard()
+        reader.notice = self._notice
         gone = asyncio.ensure_future(_gone(receive, reader.woken))
         try:
             await self._send_all(reader, scope, send, gone)
@@ -429,8 +441,8 @@ class Live:
         wait_ms = 1000 + random.randrange(2000)  # noqa: S311 - no secret
         piece = b"retry: %d\n\n" % wait_ms
         piece += self._news(reader)
-        if self._stale:
-            piece += event("status", self._status())
+        # Always: who comes back may have heard before it went that the numbers are stale, or that they are not.
+        piece += event("status", self._status())
         while True:
             if self.stopping:
                 piece += event("reconnect", {"retry_ms": wait_ms})

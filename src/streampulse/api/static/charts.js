@@ -10,6 +10,7 @@ export class MinuteChart {
   #bars;
   #axes;
   #name;
+  #nothing;
   #plot = null;
   #data = [[], []];
 
@@ -18,6 +19,8 @@ export class MinuteChart {
     this.#name = name;
     this.#bars = bars;
     this.#axes = axes;
+    // What the page says before there are numbers is what it says when there are none any more.
+    this.#nothing = element.getAttribute("aria-label");
     new ResizeObserver(() => this.#fit()).observe(element);
   }
 
@@ -27,6 +30,14 @@ export class MinuteChart {
     this.#element.setAttribute("aria-label", label);
     if (this.#plot) this.#plot.setData(this.#data);
     else this.#draw();
+  }
+
+  // Without numbers there is no chart: the last one would stand under another name, or for an hour that is gone.
+  clear() {
+    this.#plot?.destroy();
+    this.#plot = null;
+    this.#data = [[], []];
+    this.#element.setAttribute("aria-label", this.#nothing);
   }
 
   // Colours are part of what is drawn, so another theme means drawing again.
@@ -109,6 +120,11 @@ export function makeSpark() {
 }
 
 export function drawSpark(svg, values) {
+  // One point is no line.
+  if (values.length < 2) {
+    for (const path of svg.children) path.removeAttribute("d");
+    return;
+  }
   const most = Math.max(...values, 1);
   const least = Math.min(...values);
   // A line that hardly moves must not look like a mountain.

@@ -33,26 +33,35 @@ export class History {
     this.#stream = stream;
     this.#opener = opener;
     element("dialog-name").textContent = stream;
-    for (const id of ["viewers", "most", "chat", "donations"]) element(`dialog-${id}`).textContent = "–";
+    // The stream before must not show through where this one's hour cannot be read.
+    for (const id of ["viewers", "most", "chat", "donations"]) {
+      element(`dialog-${id}`).textContent = "–";
+      delete element(`dialog-${id}`).dataset.value;
+    }
+    this.#clear();
     element("dialog-state").textContent = "Loading the last hour";
     element("dialog-rows").replaceChildren();
     if (!this.#dialog.open) this.#dialog.showModal();
     this.#load();
   }
 
-  // Called with every news.
+  // Called with every news, also while no stream is shown: else the first after opening would pass for a new minute, and
+  // tables that were emptied meanwhile for nothing new.
   follow(numbers) {
+    const begun = numbers.head.window_start !== this.#minute;
+    this.#minute = numbers.head.window_start;
     if (this.#stream === null) return;
     const row = numbers.streams.get(this.#stream);
     if (row) element("dialog-viewers").textContent = count(row.active_viewers);
-    if (numbers.head.window_start !== this.#minute) {
-      this.#minute = numbers.head.window_start;
-      this.#load();
-    }
+    if (begun) this.#load();
   }
 
   redraw() {
     for (const chart of Object.values(this.#charts)) chart.redraw();
+  }
+
+  #clear() {
+    for (const chart of Object.values(this.#charts)) chart.clear();
   }
 
   async #load() {
@@ -65,6 +74,8 @@ export class History {
       const [history, state] = await Promise.all(
         [`/metrics/history?${parameters}`, `/state?${new URLSearchParams({ stream_id: stream })}`].map(async (address) => {
           const answer = await fetch(address, { signal: request.signal });
+          // The API's words are for programs: they name headers.
+          if (answer.status === 401) throw new Error("your log-in has ended");
           if (!answer.ok) throw new Error((await answer.json()).error ?? `status ${answer.status}`);
           return answer.json();
         }),
@@ -97,7 +108,7 @@ export class History {
   }
 
   #draw(rows) {
-    if (!rows.length) return;
+    if (!rows.length) return this.#clear();
     const found = new Map(rows.map((row) => [Date.parse(row.window_start) / 1000, row]));
     const minutes = [];
     // A minute without a row means zeros.

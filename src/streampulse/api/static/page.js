@@ -9,7 +9,7 @@ import { Totals } from "./totals.js";
 const element = (id) => document.getElementById(id);
 // With events coming in, their newest time is a few seconds ago; from here on it is said how long.
 const BEHIND_SECONDS = 30;
-const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting" };
+const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting", ended: "Logged out" };
 
 const numbers = new Numbers();
 const totals = new Totals();
@@ -26,6 +26,7 @@ let behind = { seconds: null, at: 0 };
 function become(next, notice) {
   element("notice").hidden = !notice;
   element("notice-text").textContent = notice ?? "";
+  element("notice-login").hidden = next !== "ended";
   if (next === state) return;
   state = next;
   document.body.dataset.state = next;
@@ -74,8 +75,7 @@ new Source("/live", {
         if (numbers.head) become("live");
       }
     } else if (numbers.take(name, document)) {
-      // A snapshot that is stale is followed by a status that says so.
-      if (name === "snapshot") staleSince = null;
+      // Whether they are stale says a status alone; the server sends one after the first news of each connection.
       note(numbers.head);
       if (staleSince === null) {
         fresh = performance.now();
@@ -89,8 +89,13 @@ new Source("/live", {
     }
     showAge();
   },
-  lost(seconds) {
-    become("reconnecting", seconds === null ? "The connection is lost, trying again" : `No numbers from the server, trying again in ${Math.round(seconds)} s`);
+  lost(seconds, tooMany) {
+    const what = tooMany ? "Too many requests" : "No numbers from the server";
+    become("reconnecting", seconds === null ? "The connection is lost, trying again" : `${what}, trying again in ${Math.round(seconds)} s`);
+  },
+  // A display on a wall has nobody who would know a form that takes its place: the last numbers stay, and what is to do.
+  ended() {
+    become("ended", "Your log-in has ended, so these numbers stand still.");
   },
 });
 

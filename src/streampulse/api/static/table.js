@@ -12,6 +12,8 @@ const amount = {
 
 export class Table {
   by = "active_viewers";
+  // How many windows the sums of a row span: fewer with more streams than the server keeps windows for, at last none.
+  #minutes = 0;
   #rows = new Map();
   #table = document.getElementById("table");
   #body = document.getElementById("rows");
@@ -37,6 +39,10 @@ export class Table {
 
   show(numbers) {
     const ranked = numbers.ranked(this.by, MOST);
+    this.#minutes = numbers.head.minutes;
+    for (const span of this.#table.querySelectorAll(".span")) span.textContent = this.#minutes;
+    // The windows before this one, and who is there now.
+    if (ranked.length) document.getElementById("trend-minutes").textContent = (ranked[0].trend?.length ?? 0) + 1;
     const before = this.#places();
     const most = ranked.length ? Math.max(1, amount[this.by](ranked[0])) : 1;
     const wanted = ranked.map((row, index) => this.#row(row, index + 1, amount[this.by](row) / most));
@@ -55,9 +61,10 @@ export class Table {
     document.getElementById("empty").hidden = Boolean(ranked.length);
     const { streams } = numbers.head.totals;
     const shown = ranked.length < numbers.streams.size || streams > ranked.length;
-    document.getElementById("foot").textContent = shown
+    const foot = shown
       ? `The first ${count(ranked.length)}; ${count(streams)} streams have viewers`
       : `${count(ranked.length)} ${ranked.length === 1 ? "stream" : "streams"}`;
+    document.getElementById("foot").textContent = this.#minutes ? foot : `${foot}. Of so many, chat and donations are added up for all streams together only.`;
   }
 
   #row(numbers, rank, share) {
@@ -70,14 +77,16 @@ export class Table {
     write(cells[0], rank);
     cells[1].style.setProperty("--share", `${(share * 100).toFixed(1)}%`);
     write(cells[3], count(numbers.active_viewers), numbers.active_viewers);
-    write(cells[4], count(numbers.chat_messages), numbers.chat_messages);
-    write(cells[5], money(numbers.donations_usd), numbers.donations_usd);
+    // A sum over no window is not zero: it is not known.
+    const sum = (cell, text, value) => (this.#minutes ? write(cell, text, value) : write(cell, "–", ""));
+    sum(cells[4], count(numbers.chat_messages), numbers.chat_messages);
+    sum(cells[5], money(numbers.donations_usd), numbers.donations_usd);
     const values = [...(numbers.trend ?? []), numbers.active_viewers];
     const drawn = values.join();
     if (row.drawn !== drawn) {
       row.drawn = drawn;
       drawSpark(cells[2].firstChild, values);
-      cells[2].lastChild.textContent = `from ${values[0]} to ${values.at(-1)}`;
+      cells[2].lastChild.textContent = values.length > 1 ? `from ${values[0]} to ${values.at(-1)}` : "no earlier minute to compare with";
     }
     return row;
   }

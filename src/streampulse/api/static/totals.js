@@ -63,7 +63,6 @@ export class Totals {
     this.#donations.set(Number(totals.last_minutes.donations_usd), totals.last_minutes.donations_usd);
     const { donations } = totals.last_minutes;
     element("donations-detail").textContent = `${count(donations)} ${donations === 1 ? "donation" : "donations"}`;
-    for (const span of document.querySelectorAll("#minutes, .span")) span.textContent = head.minutes;
     this.#draw(head, trend);
   }
 
@@ -73,7 +72,11 @@ export class Totals {
 
   #draw(head, trend) {
     const { totals } = head;
-    if (!head.window_start) return;
+    if (!head.window_start) {
+      // Also when there was one: tables that were emptied have no last hour.
+      for (const chart of Object.values(this.#charts)) chart.clear();
+      return;
+    }
     const last = Date.parse(head.window_start) / 1000;
     const first = trend.first_window ? Date.parse(trend.first_window) / 1000 : last;
     const minutes = [];
