@@ -140,7 +140,7 @@ def silence(
     service: str = "",
     host: str = "",
     all_: bool = False,
-    expire: str = "",
+    expire: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> str | None:

@@ -9,11 +9,12 @@ import signal
 import time
 import urllib.parse
 import urllib.request
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from dashboard_queries import wrong_on
-from stack import DEBIAN_13, Stack, until
+from stack import DEBIAN_13, STATE, Stack, until
 
 from streampulse.observability import values
 from streampulse.ops import services
@@ -179,6 +180,31 @@ def test_it_is_looked_at_like_the_rest(stack: Stack) -> None:
         assert re.search(rf"^\W*{service}\b.*active \(running\)", table, re.MULTILINE), table
     assert f"http://{stack.address}:9090/" in stack.inv_ok("open", "prometheus")
     assert "Server is ready" in stack.inv_ok("logs", "prometheus")
+
+
+def test_no_secret_stands_in_a_journal_or_a_process_list(stack: Stack) -> None:
+    secrets = json.loads((STATE / stack.name / "secrets.json").read_text())["streampulse_secrets"]
+    # Kafka's identity is none: Kafka itself writes it down.
+    hidden = {name: value for name, value in secrets.items() if name != "kafka_cluster_id"}
+    assert len(hidden) > 5
+    said = stack.ssh_ok("journalctl --no-pager --all --output=verbose", seconds=120)
+    running = stack.ssh_ok("ps -ww -eo args; cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
+    assert len(said) > 100_000
+    assert [name for name, value in hidden.items() if value in said] == []
+    assert [name for name, value in hidden.items() if value in running] == []
+
+
+def test_a_service_that_was_stopped_is_said_to_be_stopped(stack: Stack) -> None:
+    stack.ssh_ok("systemctl stop postgresql@17-main prometheus")
+    before = datetime.now(UTC)
+    try:
+        rows = {row["service"]: row for row in json.loads(stack.inv("status", "--json").out)}
+        assert {rows[name]["state"] for name in ("postgres", "prometheus")} == {"inactive (dead)"}
+        since = datetime.strptime(rows["postgres"]["since"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+        assert abs((since - before).total_seconds()) < 60
+        assert "is not installed" not in stack.inv("doctor").out
+    finally:
+        stack.ssh_ok("systemctl start postgresql@17-main prometheus", seconds=120)
 
 
 def test_it_listens_on_the_private_address_only(stack: Stack) -> None:

@@ -329,8 +329,22 @@ def test_the_bounds_themselves_are_allowed(client: TestClient, name: str, value:
     get(client, "/metrics", **{name: value})
 
 
-def test_bytes_that_are_not_utf8_are_no_error(client: TestClient) -> None:
-    assert client.get("/metrics?stream_id=%ff%fe").status_code == 200
+@pytest.mark.parametrize("bad", ["%ff%fe", "%ED%A0%80", "a%80"])
+def test_bytes_that_are_not_utf8_are_no_stream(client: TestClient, database: Database, bad: str) -> None:
+    database.execute(INSERT, row(0, "\ufffd"))
+    refused = client.get(f"/metrics?stream_id={bad}&limit=3")
+    assert refused.status_code == 422
+    (named,) = refused.json()["parameters"]
+    assert (named["parameter"], named["allowed"]) == ("stream_id", "text in UTF-8")
+    assert "\\x" in named["value"]
+
+
+@pytest.mark.parametrize("query", ["minutes=2&minutes=abc", "minutes=abc&minutes=2", "minutes=2&minute%73=2"])
+def test_a_parameter_is_given_once(client: TestClient, query: str) -> None:
+    refused = client.get(f"/metrics?{query}")
+    assert refused.status_code == 422
+    (named,) = refused.json()["parameters"]
+    assert (named["parameter"], named["allowed"]) == ("minutes", "one value only")
 
 
 def test_health(client: TestClient) -> None:

@@ -24,7 +24,7 @@ from streampulse.api.models import BadParameter, BadRequest, Problem
 from streampulse.api.networks import Networks
 from streampulse.api.observe import Journal, ObserveMiddleware
 from streampulse.api.page import pages
-from streampulse.api.parameters import ALLOWED
+from streampulse.api.parameters import ALLOWED, OF_ALL
 from streampulse.api.replies import Known, KnownAnswers, QuickWay
 from streampulse.api.routes import router
 from streampulse.api.runtime import Runtime
@@ -121,7 +121,7 @@ async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
     for item in error.errors():
         # ("query", name, which variant of the type where there are several)
         name = str(item["loc"][1])
-        allowed = ALLOWED[name] if item["type"] != "extra_forbidden" and name in ALLOWED else "no such parameter here"
+        allowed = OF_ALL.get(item["type"]) or ALLOWED.get(name, "no such parameter here")
         value = item.get("input")
         bad = BadParameter(parameter=name, value=None if value is None else str(value), allowed=allowed)
         parameters.setdefault(name, bad)

@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from streampulse.api.queries import Ranking
+from streampulse.api.query import NOT_TEXT, REPEATED
 from streampulse.events import MAX_ID_LENGTH
 
 #: A day. Also the longest history of one stream in one answer.
@@ -61,6 +62,12 @@ After = Annotated[
     ),
 ]
 
+#: What a 422 answer says to what is wrong with a parameter whatever it is called, by the kind of the error.
+OF_ALL: Final = {
+    "extra_forbidden": "no such parameter here",
+    NOT_TEXT: "text in UTF-8",
+    REPEATED: "one value only",
+}
 #: What a 422 answer says may be given.
 ALLOWED: Final = {
     "minutes": f"an integer from 1 to {MAX_MINUTES}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from streampulse.api import observe
@@ -36,10 +36,11 @@ from streampulse.api.parameters import (
     MetricsParameters,
     TopParameters,
 )
+from streampulse.api.query import well_formed
 from streampulse.api.replies import AnswerResponse
 from streampulse.api.runtime import Runtime
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(well_formed)])
 
 _SECONDS: dict[str, Any] = {"description": "seconds", "schema": {"type": "integer"}}
 _AGE: dict[str, Any] = {

@@ -92,8 +92,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start to serve the request; what serves it may cut the connection."""
         self._in_head = False
+        # What has arrived so far may be body in part.
+        large = self._head_bytes > MAX_HEAD and len(self.url) + sum(map(_length, self.headers)) > MAX_HEAD
         self._head_bytes = 0
-        if len(self.headers) > MAX_HEADERS:
+        if large or len(self.headers) > MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large")
             return
         if self.transport.is_closing():
@@ -164,6 +166,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
             self.transport.close()
+
+
+def _length(header: tuple[bytes, bytes]) -> int:
+    """Return how many bytes a header took, with what is around it."""
+    return len(header[0]) + len(header[1]) + len(b": \r\n")
 
 
 class _StoppingServer(Server):

@@ -176,7 +176,8 @@ def _task(name: str, task: Task[Any]) -> Iterator[str]:
     words = [f"./inv {name}"]
     rows = []
     for argument in arguments:
-        spelled = [name.replace("_", "-") for name in (argument.name, *argument.nicknames)]
+        # A parameter that Python's own words are in the way of ends in an underscore, and the option does not.
+        spelled = [name.rstrip("_-").replace("_", "-") for name in (argument.name, *argument.nicknames)]
         names = [f"--{name}" if len(name) > 1 else f"-{name}" for name in spelled]
         if argument.positional:
             names = [argument.name.upper()]

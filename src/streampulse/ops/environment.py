@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from streampulse.errors import OperatorError
+from streampulse.errors import OperatorError, UsageError
 from streampulse.ops import paths
 
 PROVIDERS = ("nspawn", "vagrant", "existing")
@@ -81,12 +81,12 @@ def names() -> list[str]:
 def check_name(name: str) -> None:
     """Check that an environment can have a name.
 
-    :raises OperatorError: it has not the form, or stands for something else.
+    :raises UsageError: it has not the form, or stands for something else.
     """
     if not NAME_FORM.fullmatch(name):
-        raise OperatorError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
+        raise UsageError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
     if name in RESERVED:
-        raise OperatorError(f"{name!r} is not a name for an environment: the machines' own files are called so")
+        raise UsageError(f"{name!r} is not a name for an environment: the machines' own files are called so")
 
 
 def load(name: str) -> Environment:

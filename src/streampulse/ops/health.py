@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from streampulse.errors import OperatorError
+from streampulse.errors import OperatorError, UsageError
 from streampulse.ops.environment import Environment, Host
 from streampulse.ops.remote import Remote
 from streampulse.ops.session import Session
 
 COMMAND = "/usr/local/bin/streampulse"
+#: What that ends with where it is told to do what it cannot.
+WRONG_USAGE = 2
 # Each is read every ten seconds.
 TARGETS_SECONDS = 30
 
@@ -99,6 +101,7 @@ def verify(session: Session, arguments: list[str]) -> None:
 def peek(session: Session, topic: str, count: int) -> None:
     """Print the newest records of a topic.
 
+    :raises UsageError: so many records, or a topic of that name, cannot be asked for.
     :raises OperatorError: they could not be read.
     """
     arguments = ["peek", "-n", str(count), *([topic] if topic else [])]
@@ -107,6 +110,8 @@ def peek(session: Session, topic: str, count: int) -> None:
         said = [line.strip() for line in (errors or output).splitlines() if line.strip()] or [f"exit code {code}"]
         # On the host the program has its own name, and for wrong usage its own form.
         reason = said[-1].removeprefix("streampulse: ").removeprefix("streampulse peek: error: ")
+        if code == WRONG_USAGE:
+            raise UsageError(f"{reason}. See: inv --help peek")
         raise OperatorError(f"{reason}. See: inv --help peek, inv doctor --env {session.name}")
     # As it came, byte for byte: what could do harm to a terminal was taken out where it was read.
     sys.stdout.write(output)

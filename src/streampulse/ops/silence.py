@@ -13,7 +13,7 @@ from typing import Any
 
 from streampulse.errors import OperatorError, UsageError
 from streampulse.observability import alerts
-from streampulse.ops import services, watching
+from streampulse.ops import health, services, watching
 from streampulse.ops.environment import Host
 from streampulse.ops.session import Session
 from streampulse.slo import silence
@@ -32,7 +32,8 @@ class Wish:
     service: str = ""
     host: str = ""
     everything: bool = False
-    expire: str = ""
+    #: None where none is to be ended; what is empty names nothing, such as a variable that is not set.
+    expire: str | None = None
     dry_run: bool = False
 
     @property
@@ -45,7 +46,9 @@ class Wish:
 
         :raises UsageError: they make no sense, or name what there is not.
         """
-        if self.expire:
+        if self.expire is not None:
+            if not self.expire.strip():
+                raise UsageError("--expire names no silence: inv silence lists them, then inv silence --expire ID")
             if self != Wish(expire=self.expire, dry_run=self.dry_run):
                 raise UsageError("--expire ends a silence; leave the other options out: inv silence --expire ID")
             return ["--expire", self.expire]
@@ -61,7 +64,13 @@ class Wish:
         if self.service:
             known(self.service, [*(each.name for each in services.all_services()), *OTHERS], "a service")
         if self.host:
-            known(self.host, [host.name for host in session.environment.hosts], f"a host of {session.name}")
+            # What another environment may have is no wrong usage.
+            known(
+                self.host,
+                [host.name for host in session.environment.hosts],
+                f"a host of {session.name}",
+                OperatorError,
+            )
         words = ["--for", f"{seconds}s", "--reason", reason, "--author", author()]
         for option, value in (("--alert", self.alert), ("--service", self.service), ("--host", self.host)):
             words += [option, value] if value else []
@@ -77,7 +86,7 @@ def run(session: Session, wish: Wish, as_json: bool) -> str | None:
     words = wish.words(session)
     hosts = watching.watching_hosts(session.environment)
     more = ["--dry-run"] if wish.dry_run else []
-    if wish.expire:
+    if wish.expire is not None:
         answers = _end(session, hosts, wish.expire, more)
     else:
         answers = {}
@@ -126,7 +135,7 @@ def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
     code, output, errors = watching.answer(session, host, ["silence", *words, "--json"])
     if code != 0:
         text = watching.with_environment(watching.said(errors, "", code), session.name)
-        raise UsageError(text) if code == watching.WRONG_USAGE else OperatorError(f"{host.name}: {text}")
+        raise UsageError(text) if code == health.WRONG_USAGE else OperatorError(f"{host.name}: {text}")
     try:
         answer = dict(json.loads(output))
         silence.said(answer)
@@ -140,15 +149,15 @@ def alert_names() -> list[str]:
     return sorted({alert.name for alert in alerts.everything()})
 
 
-def known(name: str, names: Iterable[str], what: str) -> None:
+def known(name: str, names: Iterable[str], what: str, error: type[OperatorError] = UsageError) -> None:
     """Refuse a name that there is not: a silence about it would keep nothing quiet.
 
-    :raises UsageError: there is no such name; the text has the likeliest one, or all.
+    :param error: what is raised where there is no such name; the text has the likeliest one, or all.
     """
     listed = list(names)
     if name not in listed:
         near = difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
-        raise UsageError(
+        raise error(
             f"{name} is not {what}. " + (f"Did you mean {near[0]}?" if near else f"There are: {', '.join(listed)}")
         )
 

@@ -245,6 +245,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     :raises IncompleteError: everything is up again but what could not be had.
     """
     require_monitoring(session, full)
+    _require_anything(session)
     session.screen.line(session.headline())
     missing: dict[str, str] = {}
     with changing(session, "inv reset"):
@@ -265,6 +266,7 @@ def reset_plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[s
     :param keep: what is left alone, of KEEPABLE.
     """
     require_monitoring(session, full)
+    _require_anything(session)
     hosts = ", ".join(host.name for host in session.environment.hosts)
     about = [name for name in KEEPABLE if full or name != "metrics"]
     gone = ", ".join(KEEPABLE[name] for name in about if name not in keep)
@@ -305,6 +307,15 @@ def confirm(question: str, yes: bool, command: str) -> None:
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise OperatorError(f"nothing was changed; without being asked: {command}")
+
+
+def _require_anything(session: Session) -> None:
+    """Check that machines of ours were ever made.
+
+    :raises OperatorError: there is nothing to reset.
+    """
+    if session.ours and not session.environment.state.is_dir():
+        raise OperatorError(f"nothing of {session.name} is there that could be reset: inv up{_flag(session)}")
 
 
 def _page(session: Session) -> str:

@@ -19,8 +19,13 @@ from streampulse.ops.session import Session
 SCRIPT = r"""
 for unit in "$@"; do
   echo "== $unit"
-  systemctl show "$unit" \
-    --property=Id,ActiveState,SubState,ActiveEnterTimestamp,ControlGroup,MainPID,FragmentPath,DropInPaths
+  case $unit in
+    # Of a pattern, `show` passes over what is not active.
+    *'*'*) found=$(systemctl list-units --all --plain --no-legend "$unit" | awk 'NR == 1 {print $1}')
+           unit=${found:-$unit} ;;
+  esac
+  systemctl show "$unit" --property=Id,ActiveState,SubState,ActiveEnterTimestamp,StateChangeTimestamp \
+    --property=ControlGroup,MainPID,FragmentPath,DropInPaths
   group=$(systemctl show --property=ControlGroup --value "$unit" | head -n 1)
   kib=0
   if [ -n "$group" ]; then
@@ -128,6 +133,7 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
         found = sections.get(service.unit, {})
         if service.full and OURS not in found.get("FragmentPath", "") + found.get("DropInPaths", ""):
             continue
+        running = found.get("ActiveState") in ("active", "reloading")
         state = f"{found.get('ActiveState', 'not installed')} ({found.get('SubState', '')})"
         if "ActiveState" not in found:
             state = "not installed"
@@ -136,7 +142,8 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
                 service.name,
                 host.name,
                 state,
-                _since(found.get("ActiveEnterTimestamp", "")),
+                # What runs changes its state also while it goes on.
+                _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
                 round(int(found.get("PssKiB", "0")) / 1024),
                 versions.get(VERSIONS.get(service.name, "release"), ""),
             )

@@ -14,14 +14,14 @@ from streampulse.errors import OperatorError
 from streampulse.ops import paths
 from streampulse.ops.console import took
 from streampulse.ops.environment import Environment, Host
-from streampulse.ops.health import COMMAND
+from streampulse.ops.health import COMMAND, WRONG_USAGE
 from streampulse.ops.remote import Remote
 from streampulse.ops.session import Session
 from streampulse.slo.report import END_TO_END, Firing, Promise, Report, percent
 
 ANSWER_SECONDS = 30.0
-# What a shell ends with that does not find the command, and the command when it does not know what it is asked for.
-NOT_FOUND, WRONG_USAGE = 127, 2
+# What a shell ends with that does not find the command.
+NOT_FOUND = 127
 # Less of a budget is shown as something to look at.
 LOW_BUDGET = 0.25
 # The probe's event is not visible after this long: it counts as lost.

@@ -391,11 +391,12 @@ def test_nothing_asked_for_is_a_list(session: Session, host: Host_, capsys: pyte
         ({**GOOD, "reason": ""}, "why"),
         ({**GOOD, "host": ""}, "silent about what"),
         ({**GOOD, "everything": True}, "which of the two"),
-        ({**GOOD, "host": "q"}, "q is not a host of demo. There are: a"),
         ({**GOOD, "alert": "KafkaDwn"}, r"KafkaDwn is not an alert\. Did you mean KafkaDown\?"),
         ({**GOOD, "alert": "Watchdog"}, "woken by its silence"),
         ({**GOOD, "service": "kafak"}, r"kafak is not a service\. Did you mean kafka\?"),
         ({**GOOD, "expire": "0123"}, "leave the other options out"),
+        ({"expire": ""}, "--expire names no silence"),
+        ({"expire": " "}, "--expire names no silence"),
         ({"dry_run": True}, "--dry-run of what"),
     ],
 )
@@ -405,6 +406,14 @@ def test_wrong_usage_is_refused_before_anybody_is_asked(
     asked = host(answer(None))
     with pytest.raises(UsageError, match=said):
         silence.run(session, silence.Wish(**wish), as_json=False)
+    assert asked == []
+
+
+def test_a_host_of_another_environment_is_no_wrong_usage(session: Session, host: Host_) -> None:
+    asked = host(answer(None))
+    with pytest.raises(OperatorError, match=r"q is not a host of demo\. There are: a") as error:
+        silence.run(session, silence.Wish(**{**GOOD, "host": "q"}), as_json=False)
+    assert not isinstance(error.value, UsageError)
     assert asked == []
 
 

@@ -17,6 +17,11 @@ def state() -> dict[str, object]:
         return dict(json.load(answer))
 
 
+# The server that runs whatever it is given has no place on a network that others are on.
+listening = subprocess.run(["ss", "-Hlnt", "sport = :6066"], check=True, capture_output=True, text=True).stdout
+assert listening == "", f"Spark's server for submissions listens: {listening}"
+
+
 def main_pid() -> int:
     """Return the pid of the master's process, 0 while there is none."""
     shown = subprocess.run(
