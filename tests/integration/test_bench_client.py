@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -91,8 +92,23 @@ def test_what_does_not_answer_is_named_in_one_line(plain: str) -> None:
     assert client.answers(plain)
 
 
-def test_readers_are_those_that_get_news(server: Gunicorn) -> None:
-    seen = client.readers(server.url, 20, 5)
+def test_readers_are_those_that_get_news(server: Gunicorn, filled: Database) -> None:
+    # Nothing moves: everything at the beginning is no news.
+    seen = client.readers(server.url, 5, 2)
+    assert (seen.readers, seen.served) == (5, 0)
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.wait(0.3):
+            filled.execute("UPDATE stream_presence SET active_viewers = active_viewers + 1")
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        seen = client.readers(server.url, 20, 5)
+    finally:
+        over.set()
+        writing.join()
     assert (seen.readers, seen.served) == (20, 20)
     assert 0 < seen.readings <= 5
 

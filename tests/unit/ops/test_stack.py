@@ -265,6 +265,7 @@ def test_what_would_lose_or_double_numbers_is_refused_with_the_reason(keep: str,
 
 
 def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> None:
+    watched.session.environment.state.mkdir(parents=True)
     stack.reset(watched.session, full=False, keep=("kafka",))
     assert watched.did[-1] == f"smoke {stack.RECOUNT_SECONDS}"
     stack.reset(watched.session, full=False, keep=("kafka", "postgres"))
@@ -272,6 +273,7 @@ def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> Non
 
 
 def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.session.environment.state.mkdir(parents=True)
     given = {}
 
     def play(_environment: Environment, playbook: str, extra: Any, *_more: Any, **_named: Any) -> int:
@@ -297,6 +299,7 @@ def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatc
 def test_a_plan_says_what_goes_and_what_stays(
     watched: World, full: bool, keep: tuple[str, ...], removed: list[str], left: list[str]
 ) -> None:
+    watched.session.environment.state.mkdir(parents=True)
     lines = stack.reset_plan(watched.session, full, keep)
     [gone] = [line for line in lines if line.startswith("  remove")]
     kept = "".join(line for line in lines if line.startswith("  keep"))
@@ -308,7 +311,15 @@ def test_a_plan_says_what_goes_and_what_stays(
     assert not any(word in question for word in left)
 
 
+def test_what_was_never_there_is_not_reset(world: World) -> None:
+    for reset in (stack.reset, stack.reset_plan):
+        with pytest.raises(OperatorError, match=r"nothing of demo is there that could be reset: inv up --env demo$"):
+            reset(world.session, full=False)
+    assert world.did == []
+
+
 def test_a_plan_changes_nothing(world: World) -> None:
+    world.session.environment.state.mkdir(parents=True)
     assert any("checkpoints" in line for line in stack.reset_plan(world.session, full=False))
     assert world.did == []
 
