@@ -366,8 +366,9 @@ def test_page_links_only_to_paths_that_answer(client: TestClient) -> None:
 def test_unknown_paths_and_methods_are_json(client: TestClient) -> None:
     assert client.get("/nowhere").status_code == 404
     assert client.get("/nowhere").json() == {"error": "Not Found"}
+    assert client.get("/metrics/", follow_redirects=False).status_code == 404
     refused = client.post("/metrics")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
     assert "error" in refused.json()
 
 

@@ -149,6 +149,57 @@ def test_names_are_text_and_ours_are_not_shown(browser: Browser, server: Gunicor
         assert watched.complaints == []
 
 
+@pytest.mark.parametrize("size", ["desktop", "phone"])
+def test_nothing_is_cut_off_however_large_it_is(
+    browser: Browser, postgres_server: PostgresServer, migrated_template: str, size: str, tmp_path: Path
+) -> None:
+    with own_database(postgres_server, migrated_template) as database:
+        # Blanks are a name, too.
+        for stream in ("large", " ", "\r\n", "\u00a0"):
+            database.execute(
+                "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', %s,"
+                " 123456789, 3, 2987654321.99, 1, 1, 87654321, 87654321 FROM generate_series(0, 5) AS m",
+                (stream,),
+            )
+            database.execute("INSERT INTO stream_presence VALUES (%s, 87654321, NULL, now())", (stream,))
+        with running(database, workers=1) as server, opened(browser, server.url, size) as watched:
+            page = watched.page
+            page.wait_for_selector(LIVE)
+            page.locator(".ranking [data-by=donations_usd]").click()
+            assert len(figure(page, "donations")) > 12
+            expect_equal(page, server.url, "donations_usd")
+            page.wait_for_function("() => document.getElementById('viewers').textContent.length > 9")
+            page.screenshot(path=tmp_path / f"large-{size}.png")
+            assert cut_off(page, ".figure, td.number") == []
+            names = page.locator(".open")
+            blanks = [names.nth(at) for at in range(4) if not (names.nth(at).get_attribute("title") or "").strip()]
+            assert len(blanks) == 3
+            for name in blanks:
+                name.click()
+                page.wait_for_selector("dialog[open]")
+                page.wait_for_function("() => document.getElementById('dialog-donations').dataset.value !== undefined")
+                assert page.locator("#dialog-name").inner_text().strip()
+                assert cut_off(page, ".facts dd") == []
+                page.screenshot(path=tmp_path / f"dialog-{size}.png")
+                page.locator("#dialog-close").click()
+            assert watched.complaints == []
+
+
+def cut_off(page: Page, selector: str) -> list[str]:
+    """Return the texts that are wider than what is around them."""
+    found: list[str] = page.evaluate(
+        """(selector) => [...document.querySelectorAll(selector)].filter((element) => {
+          const text = document.createRange();
+          text.selectNodeContents(element);
+          const around = element.parentElement.closest("article, div, table").getBoundingClientRect();
+          const { left, right } = text.getBoundingClientRect();
+          return element.offsetParent && (right > around.right - 1 || left < around.left);
+        }).map((element) => element.textContent)""",
+        selector,
+    )
+    return found
+
+
 def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) -> None:
     with opened(browser, server.url) as watched:
         page = watched.page

@@ -288,6 +288,18 @@ def test_nothing_is_answered_behind_the_last_request(api: Api) -> None:
     assert re.findall(rb"HTTP/1\.1 (\d+)", found) == [b"200", b"431"]
 
 
+@pytest.mark.parametrize(("size", "status"), [(30_000, b"200"), (33_000, b"431"), (60_000, b"431"), (90_000, b"431")])
+def test_a_head_has_a_bound_however_it_arrives(api: Api, size: int, status: bytes) -> None:
+    sent = request(TARGETS[0], ("X-Large", "x" * size), ("Connection", "close"))
+    for pieces in ([sent], [sent[:20_000], sent[20_000:]]):
+        assert re.findall(rb"HTTP/1\.1 (\d+)", api.all_of(*pieces)) == [status]
+    # A body is bounded otherwise, and is no head.
+    with_body = request(
+        "/login", ("Content-Length", "16000"), ("Connection", "close"), method="POST", body="b" * 16_000
+    )
+    assert b"431" not in api.all_of(request(TARGETS[0], ("X-Large", "x" * 20_000)) + with_body)
+
+
 def test_a_harmless_request_id_is_taken_over_and_no_other(api: Api) -> None:
     before = api.seen
     found = api.all_of(request(TARGETS[0], ("X-Request-ID", "mine-1")), ended("/nowhere"))

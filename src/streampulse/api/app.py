@@ -83,6 +83,8 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
+        # It would lead to whatever host the request names.
+        redirect_slashes=False,
     )
     app.state.runtime = runtime
     app.include_router(router)
@@ -131,7 +133,10 @@ async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
-    return _json(error.status_code, Problem(error=str(error.detail)).model_dump(), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return _json(error.status_code, Problem(error=str(error.detail)).model_dump(), headers)
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:

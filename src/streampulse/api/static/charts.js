@@ -67,7 +67,8 @@ export class MinuteChart {
       {
         width,
         height,
-        padding: this.#axes ? [8, 8, 0, 0] : [6, this.#bars ? 4 : 0, 0, 0],
+        // The last time under the axis is as wide as that, and half of it is beyond the last bar.
+        padding: this.#axes ? [8, 20, 0, 0] : [6, this.#bars ? 4 : 0, 0, 0],
         cursor: { show: false },
         legend: { show: false },
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
@@ -76,7 +77,7 @@ export class MinuteChart {
           y: { range: (_, low, high) => [this.#bars || this.#axes ? 0 : low * 0.7, high > 0 ? high * (this.#axes ? 1.08 : 1.05) : 1] },
         },
         axes: this.#axes
-          ? [{ ...axis, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1]], size: 28 }, { ...axis, size: 54 }]
+          ? [{ ...axis, values: [[60, "{HH}:{mm}", null, null, null, null, null, null, 1]], size: 28 }, { ...axis, size: (_, texts) => Math.max(54, 14 + 7 * Math.max(...(texts ?? []).map((text) => (text ?? "").length), 0)) }]
           : [{ show: false }, { show: false }],
         series: [{}, series],
       },

@@ -12,6 +12,15 @@ export function money(text) {
 // "1234.50" -> 123450n
 export const cents = (text) => BigInt(text.replace(".", ""));
 
+// A figure's text, and how long it is: its size follows from that, so that none is cut off at its border.
+export function write(element, text) {
+  element.textContent = text;
+  element.style.setProperty("--length", text.length);
+}
+
+// What people see of a stream's name: one of blanks alone could be neither seen nor clicked.
+export const shown = (stream) => (/\S/u.test(stream) ? stream : JSON.stringify(stream));
+
 const twoDigits = (number) => String(number).padStart(2, "0");
 
 // An RFC 3339 instant -> "12:34" or, with seconds, "12:34:56", in UTC.

@@ -1,6 +1,6 @@
 // One stream's last hour, in a dialog. Read from the API when it is opened and again with each minute that begins.
 import { MinuteChart } from "./charts.js";
-import { cents, count, money, time } from "./format.js";
+import { cents, count, money, shown, time, write } from "./format.js";
 
 const MINUTES = 60;
 const element = (id) => document.getElementById(id);
@@ -32,10 +32,10 @@ export class History {
   open(stream, opener) {
     this.#stream = stream;
     this.#opener = opener;
-    element("dialog-name").textContent = stream;
+    element("dialog-name").textContent = shown(stream);
     // The stream before must not show through where this one's hour cannot be read.
     for (const id of ["viewers", "most", "chat", "donations"]) {
-      element(`dialog-${id}`).textContent = "–";
+      write(element(`dialog-${id}`), "–");
       delete element(`dialog-${id}`).dataset.value;
     }
     this.#clear();
@@ -52,7 +52,7 @@ export class History {
     this.#minute = numbers.head.window_start;
     if (this.#stream === null) return;
     const row = numbers.streams.get(this.#stream);
-    if (row) element("dialog-viewers").textContent = count(row.active_viewers);
+    if (row) write(element("dialog-viewers"), count(row.active_viewers));
     if (begun) this.#load();
   }
 
@@ -90,7 +90,7 @@ export class History {
     const sum = rows.reduce((total, row) => total + cents(row.donations_usd), 0n);
     const dollars = `${sum / 100n}.${String(sum % 100n).padStart(2, "0")}`;
     const fact = (id, text, value) => {
-      element(id).textContent = text;
+      write(element(id), text);
       element(id).dataset.value = String(value);
     };
     const viewers = states[0]?.active_viewers ?? 0;

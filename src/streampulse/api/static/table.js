@@ -1,6 +1,6 @@
 // The ranked table. Rows are kept and moved, so that focus stays where it is and the eye can follow.
 import { drawSpark, makeSpark } from "./charts.js";
-import { cents, count, money } from "./format.js";
+import { cents, count, money, shown } from "./format.js";
 
 const MOST = 50;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -141,7 +141,7 @@ function makeRow(stream) {
   button.className = "open";
   button.setAttribute("aria-haspopup", "dialog");
   const isolated = document.createElement("bdi");
-  isolated.textContent = stream;
+  isolated.textContent = shown(stream);
   button.append(isolated);
   button.title = stream;
   name.append(share, button);

@@ -1,6 +1,6 @@
 // The three cards at the top.
 import { MinuteChart } from "./charts.js";
-import { count, money, time } from "./format.js";
+import { count, money, time, write } from "./format.js";
 
 const element = (id) => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -9,13 +9,14 @@ const TWEEN_MS = 450;
 // A figure that runs to its new value. What it is meant to say stands in data-value at once.
 class Figure {
   #element;
-  #write;
+  #text;
   #shown = null;
   #frame = 0;
 
-  constructor(id, write) {
+  // text: what is written of a number
+  constructor(id, text) {
     this.#element = element(id);
-    this.#write = write;
+    this.#text = text;
   }
 
   set(number, exact) {
@@ -29,7 +30,7 @@ class Figure {
       const part = Math.min(1, (now - began) / TWEEN_MS);
       if (part === 1) return this.#show(number, exact);
       this.#shown = from + (number - from) * (1 - (1 - part) ** 3);
-      this.#element.textContent = this.#write(this.#shown, null);
+      write(this.#element, this.#text(this.#shown, null));
       this.#frame = requestAnimationFrame(step);
     };
     this.#frame = requestAnimationFrame(step);
@@ -37,7 +38,7 @@ class Figure {
 
   #show(number, exact) {
     this.#shown = number;
-    this.#element.textContent = this.#write(number, exact);
+    write(this.#element, this.#text(number, exact));
   }
 }
 
