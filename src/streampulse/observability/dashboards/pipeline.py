@@ -257,7 +257,8 @@ def build() -> dashboard.Dashboard:
             33,
             "The probe's events",
             """Outcomes of the probe's events over ten minutes: exact (the API's row is exactly right), wrong (it is
-            not), lost (not visible in time), unsent (Kafka did not take it). Ten, all exact, is what should be
+            not), lost (not visible in time), unsent (Kafka did not take it), unread (the API does not let the
+            probe in). Ten, all exact, is what should be
             seen.""",
             panels.COUNT,
             panels.series("sum by (outcome) (increase(streampulse_probe_events_total[10m]))", "{{outcome}}"),
