@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -40,7 +40,10 @@ from streampulse.api.query import well_formed
 from streampulse.api.replies import AnswerResponse
 from streampulse.api.runtime import Runtime
 
-router = APIRouter(dependencies=[Depends(well_formed)])
+router = APIRouter()
+
+#: Of the paths that take parameters. Who asks for health may add what he likes.
+_WELL_FORMED: Final = [Depends(well_formed)]
 
 _SECONDS: dict[str, Any] = {"description": "seconds", "schema": {"type": "integer"}}
 _AGE: dict[str, Any] = {
@@ -94,21 +97,21 @@ async def health(request: Request) -> Health:
     return Health(ok=True)
 
 
-@router.get("/metrics", responses=_ANSWERS, tags=["numbers"])
+@router.get("/metrics", responses=_ANSWERS, tags=["numbers"], dependencies=_WELL_FORMED)
 async def metrics(request: Request, asked: Annotated[MetricsParameters, Query()]) -> Metrics:
     """Rows of the last windows, newest first."""
     question = MetricsQuestion(minutes=asked.minutes, limit=asked.limit, stream_id=asked.stream_id)
     return await _answer(request, question)  # type: ignore[no-any-return]
 
 
-@router.get("/metrics/latest", responses=_ANSWERS, tags=["numbers"])
+@router.get("/metrics/latest", responses=_ANSWERS, tags=["numbers"], dependencies=_WELL_FORMED)
 async def latest(request: Request, asked: Annotated[ListParameters, Query()]) -> Latest:
     """Read the newest window of each stream, by stream; longer lists go on with `after`."""
     question = LatestQuestion(limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
     return await _answer(request, question)  # type: ignore[no-any-return]
 
 
-@router.get("/metrics/history", responses=_ANSWERS, tags=["numbers"])
+@router.get("/metrics/history", responses=_ANSWERS, tags=["numbers"], dependencies=_WELL_FORMED)
 async def history(request: Request, asked: Annotated[HistoryParameters, Query()]) -> History:
     """Rows of the last windows, oldest first: of one stream all of them, of all streams up to `limit`."""
     limit = MAX_MINUTES if asked.stream_id is not None and "limit" not in asked.model_fields_set else asked.limit
@@ -116,14 +119,14 @@ async def history(request: Request, asked: Annotated[HistoryParameters, Query()]
     return await _answer(request, question)  # type: ignore[no-any-return]
 
 
-@router.get("/state", responses=_ANSWERS, tags=["numbers"])
+@router.get("/state", responses=_ANSWERS, tags=["numbers"], dependencies=_WELL_FORMED)
 async def state(request: Request, asked: Annotated[ListParameters, Query()]) -> State:
     """Viewers of each stream just after the event clock, by stream; longer lists go on with `after`."""
     question = StateQuestion(limit=asked.limit, after=asked.after, stream_id=asked.stream_id)
     return await _answer(request, question)  # type: ignore[no-any-return]
 
 
-@router.get("/streams/top", responses=_ANSWERS, tags=["numbers"])
+@router.get("/streams/top", responses=_ANSWERS, tags=["numbers"], dependencies=_WELL_FORMED)
 async def top(request: Request, asked: Annotated[TopParameters, Query()]) -> Top:
     """Streams ranked over the last windows: sums, for viewers the maximum; equal ones by stream."""
     question = TopQuestion(minutes=asked.minutes, by=asked.by, n=asked.n)
@@ -161,6 +164,7 @@ class _EventStream(Response):
         503: _UNAVAILABLE,
     },
     tags=["numbers"],
+    dependencies=_WELL_FORMED,
 )
 async def live(
     request: Request,
