@@ -102,6 +102,17 @@ def test_the_api_is_asked_where_it_listens(
     assert f"127.0.0.1:8000:{target}:8000" in links.tunnel(made, "api")[0]
     assert links.only_there(made) is only_there
     assert shown(made, tmp_path, "{{ streampulse_api_address }}") == {"h": address}
+    assert shown(made, tmp_path, "{{ streampulse_api_urls }}") == {"h": f"http://{address}:8000"}
+
+
+def test_every_host_of_the_api_is_known_where_it_listens(inventories: Path, tmp_path: Path) -> None:
+    made = demo(
+        inventories, {}, h={"ansible_host": "192.0.2.1"}, i={"private_address": "192.0.2.2"},
+        j={"private_address": "192.0.2.3", "api_listen_address": "198.51.100.3"},
+    )  # fmt: skip
+    inventory._variables.cache_clear()
+    known = "http://192.0.2.1:8000,http://192.0.2.2:8000,http://198.51.100.3:8000"
+    assert shown(made, tmp_path, "{{ streampulse_api_urls }}") == dict.fromkeys("hij", known)
 
 
 def test_an_api_that_only_its_own_host_can_ask_must_be_where_it_is_asked(inventories: Path, tmp_path: Path) -> None:
