@@ -70,7 +70,7 @@ def forwarded(scope: Scope, proxies: Networks) -> None:
         return
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     hops = [_host(hop.strip()) for hop in headers.get(b"x-forwarded-for", "").split(",") if hop.strip()]
-    if hops or b"forwarded" in headers or b"x-forwarded-for" in headers:
+    if b"forwarded" in headers or b"x-forwarded-for" in headers:
         # Whom it does not name as we read it is unknown, and not the proxy itself, which may ask for what is private.
         scope["client"] = None
     # The last hop that is no proxy of ours: what stands before it, anybody may have written.

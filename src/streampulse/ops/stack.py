@@ -142,9 +142,7 @@ def down(session: Session, full: bool, wipe: bool) -> str:
     require_monitoring(session, full)
     session.screen.line(session.headline())
     ours = session.ours
-    # Machines of ours are known from the state that is kept of them here. Hosts that exist already may have been set up
-    # from another control machine.
-    if ours and not session.environment.state.is_dir():
+    if _never_made(session):
         return "nothing is there, nothing to do"
     with changing(session, "inv down"):
         stopped = 0
@@ -309,12 +307,21 @@ def confirm(question: str, yes: bool, command: str) -> None:
         raise OperatorError(f"nothing was changed; without being asked: {command}")
 
 
+def _never_made(session: Session) -> bool:
+    """Return whether there are no machines to do anything to.
+
+    Machines of ours are known from the state that is kept of them here. Hosts that exist already may have been set up
+    from another control machine.
+    """
+    return session.ours and not session.environment.state.is_dir()
+
+
 def _require_anything(session: Session) -> None:
     """Check that machines of ours were ever made.
 
     :raises OperatorError: there is nothing to reset.
     """
-    if session.ours and not session.environment.state.is_dir():
+    if _never_made(session):
         raise OperatorError(f"nothing of {session.name} is there that could be reset: inv up{_flag(session)}")
 
 

@@ -60,8 +60,8 @@ export class Table {
     this.#table.hidden = !ranked.length;
     document.getElementById("empty").hidden = Boolean(ranked.length);
     const { streams } = numbers.head.totals;
-    const shown = ranked.length < numbers.streams.size || streams > ranked.length;
-    const foot = shown
+    const cut = ranked.length < numbers.streams.size || streams > ranked.length;
+    const foot = cut
       ? `The first ${count(ranked.length)}; ${count(streams)} streams have viewers`
       : `${count(ranked.length)} ${ranked.length === 1 ? "stream" : "streams"}`;
     document.getElementById("foot").textContent = this.#minutes ? foot : `${foot}. Of so many, chat and donations are added up for all streams together only.`;
