@@ -8,11 +8,11 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from streampulse.errors import OperatorError, UsageError
-from streampulse.ops.bench.options import NAMES
-from streampulse.ops.console import Screen
-from streampulse.ops.entry import timed
-from streampulse.ops.ownership import explain
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops.bench.options import NAMES
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.entry import timed
+from streampulse_ops.cli.ownership import explain
 
 ENV = "the environment: a folder of ansible/inventories"
 FULL = "monitoring as well: Prometheus, Alertmanager, the exporters, Grafana"
@@ -25,7 +25,8 @@ YES = "do not ask first"
 @timed
 def up(_context: Context, env: str = "local", full: bool = False, verbose: bool = False) -> str:
     """Bring everything up: machines, software, configuration, start, smoke test. A second run changes nothing."""
-    from streampulse.ops import session, stack
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import stack
 
     return stack.up(session.open_session(env, Screen(), verbose), full)
 
@@ -49,7 +50,8 @@ def down(
     verbose: bool = False,
 ) -> str:
     """Stop the services in reverse order and halt the machines that are ours; the data is kept."""
-    from streampulse.ops import session, stack
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import stack
 
     opened = session.open_session(env, Screen(), verbose)
     if wipe:
@@ -79,7 +81,8 @@ def reset(
     verbose: bool = False,
 ) -> str | None:
     """Remove events, checkpoints and rows together, start again, smoke test."""
-    from streampulse.ops import session, stack
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import stack
 
     opened = session.open_session(env, Screen(), verbose)
     if keep is not None and not keep.strip(" ,"):
@@ -99,8 +102,8 @@ def reset(
 @timed
 def status(_context: Context, env: str = "local", full: bool = False, json: bool = False) -> None:
     """Show each service's state, since when, its memory and version; exit 1 when one is down, or an alert pages."""
-    from streampulse.ops import session
-    from streampulse.ops import status as table
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import status as table
 
     opened = session.open_session(env, Screen())
     (table.show_full if full else table.show)(opened, table.collect(opened), json)
@@ -110,8 +113,8 @@ def status(_context: Context, env: str = "local", full: bool = False, json: bool
 @timed
 def top(_context: Context, env: str = "local", every: int = 5, once: bool = False) -> None:
     """Show what `status --full` shows, again and again in the same place, until Ctrl-C."""
-    from streampulse.ops import session
-    from streampulse.ops import top as live
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import top as live
 
     live.show(session.open_session(env, Screen()), every, once)
 
@@ -145,8 +148,8 @@ def silence(
     json: bool = False,
 ) -> str | None:
     """Keep alerts quiet during maintenance; without options, list the silences that there are."""
-    from streampulse.ops import session
-    from streampulse.ops import silence as quiet
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import silence as quiet
 
     wish = quiet.Wish(for_, reason, alert, service, host, all_, expire, dry_run)
     return quiet.run(session.open_session(env, Screen()), wish, json)
@@ -156,8 +159,8 @@ def silence(
 @timed
 def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
     """Find what is wrong, and say its cause and its fix; exit 1 when there is anything."""
-    from streampulse.ops import doctor as checks
-    from streampulse.ops import session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import doctor as checks
 
     opened = session.open_session(env, Screen())
     return checks.show(opened, checks.examine(opened), json)
@@ -185,7 +188,8 @@ def logs(
     level: str = "",
 ) -> str | None:
     """Print the journal of a service, or of all services of all hosts in the order of time."""
-    from streampulse.ops import journal, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import logs as journal
 
     wish = journal.Wish(follow, lines, since, level)
     return journal.show(session.open_session(env, Screen()), service or "", wish)
@@ -195,7 +199,8 @@ def logs(
 @timed
 def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "local") -> None:
     """Print the newest records of a topic."""
-    from streampulse.ops import health, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import health
 
     health.peek(session.open_session(env, Screen()), topic or "", n)
 
@@ -212,7 +217,8 @@ def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "lo
 @timed
 def open_(_context: Context, what: str | None = None, env: str = "local", tunnel: bool = False) -> None:
     """Print the address of a page or a user interface, or open a tunnel to it."""
-    from streampulse.ops import look, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import look
 
     look.page(session.open_session(env, Screen()), what or "api", tunnel)
 
@@ -221,7 +227,8 @@ def open_(_context: Context, what: str | None = None, env: str = "local", tunnel
 @timed
 def ssh(_context: Context, host: str | None = None, env: str = "local") -> None:
     """Log in to a host."""
-    from streampulse.ops import look, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import look
 
     look.shell(session.open_session(env, Screen()), host or "")
 
@@ -230,7 +237,8 @@ def ssh(_context: Context, host: str | None = None, env: str = "local") -> None:
 @timed
 def verify(_context: Context, env: str = "local") -> None:
     """Recompute every number from the raw topic and compare."""
-    from streampulse.ops import health, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import health
 
     health.verify(session.open_session(env, Screen()), [])
 
@@ -239,7 +247,8 @@ def verify(_context: Context, env: str = "local") -> None:
 @timed
 def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
     """Send a few events of its own, expect exactly their numbers everywhere, and remove them."""
-    from streampulse.ops import health, session
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import health
 
     opened = session.open_session(env, Screen())
     health.smoke(opened)
@@ -253,8 +262,10 @@ def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
 @timed
 def artifacts(_context: Context, env: str = "local", verify: bool = False, relock: bool = False) -> str:
     """Fetch and build what is pushed to the hosts, checked against its pins."""
-    from streampulse.ops import artifacts as building
-    from streampulse.ops import paths, session, stack
+    from streampulse_ops import artifacts as building
+    from streampulse_ops import paths
+    from streampulse_ops.environments import session
+    from streampulse_ops.verbs import stack
 
     screen = Screen()
     if relock:
@@ -272,7 +283,8 @@ def artifacts(_context: Context, env: str = "local", verify: bool = False, reloc
 @timed
 def env(_context: Context, action: str, name: str) -> str | None:
     """Make a new environment (new NAME), or print fresh secrets for its vault (secrets NAME)."""
-    from streampulse.ops import environment, new_environment, secrets
+    from streampulse_ops.environments import environment, secrets
+    from streampulse_ops.environments import new as new_environment
 
     if action == "new":
         return f"write your hosts into {new_environment.make(name)}"
@@ -288,7 +300,7 @@ def env(_context: Context, action: str, name: str) -> str | None:
 @timed
 def lint(_context: Context) -> str:
     """Run every linter."""
-    from streampulse.ops import quality
+    from streampulse_ops.quality import suite as quality
 
     return quality.lint(Screen())
 
@@ -296,7 +308,7 @@ def lint(_context: Context) -> str:
 @task(name="test", positional=["only"], help={"only": "what pytest gets instead of everything, as one word"})
 def run_tests(_context: Context, only: str | None = None) -> None:
     """Run the linters and every test, as CI does; the last line is the summary."""
-    from streampulse.ops import quality
+    from streampulse_ops.quality import suite as quality
 
     try:
         code = quality.test(Screen(), shlex.split(only or ""))
@@ -311,7 +323,7 @@ def run_tests(_context: Context, only: str | None = None) -> None:
 @timed
 def vendor(_context: Context, update: str | None = None) -> str:
     """Fetch what is not ours of the pages' files from the npm registry, checked against its pins."""
-    from streampulse.ops import vendor as vendoring
+    from streampulse_ops.quality import vendor as vendoring
 
     return vendoring.run(Screen(), update)
 
@@ -320,7 +332,7 @@ def vendor(_context: Context, update: str | None = None) -> str:
 @timed
 def docs(_context: Context, check: bool = False) -> None:
     """Write what is made from the code anew: the reference pages, Prometheus' rules, Grafana's dashboards."""
-    from streampulse.ops import docs as pages
+    from streampulse_ops.docs import pages
 
     if pages.main(["--check"] if check else []) != 0:
         raise OperatorError("files are stale: inv docs")
@@ -355,8 +367,8 @@ def bench(
     days: str = "1,7,30",
 ) -> str:
     """Measure the real stack in an environment of its own and hold it against its limits; exit 1 when one is missed."""
-    from streampulse.ops import session
-    from streampulse.ops.bench import options, run
+    from streampulse_ops.bench import options, run
+    from streampulse_ops.environments import session
 
     asked = options.read(
         only=only,

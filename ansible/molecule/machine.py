@@ -11,8 +11,9 @@ from pathlib import Path
 
 os.environ["STREAMPULSE_INVENTORIES"] = str(Path(__file__).parent / "inventories")
 
-from streampulse.errors import OperatorError
-from streampulse.ops import artifacts, environment, lock, machines, secrets
+from streampulse.core.errors import OperatorError
+from streampulse_ops import artifacts, machines
+from streampulse_ops.environments import environment, lock, secrets
 
 
 def say(line: str) -> None:

@@ -16,8 +16,8 @@ import pytest
 from dashboard_queries import wrong_on
 from stack import DEBIAN_13, STATE, Stack, until
 
-from streampulse.observability import values
-from streampulse.ops import services
+from streampulse.core import limits as values
+from streampulse_ops import services
 
 pytestmark = [
     pytest.mark.machines,

@@ -10,8 +10,8 @@ import psycopg2.extensions
 import pytest
 from postgres import READER, WRITER, PostgresServer
 
-from streampulse.migrate import migrate
-from streampulse.settings import PostgresSettings
+from streampulse.core.settings import PostgresSettings
+from streampulse.host.migrate import migrate
 
 
 @dataclass(frozen=True)

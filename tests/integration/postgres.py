@@ -21,7 +21,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 from pydantic import SecretStr
 
-from streampulse.settings import PostgresSettings
+from streampulse.core.settings import PostgresSettings
 
 WRITER = "streampulse_writer"
 READER = "streampulse_reader"

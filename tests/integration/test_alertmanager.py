@@ -17,10 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from streampulse import cli
-from streampulse.observability import alerts
-from streampulse.ops import promlint, promtools
-from streampulse.slo import report
+from streampulse.host import cli
+from streampulse.host.slo import report
+from streampulse_ops.monitoring import alerts, promlint, promtools
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = {(each.name, each.severity): each for each in alerts.everything()}

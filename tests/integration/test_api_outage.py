@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from postgres import WRITER, PostgresServer
 
 from streampulse.api.database import Database as ApiDatabase
-from streampulse.migrate import migrate
-from streampulse.settings import ApiSettings
+from streampulse.core.settings import ApiSettings
+from streampulse.host.migrate import migrate
 
 pytestmark = pytest.mark.postgres
 

@@ -36,7 +36,7 @@ def own_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="module")
 def filled(own_server: PostgresServer) -> Iterator[Database]:
-    from streampulse.migrate import migrate
+    from streampulse.host.migrate import migrate
 
     template = own_server.create_database()
     migrate(own_server.settings(template))

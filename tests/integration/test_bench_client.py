@@ -16,9 +16,9 @@ from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
 from postgres import PostgresServer
 
-from streampulse.errors import OperatorError
-from streampulse.ops.bench import client
-from streampulse.ops.bench.measures import api
+from streampulse.core.errors import OperatorError
+from streampulse_ops.bench import client
+from streampulse_ops.bench.measures import api
 
 pytestmark = pytest.mark.postgres
 

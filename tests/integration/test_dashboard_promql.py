@@ -15,8 +15,8 @@ import yaml
 from dashboard_queries import Prometheus, boards, wrong_in_prometheus
 from stack import until
 
-from streampulse.observability.dashboards import panels
-from streampulse.ops import promtools
+from streampulse_ops.monitoring import promtools
+from streampulse_ops.monitoring.dashboards import panels
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\

@@ -14,7 +14,7 @@ from conftest import Database, own_database
 from dashboard_queries import boards, queries, sql, wrong_in_postgres
 from postgres import READER, PostgresServer
 
-from streampulse.observability.dashboards import audience
+from streampulse_ops.monitoring.dashboards import audience
 
 pytestmark = pytest.mark.postgres
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import Database
 from postgres import WRITER
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
 from streampulse.events import partition_of
 from streampulse.job import store as store_module
 from streampulse.job.batches import Batches

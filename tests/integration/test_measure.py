@@ -11,10 +11,10 @@ import pytest
 from conftest import Database
 from postgres import WRITER
 
-from streampulse.errors import OperatorError
-from streampulse.measure import growth
-from streampulse.measure.ledger import LedgerWatch
-from streampulse.settings import CountingSettings
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import CountingSettings
+from streampulse.host.measure import growth
+from streampulse.host.measure.ledger import LedgerWatch
 
 pytestmark = pytest.mark.postgres
 QUERY = str(uuid.uuid4())

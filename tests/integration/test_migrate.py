@@ -15,9 +15,9 @@ from conftest import Database
 from postgres import READER, WRITER, PostgresServer
 from psycopg2 import sql
 
-from streampulse import migrate as module
-from streampulse.errors import OperatorError
-from streampulse.migrate import migrate, sql_directory
+from streampulse.core.errors import OperatorError
+from streampulse.host import migrate as module
+from streampulse.host.migrate import migrate, sql_directory
 
 pytestmark = pytest.mark.postgres
 
@@ -27,7 +27,7 @@ NEWEST = int(FILES[-1].name.split(".")[0])
 
 def command(server: PostgresServer, database: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "streampulse.cli", "migrate"],
+        [sys.executable, "-m", "streampulse.host.cli", "migrate"],
         env={**os.environ, **server.environment(database), **changes},
         capture_output=True,
         text=True,
@@ -49,7 +49,7 @@ def test_many_at_once_apply_each_migration_once(postgres_server: PostgresServer)
     environment = {**os.environ, **postgres_server.environment(name)}
     racers = [
         subprocess.Popen(
-            [sys.executable, "-m", "streampulse.cli", "migrate"],
+            [sys.executable, "-m", "streampulse.host.cli", "migrate"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

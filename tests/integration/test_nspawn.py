@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops import environment as environments
-from streampulse.ops import machines
-from streampulse.ops.environment import Environment
-from streampulse.ops.machines import image, network, nspawn
-from streampulse.ops.machines.nspawn import Nspawn
+from streampulse.core.errors import OperatorError
+from streampulse_ops import machines
+from streampulse_ops.environments import environment as environments
+from streampulse_ops.environments.environment import Environment
+from streampulse_ops.machines import image, network, nspawn
+from streampulse_ops.machines.nspawn import Nspawn
 
 pytestmark = pytest.mark.machines
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from postgres import find_binaries
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
 
 ROLE = paths.repository() / "ansible" / "roles" / "postgres"
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import Database, own_database
 from postgres import PostgresServer
 
-from streampulse.migrate import migrate
+from streampulse.host.migrate import migrate
 from streampulse.probe import ledger as ledger_module
 from streampulse.probe.ledger import Ledger, Unreadable
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from streampulse import cli
-from streampulse.observability import values
-from streampulse.ops import promtools
+from streampulse.core import limits as values
+from streampulse.host import cli
+from streampulse_ops.monitoring import promtools
 
 RULES = Path(__file__).parents[2] / "prometheus/rules"
 

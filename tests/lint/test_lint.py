@@ -6,7 +6,9 @@ import os
 
 import pytest
 
-from streampulse.ops import paths, promlint, quality
+from streampulse_ops import paths
+from streampulse_ops.monitoring import promlint
+from streampulse_ops.quality import suite as quality
 
 LINTERS = dict(quality.linters(paths.repository()))
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from streampulse.api.app import create_app
 from streampulse.api.database import Database
-from streampulse.settings import ApiSettings, PostgresSettings
+from streampulse.core.settings import ApiSettings, PostgresSettings
 
 INTERVAL_MS = 50
 

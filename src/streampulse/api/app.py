@@ -29,7 +29,7 @@ from streampulse.api.replies import Known, KnownAnswers, QuickWay
 from streampulse.api.routes import router
 from streampulse.api.runtime import Runtime
 from streampulse.api.shared_limits import SharedStorage
-from streampulse.settings import ApiSettings, PostgresSettings, load, split
+from streampulse.core.settings import ApiSettings, PostgresSettings, load, split
 
 #: Names the file of the rate limits' counters, which gunicorn's configuration makes.
 LIMITS_FILE: Final = "STREAMPULSE_API_LIMITS_FILE"

@@ -22,7 +22,7 @@ import psycopg2.extensions
 from prometheus_client import Counter, Gauge
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
 
-from streampulse.settings import ApiSettings, PostgresSettings
+from streampulse.core.settings import ApiSettings, PostgresSettings
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from streampulse.api.networks import Networks, client, household
 from streampulse.api.page import LOGIN_POLICY, login_page
 from streampulse.api.shared_limits import SharedStorage
-from streampulse.settings import ApiSettings, split
+from streampulse.core.settings import ApiSettings, split
 
 COOKIE: Final = "streampulse_session"
 #: How long a log-in lasts, in seconds.

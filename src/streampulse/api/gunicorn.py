@@ -1,6 +1,6 @@
 """gunicorn's configuration: ``gunicorn -c python:streampulse.api.gunicorn streampulse.api.app:app``.
 
-Everything that differs between hosts comes from :class:`streampulse.settings.ApiSettings`.
+Everything that differs between hosts comes from :class:`streampulse.core.settings.ApiSettings`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from streampulse import logfmt
-from streampulse.settings import ApiSettings, PostgresSettings, SettingsError, load
+from streampulse.core import logs as logfmt
+from streampulse.core.settings import ApiSettings, PostgresSettings, SettingsError, load
 
 try:
     _settings = load(ApiSettings)
@@ -65,7 +65,7 @@ control_socket_disable = True
 logconfig_dict: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"logfmt": {"()": "streampulse.logfmt.formatter"}},
+    "formatters": {"logfmt": {"()": "streampulse.core.logs.formatter"}},
     "handlers": {
         "stdout": {"class": "logging.StreamHandler", "formatter": "logfmt", "stream": "ext://sys.stdout"},
     },

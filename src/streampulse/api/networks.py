@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from starlette.types import Scope
 
-from streampulse.settings import split
+from streampulse.core.settings import split
 
 
 class Networks:

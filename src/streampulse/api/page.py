@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from streampulse.api import assets
-from streampulse.settings import ApiSettings
+from streampulse.core.settings import ApiSettings
 
 # Everything comes from here, nothing is written into a page, and no other site may frame one.
 _OURS: Final = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from streampulse.api.answers import LatestQuestion, answer
 from streampulse.api.database import Database
-from streampulse.settings import ApiSettings, PostgresSettings, load
+from streampulse.core.settings import ApiSettings, PostgresSettings, load
 
 _QUESTION: Final = LatestQuestion(limit=100, after="", stream_id=None)
 # One for each worker, made with the first request.

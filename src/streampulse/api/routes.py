@@ -17,17 +17,7 @@ from streampulse.api.answers import (
     TopQuestion,
 )
 from streampulse.api.database import RETRY_AFTER_SECONDS, Unavailable
-from streampulse.api.models import (
-    BadRequest,
-    Health,
-    History,
-    Latest,
-    Metrics,
-    Problem,
-    State,
-    Top,
-    Unhealthy,
-)
+from streampulse.api.models import BadRequest, Health, History, Latest, Metrics, Problem, State, Top, Unhealthy
 from streampulse.api.parameters import (
     MAX_MINUTES,
     HistoryParameters,

@@ -12,7 +12,7 @@ from streampulse.api.answers import Answer, Asker, Question, answer
 from streampulse.api.database import Database
 from streampulse.api.live import Live
 from streampulse.api.snapshot import Snapshots
-from streampulse.settings import ApiSettings
+from streampulse.core.settings import ApiSettings
 
 
 class Runtime:

@@ -8,9 +8,9 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import WorldSettings
 from streampulse.generator.faults import Shares
-from streampulse.settings import WorldSettings
 
 SettingsType = TypeVar("SettingsType", bound=WorldSettings)
 

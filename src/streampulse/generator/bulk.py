@@ -7,9 +7,9 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings
 from streampulse.generator.faults import Record
-from streampulse.settings import KafkaSettings
 
 # Records that wait for their acknowledgement at most, each some 250 bytes.
 _PENDING_AT_MOST: Final = 200_000

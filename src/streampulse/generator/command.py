@@ -16,13 +16,13 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streampulse import logfmt
-from streampulse.errors import OperatorError
+from streampulse.core import logs as logfmt
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import GeneratorSettings, KafkaSettings, load
 from streampulse.generator import arguments
 from streampulse.generator.faults import Faults
 from streampulse.generator.model import Model
 from streampulse.generator.send import Sender
-from streampulse.settings import GeneratorSettings, KafkaSettings, load
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
+from streampulse.core.settings import KafkaSettings, WorldSettings, load
 from streampulse.events import InvalidEvent, parse_ts
 from streampulse.generator import arguments
 from streampulse.generator.backlog import Part, Plan, interleaved, share_out
 from streampulse.generator.bulk import BulkSender
 from streampulse.generator.model import MINUTE_US
-from streampulse.settings import KafkaSettings, WorldSettings, load
 
 _TURN: Final = 10_000
 

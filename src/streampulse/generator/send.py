@@ -12,8 +12,8 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from streampulse.core.settings import KafkaSettings
 from streampulse.generator.faults import Record
-from streampulse.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 

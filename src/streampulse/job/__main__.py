@@ -2,7 +2,7 @@
 
 import sys
 
-from streampulse.cli import main
+from streampulse.host.cli import main
 
 if __name__ == "__main__":
     # spark-submit puts this folder first on the path, where its modules could hide others of the same name.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg2
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
 from streampulse.job import metrics
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.engine import Engine

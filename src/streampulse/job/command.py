@@ -23,8 +23,9 @@ import sdnotify
 from kafka.errors import KafkaError
 from prometheus_client import start_http_server
 
-from streampulse import logfmt
-from streampulse.errors import OperatorError
+from streampulse.core import logs as logfmt
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, SettingsError, load
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
@@ -32,7 +33,6 @@ from streampulse.job.decode import ArrowDecoder
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start, Topic, decide_start, describe
 from streampulse.job.store import Store
-from streampulse.settings import JobSettings, KafkaSettings, PostgresSettings, SettingsError, load
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -17,8 +17,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
+from streampulse.core.settings import KafkaSettings
 from streampulse.job.rows import DeadLetter
-from streampulse.settings import KafkaSettings
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge, Histogram
 
 from streampulse import __version__
-from streampulse.gauges import KnownGauge
+from streampulse.core.metrics import KnownGauge
 from streampulse.job.rows import REASONS
 
 RECORDS: Final = Counter("streampulse_job_records", "Records read from the topic of the events, in committed batches.")

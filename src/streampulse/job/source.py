@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from streampulse.errors import OperatorError
-from streampulse.settings import KafkaSettings
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ import msgspec
 import psycopg2
 import psycopg2.extensions
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import PostgresSettings
 from streampulse.job.engine import WINDOW_US, Changes, Engine, MetricRow, Presence, Snapshot, WindowRange
 from streampulse.job.rows import Rows
-from streampulse.settings import PostgresSettings
 
 #: Key of the advisory lock that the one driver holds while it may write.
 LOCK_KEY: Final = 0x73_70_6A_6F_62  # "spjob"

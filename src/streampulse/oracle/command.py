@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import psycopg2
 import psycopg2.extensions
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
 from streampulse.events import ALLOWED_FUTURE_US, Event, is_internal
 from streampulse.oracle.compare import (
     ExpectedLetter,
@@ -32,7 +33,6 @@ from streampulse.oracle.compare import (
 from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter, TopicReader
 from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, Tables, event_clock, tables, window_of
-from streampulse.settings import CountingSettings, KafkaSettings, PostgresSettings, load
 
 DEFAULT_SHOWN: Final = 20
 

@@ -11,9 +11,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
-from streampulse.settings import KafkaSettings
 
 #: A broker that sends nothing for this long, in seconds, while records are outstanding is reported.
 STALL_SECONDS: Final = 30.0

@@ -15,8 +15,9 @@ from typing import Final
 import sdnotify
 from prometheus_client import REGISTRY, start_http_server
 
-from streampulse import logfmt
-from streampulse.errors import OperatorError
+from streampulse.core import logs as logfmt
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings, PostgresSettings, ProbeSettings, load, split
 from streampulse.probe.api import Api, Requests
 from streampulse.probe.event import Events
 from streampulse.probe.ledger import Ledger
@@ -24,7 +25,6 @@ from streampulse.probe.part import Part
 from streampulse.probe.pipeline import Figures, LedgerReader, TopicReader
 from streampulse.probe.send import Sender
 from streampulse.probe.topic import Topic
-from streampulse.settings import KafkaSettings, PostgresSettings, ProbeSettings, load, split
 
 log = logging.getLogger(__name__)
 

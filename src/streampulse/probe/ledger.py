@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import psycopg2
 import psycopg2.extensions
 
+from streampulse.core.settings import PostgresSettings
 from streampulse.probe.part import line
-from streampulse.settings import PostgresSettings
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from streampulse.gauges import KnownGauge
+from streampulse.core.metrics import KnownGauge
 
 #: What an event that never became visible is observed as, in seconds: more than every bucket, and still a number.
 NEVER_SECONDS: Final = 60.0

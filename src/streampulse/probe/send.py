@@ -8,9 +8,9 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from streampulse.core.settings import KafkaSettings
 from streampulse.events import partition_of
 from streampulse.probe.part import line
-from streampulse.settings import KafkaSettings
 
 # Of the whole patience, so that a request whose answer was lost is made again in time.
 _TRIES: Final = 3

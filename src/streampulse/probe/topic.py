@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from streampulse.core.settings import KafkaSettings
 from streampulse.probe.part import line
-from streampulse.settings import KafkaSettings
 
 # One record of a partition is wanted, and the broker hands out whole batches.
 _FETCH_BYTES: Final = 16 * 1024

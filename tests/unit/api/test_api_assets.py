@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from streampulse.api import assets, page
-from streampulse.ops import paths, vendor
-from streampulse.settings import ApiSettings
+from streampulse.core.settings import ApiSettings
+from streampulse_ops import paths
+from streampulse_ops.quality import vendor
 
 PAGES = sorted(file.name for file in assets.FOLDER.glob("*.html"))
 OURS = sorted(file for file in assets.FOLDER.iterdir() if file.suffix in (".html", ".css", ".js"))

@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 
 from streampulse.api import networks
 from streampulse.api.networks import Networks, forwarded, household
-from streampulse.settings import ApiSettings, PostgresSettings, SettingsError, load
+from streampulse.core.settings import ApiSettings, PostgresSettings, SettingsError, load
 
 KEY = "first-key-0123456789"
 OTHER = "second-key-0123456789"

@@ -8,7 +8,7 @@ import sys
 FRESH = """
 from prometheus_client import generate_latest
 from streampulse.api.app import create_app
-from streampulse.settings import ApiSettings
+from streampulse.core.settings import ApiSettings
 create_app(ApiSettings(port=1))
 print(generate_latest().decode())
 """

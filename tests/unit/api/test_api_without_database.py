@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 
 from streampulse.api.database import Database
 from streampulse.api.models import MetricsRow
-from streampulse.settings import PostgresSettings
+from streampulse.core.settings import PostgresSettings
 
 
 def app_at(port: int) -> FastAPI:

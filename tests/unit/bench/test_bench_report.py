@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops.bench.figures import Figure, missed, written
-from streampulse.ops.bench.report import Report, earlier_figures
+from streampulse.core.errors import OperatorError
+from streampulse_ops.bench.figures import Figure, missed, written
+from streampulse_ops.bench.report import Report, earlier_figures
 
 FAST = Figure("a.p95", "a, p95", 1.2, "s", aim=1.5, must=2.5)
 SLOW = Figure("b.p95", "b | p95", 3.0, "s", aim=1.5, must=2.5, note="why")

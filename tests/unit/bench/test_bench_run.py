@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.errors import OperatorError
-from streampulse.ops import environment, paths, stack
-from streampulse.ops.bench import options, run
-from streampulse.ops.bench.figures import Figure
-from streampulse.ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
-from streampulse.ops.bench.measures.outcome import Outcome
-from streampulse.ops.bench.place import Place
-from streampulse.ops.console import Screen
-from streampulse.ops.session import Session
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.bench import options, run
+from streampulse_ops.bench.figures import Figure
+from streampulse_ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
+from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.place import Place
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.environments import environment
+from streampulse_ops.environments.session import Session
+from streampulse_ops.verbs import stack
 
 GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api")
 

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
-from streampulse import cli, migrate
 from streampulse.events import parse, partition_of
+from streampulse.host import cli, migrate
 from streampulse.job import dead_letters, store
-from streampulse.ops import docs, links
+from streampulse_ops.docs import pages as docs
+from streampulse_ops.hosts import links
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(

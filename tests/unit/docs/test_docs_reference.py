@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.ops import docs
-from streampulse.settings import JobSettings
+from streampulse.core.settings import JobSettings
+from streampulse_ops.docs import pages as docs
 
 ROOT = Path(__file__).parents[3]
 
@@ -44,7 +44,7 @@ def test_check_says_what_is_stale_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(docs, "PAGES", {"docs/reference/one.md": lambda _: "new\n"})
-    monkeypatch.setattr("streampulse.ops.paths.repository", lambda: tmp_path)
+    monkeypatch.setattr("streampulse_ops.paths.repository", lambda: tmp_path)
     assert docs.main(["--check"]) == 1
     assert "docs/reference/one.md" in capsys.readouterr().err
     assert not (tmp_path / "docs").exists()

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampulse import events as contract
-from streampulse.cli import main
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings
 from streampulse.generator import fill
 from streampulse.generator.backlog import Plan, apportion, interleaved, share_out
 from streampulse.generator.bulk import BulkSender
 from streampulse.generator.faults import Record, Shares
 from streampulse.generator.model import MINUTE_US
-from streampulse.settings import KafkaSettings
+from streampulse.host.cli import main
 
 END_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
 PARTITIONS = 4

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.cli import main
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import GeneratorSettings
 from streampulse.generator import arguments as options
 from streampulse.generator import command
 from streampulse.generator.command import Loop
 from streampulse.generator.faults import Faults, Record, Shares
 from streampulse.generator.model import Model
-from streampulse.settings import GeneratorSettings
+from streampulse.host.cli import main
 
 NO_FAULTS = Shares()
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.measure import command, processor, recovery, spark, start, topic, units
-from streampulse.measure.match import Commit, Visibility
-from streampulse.measure.memory import title
-from streampulse.measure.phases import Phases
-from streampulse.measure.topic import Arrival
-from streampulse.measure.units import EXECUTOR, Process
-from streampulse.settings import JobSettings
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import JobSettings
+from streampulse.host.measure import command, processor, recovery, spark, start, topic, units
+from streampulse.host.measure.match import Commit, Visibility
+from streampulse.host.measure.memory import title
+from streampulse.host.measure.phases import Phases
+from streampulse.host.measure.topic import Arrival
+from streampulse.host.measure.units import EXECUTOR, Process
 
 UNIT = """\
 # /etc/systemd/system/streampulse-job.service

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampulse.measure.match import Commit, Visibility, percentile, summary
+from streampulse.host.measure.match import Commit, Visibility, percentile, summary
 
 
 def test_a_record_is_visible_with_the_first_commit_beyond_its_offset() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from streampulse.ops.command import CommandError
+from streampulse_ops.command import CommandError
 
 Answer = str | CommandError | Callable[[list[str]], str]
 
 
 class FakeCommands:
-    """Stands in for streampulse.ops.command.run."""
+    """Stands in for streampulse_ops.command.run."""
 
     def __init__(self, answers: dict[str, Answer] | None = None) -> None:
         self.answers = answers or {}

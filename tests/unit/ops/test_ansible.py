@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.ops import ansible, inventory, paths
-from streampulse.ops.command import program_environment
-from streampulse.ops.console import Screen, took
-from streampulse.ops.environment import Environment, Host
+from streampulse_ops import ansible, paths
+from streampulse_ops.cli.console import Screen, took
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
+from streampulse_ops.environments.environment import Environment, Host
 
 
 def screen() -> tuple[Screen, io.StringIO]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops import artifacts, paths
-from streampulse.ops.artifacts import jars, release, wheels
-from streampulse.ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
-from streampulse.ops.environment import Environment
+from streampulse.core.errors import OperatorError
+from streampulse_ops import artifacts, paths
+from streampulse_ops.artifacts import jars, release, wheels
+from streampulse_ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
+from streampulse_ops.environments.environment import Environment
 
 LOCK = """\
 numpy==2.4.6 ; python_full_version < '3.12' \\
@@ -101,11 +101,11 @@ def test_a_release_changes_with_what_is_in_it_and_not_with_the_tasks(tmp_path: P
     (root / "src/streampulse/ops").mkdir(parents=True)
     (root / "requirements").mkdir()
     (root / "src/streampulse/a.py").write_text("A = 1\n")
-    (root / "src/streampulse/ops/b.py").write_text("B = 1\n")
+    (root / "src/streampulse_ops/b.py").write_text("B = 1\n")
     (root / "pyproject.toml").write_text('[project]\nversion = "9"\n')
     (root / "requirements/host.lock").write_text("x==1\n")
     first = release.release_set(root).digest
-    (root / "src/streampulse/ops/b.py").write_text("B = 2\n")
+    (root / "src/streampulse_ops/b.py").write_text("B = 2\n")
     assert release.release_set(root).digest == first
     (root / "src/streampulse/a.py").write_text("A = 2\n")
     second = release.release_set(root).digest

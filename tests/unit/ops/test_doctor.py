@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops import doctor, links, status
-from streampulse.ops.console import Screen
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines.existing import Existing
-from streampulse.ops.session import Session
+from streampulse.core.errors import OperatorError
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import links
+from streampulse_ops.machines.existing import Existing
+from streampulse_ops.verbs import doctor, status
 
 HOSTS = tuple(Host(name, frozenset({"kafka"})) for name in ("bad", "good"))
 FOUND = [

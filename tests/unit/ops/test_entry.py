@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from invoke.exceptions import Exit
 
-from streampulse.errors import IncompleteError, OperatorError
-from streampulse.ops.entry import timed
+from streampulse.core.errors import IncompleteError, OperatorError
+from streampulse_ops.cli.entry import timed
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops import environment, new_environment
-from streampulse.ops.environment import parse
+from streampulse.core.errors import OperatorError
+from streampulse_ops.environments import environment
+from streampulse_ops.environments import new as new_environment
+from streampulse_ops.environments.environment import parse
 
 FOLDER = Path("inventories/x")
 

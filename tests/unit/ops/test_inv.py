@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.ops import paths
+from streampulse_ops import paths
 
 # Has all that is asked of a Python, and makes no virtual environment.
 PYTHON = """#!/bin/sh

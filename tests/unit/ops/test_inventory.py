@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from streampulse.errors import OperatorError
-from streampulse.ops import environment, inventory, links, paths, secrets, services
-from streampulse.ops.command import program_environment
-from streampulse.ops.environment import Environment
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths, services
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import environment, inventory, secrets
+from streampulse_ops.environments.environment import Environment
+from streampulse_ops.hosts import links
 
 PLAY = """\
 - hosts: all

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from streampulse.errors import OperatorError, UsageError
-from streampulse.ops import journal, services
-from streampulse.ops.console import Screen
-from streampulse.ops.ending import Terminated
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.journal import Entry, Names, Wish
-from streampulse.ops.machines.existing import Existing
-from streampulse.ops.session import Session
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops import services
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.ending import Terminated
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.machines.existing import Existing
+from streampulse_ops.verbs import logs as journal
+from streampulse_ops.verbs.logs import Entry, Names, Wish
 
 NAMES = Names(services.all_services())
 

@@ -14,15 +14,15 @@ from typing import TextIO
 
 import pytest
 
-from streampulse.errors import OperatorError
-from streampulse.ops import lock
-from streampulse.ops.machines.supervisor import started_at
+from streampulse.core.errors import OperatorError
+from streampulse_ops.environments import lock
+from streampulse_ops.machines.supervisor import started_at
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from streampulse.ops import lock
-from streampulse.ops.machines.supervisor import started_at
+from streampulse_ops.environments import lock
+from streampulse_ops.machines.supervisor import started_at
 with lock.held(Path(sys.argv[1]), "inv reset"):
     print("held", flush=True)
     time.sleep(60)
@@ -81,10 +81,11 @@ def test_a_file_that_its_holder_removed_is_not_mistaken_for_the_lock(
 PLAYING = """
 import sys, time
 from pathlib import Path
-from streampulse.ops import ansible, lock
-from streampulse.ops.console import Screen
-from streampulse.ops.entry import timed
-from streampulse.ops.environment import Environment, Host
+from streampulse_ops import ansible
+from streampulse_ops.environments import lock
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.entry import timed
+from streampulse_ops.environments.environment import Environment, Host
 
 state = Path(sys.argv[1])
 child = [sys.executable, "-c", sys.argv[2], str(state)]

@@ -9,12 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from streampulse.errors import OperatorError, UsageError
-from streampulse.ops import health, journal, links, look, silence, watching
-from streampulse.ops.console import Screen
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines.existing import Existing
-from streampulse.ops.session import Session
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import links
+from streampulse_ops.machines.existing import Existing
+from streampulse_ops.verbs import health, look, silence, watching
+from streampulse_ops.verbs import logs as journal
 
 
 @pytest.fixture

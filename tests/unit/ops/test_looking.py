@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streampulse.errors import OperatorError
-from streampulse.ops import paths, secrets, services, status
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines import vagrant
-from streampulse.ops.services import Service
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths, services
+from streampulse_ops.environments import secrets
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import vagrant
+from streampulse_ops.services import Service
+from streampulse_ops.verbs import status
 
 HOST = Host("h", frozenset({"kafka", "api"}))
 OUTPUT = """\
@@ -164,7 +166,14 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
     ],
 )
 def test_the_program_explains_and_ends_with_the_right_code(arguments: list[str], code: int, said: str) -> None:
-    command = [sys.executable, "-m", "streampulse.ops.program", "--search-root", str(paths.repository()), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "streampulse_ops.cli.program",
+        "--search-root",
+        str(paths.repository()),
+        *arguments,
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "STREAMPULSE_INVENTORIES"}
     environment["XDG_STATE_HOME"] = "/proc"
     done = subprocess.run(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
-from streampulse.ops.machines.names import write_hosts
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
+from streampulse_ops.machines.names import write_hosts
 
 ADDRESSES = {"b-2": "10.99.0.12", "a": "10.99.0.11", "b-10": "10.99.0.13"}
 

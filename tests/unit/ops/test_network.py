@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fake_commands import FakeCommands
 
-from streampulse.errors import OperatorError
-from streampulse.ops.command import CommandError
-from streampulse.ops.machines import network
-from streampulse.ops.machines.network import Network
+from streampulse.core.errors import OperatorError
+from streampulse_ops.command import CommandError
+from streampulse_ops.machines import network
+from streampulse_ops.machines.network import Network
 
 NET = Network("demo", ipaddress.IPv4Network("10.99.0.0/24"), Path("inventories/demo/hosts.yml"))
 OURS = {"ifname": "sp-demo", "ifalias": "streampulse demo", "mtu": 1500}

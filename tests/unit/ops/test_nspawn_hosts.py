@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from fake_commands import FakeCommands
 
-from streampulse.errors import OperatorError
-from streampulse.ops import machines, paths
-from streampulse.ops.command import CommandError
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines import cgroups, network, supervisor
-from streampulse.ops.machines.nspawn import Nspawn
+from streampulse.core.errors import OperatorError
+from streampulse_ops import machines, paths
+from streampulse_ops.command import CommandError
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import cgroups, network, supervisor
+from streampulse_ops.machines.nspawn import Nspawn
 
 SAID: list[str] = []
 

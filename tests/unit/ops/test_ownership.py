@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.ops import ansible, artifacts, secrets
-from streampulse.ops.console import Screen
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.ownership import explain, give_to_invoker
+from streampulse_ops import ansible, artifacts
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.ownership import explain, give_to_invoker
+from streampulse_ops.environments import secrets
+from streampulse_ops.environments.environment import Environment, Host
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from streampulse.errors import OperatorError
-from streampulse.ops import promlint, promtools, quality
-from streampulse.ops.console import Screen
+from streampulse.core.errors import OperatorError
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.monitoring import promlint, promtools
+from streampulse_ops.quality import suite as quality
 
 
 def script(folder: Path, name: str, text: str) -> Path:
@@ -30,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # /usr/sbin may hold a Prometheus of this machine's.
-    monkeypatch.setattr("streampulse.ops.command.ADMIN_PATH", "")
+    monkeypatch.setattr("streampulse_ops.command.ADMIN_PATH", "")
     return tmp_path
 
 
@@ -131,7 +132,7 @@ def test_the_linter_says_what_it_could_not_do_and_that_is_no_complaint(
     assert said.count("\n") == 1
     command = [sys.executable, "-c", f"print('the rules were not looked at'); exit({promlint.NOT_DONE})"]
     monkeypatch.setattr(quality, "linters", lambda _: [(quality.RULES, command)])
-    monkeypatch.setattr("streampulse.ops.machines.tools.ensure", lambda *_: None)
+    monkeypatch.setattr("streampulse_ops.machines.tools.ensure", lambda *_: None)
     out = machine / "out"
     with out.open("w") as file:
         assert quality.lint(Screen(Console(file=file, width=200))) == "no complaint"
@@ -142,7 +143,7 @@ def test_the_linter_says_what_it_could_not_do_and_that_is_no_complaint(
 def test_another_linter_that_ends_with_that_code_complains(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", f"exit({promlint.NOT_DONE})"]
     monkeypatch.setattr(quality, "linters", lambda _: [("mypy", command)])
-    monkeypatch.setattr("streampulse.ops.machines.tools.ensure", lambda *_: None)
+    monkeypatch.setattr("streampulse_ops.machines.tools.ensure", lambda *_: None)
     with (machine / "out").open("w") as file, pytest.raises(OperatorError, match="mypy: see above"):
         quality.lint(Screen(Console(file=file)))
 

@@ -10,10 +10,11 @@ import pytest
 from invoke.exceptions import CommandTimedOut
 from paramiko.ssh_exception import SSHException
 
-from streampulse.errors import OperatorError
-from streampulse.ops import command, remote
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.remote import Remote
+from streampulse.core.errors import OperatorError
+from streampulse_ops import command
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.hosts import remote
+from streampulse_ops.hosts.remote import Remote
 
 ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "existing", "ansible_user": "deploy"})
 

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.errors import IncompleteError, OperatorError
-from streampulse.ops import ansible, artifacts, health, inventory, lock, secrets, stack
-from streampulse.ops.console import Screen
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.session import Session
+from streampulse.core.errors import IncompleteError, OperatorError
+from streampulse_ops import ansible, artifacts
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.environments import inventory, lock, secrets
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.verbs import health, stack
 
 GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
 

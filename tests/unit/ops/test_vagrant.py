@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from streampulse.ops import machines
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines import vagrant
-from streampulse.ops.machines.vagrant import Vagrant
+from streampulse_ops import machines
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import vagrant
+from streampulse_ops.machines.vagrant import Vagrant
 
 
 class World:

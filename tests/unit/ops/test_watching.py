@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from streampulse.errors import OperatorError, UsageError
-from streampulse.ops import doctor, silence, status, top, watching
-from streampulse.ops.console import Screen
-from streampulse.ops.ending import Terminated
-from streampulse.ops.environment import Environment, Host
-from streampulse.ops.machines.existing import Existing
-from streampulse.ops.session import Session
-from streampulse.slo.report import Firing, Promise, Report, Target
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse.host.slo.report import Firing, Promise, Report, Target
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.ending import Terminated
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.machines.existing import Existing
+from streampulse_ops.verbs import doctor, silence, status, top, watching
 
 Said = tuple[int, str, str]
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from kafka.errors import KafkaConnectionError
 
-from streampulse import check, migrate
-from streampulse.check import Finding, findings_of
-from streampulse.ops import paths, services
+from streampulse.host import check, migrate
+from streampulse.host.check import Finding, findings_of
+from streampulse_ops import paths, services
 
 UPTIME = 10_000.0
 ENVIRONMENT = {

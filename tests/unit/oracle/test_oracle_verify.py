@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import CountingSettings
 from streampulse.events import Event, partition_of
 from streampulse.oracle import command
 from streampulse.oracle.command import Report, Snapshot, text, verify_snapshot
 from streampulse.oracle.decide import Decision, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter
 from streampulse.oracle.tables import DAY_US, MinuteRow, StateRow, tables
-from streampulse.settings import CountingSettings
 
 TOPIC, DLQ = "stream.events", "stream.events.dlq"
 TOPIC_ID = uuid.UUID("11111111-2222-4333-8444-555555555555")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampulse.peek import SHOWN_CHARACTERS, printable, shown
+from streampulse.host.peek import SHOWN_CHARACTERS, printable, shown
 
 
 @pytest.mark.parametrize(

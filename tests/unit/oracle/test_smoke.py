@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from streampulse import smoke
-from streampulse.errors import OperatorError
+from streampulse.core.errors import OperatorError
 from streampulse.events import Event, partition_of
+from streampulse.host import smoke
 from streampulse.oracle.decide import PartitionLog, Record
 from streampulse.oracle.tables import tables
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.cli import main
+from streampulse.host.cli import main
 from streampulse.probe import command
 from streampulse.probe.part import Part
 
@@ -60,7 +60,7 @@ class Probe:
         }
         self.output = (folder / "output").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "streampulse.cli", "probe"],
+            [sys.executable, "-m", "streampulse.host.cli", "probe"],
             env={**os.environ, **settings, **(more or {})},
             stdout=self.output,
             stderr=subprocess.STDOUT,

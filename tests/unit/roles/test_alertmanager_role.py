@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
 
 ROLE = paths.repository() / "ansible" / "roles" / "alertmanager"
 WHOLE = {"to": "a@example.org", "from": "b@example.org", "smarthost": "mail.example.org:587"}

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
 
 ROOT = paths.repository()
 

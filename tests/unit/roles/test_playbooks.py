@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
 
 HOSTS = """\
 all:

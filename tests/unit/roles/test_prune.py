@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from streampulse.ops import inventory, paths
-from streampulse.ops.command import program_environment
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
 
 LIBRARY = paths.repository() / "ansible/playbooks/library"
 

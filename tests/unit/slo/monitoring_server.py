@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from streampulse.settings import MonitoringSettings
+from streampulse.core.settings import MonitoringSettings
 
 Answer = tuple[int, Any]
 

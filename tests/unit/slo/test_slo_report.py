@@ -8,12 +8,12 @@ import re
 import pytest
 from promql_names import metric_names
 
-from streampulse.errors import OperatorError
-from streampulse.observability import metrics
-from streampulse.slo import report
-from streampulse.slo.command import lines
-from streampulse.slo.report import Firing, Report
-from streampulse.slo.server import Sample
+from streampulse.core.errors import OperatorError
+from streampulse.host.slo import report
+from streampulse.host.slo.command import lines
+from streampulse.host.slo.report import Firing, Report
+from streampulse.host.slo.server import Sample
+from streampulse_ops.monitoring import metrics
 
 
 def sample(name: str, value: float | None, slo: str) -> Sample:

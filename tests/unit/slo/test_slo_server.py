@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 from monitoring_server import Told, serving
 
-from streampulse import cli
-from streampulse.errors import OperatorError
-from streampulse.slo.server import Alertmanager, NotFound, Prometheus
+from streampulse.core.errors import OperatorError
+from streampulse.host import cli
+from streampulse.host.slo.server import Alertmanager, NotFound, Prometheus
 
 QUERY = "GET /api/v1/query"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from monitoring_server import Answer, Asked, Told, serving
 
-from streampulse import cli
-from streampulse.errors import OperatorError, UsageError
-from streampulse.slo import silence
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse.host import cli
+from streampulse.host.slo import silence
 
 KAFKA = {"alertname": "KafkaDown", "severity": "page", "service": "kafka", "host": "a"}
 

@@ -8,7 +8,17 @@ CURRENT = Path("/opt/streampulse/current")
 assert CURRENT.is_symlink(), "there is no current release"
 assert (CURRENT / ".complete").exists(), f"{CURRENT.resolve()} was not installed to its end"
 
-for module in ("streampulse.cli", "kafka", "psycopg2", "msgspec", "pandas", "pyarrow", "fastapi", "gunicorn", "yoyo"):
+for module in (
+    "streampulse.host.cli",
+    "kafka",
+    "psycopg2",
+    "msgspec",
+    "pandas",
+    "pyarrow",
+    "fastapi",
+    "gunicorn",
+    "yoyo",
+):
     importlib.import_module(module)
 
 version = subprocess.run(["/usr/local/bin/streampulse", "--version"], check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,1 @@
+"""What several services share: settings, errors, logs, metrics."""

@@ -1,0 +1,1 @@
+"""The ``streampulse`` command: checks and measurements that run on a host."""

@@ -1,0 +1,547 @@
+"""``streampulse check``: what ``inv doctor`` looks at on one host. It reads and changes nothing.
+
+Each check is a small function in a registry, with the services that it is about. It runs only where the unit of one
+of them is installed, so that the same command is right on every host. It yields findings: what was seen, or a fault
+with its cause and the command that mends it. A new check is a new function under :func:`check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from streampulse.core import limits as values
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, SettingsError, load
+
+#: What people call a service, and its systemd unit. PostgreSQL's carries its version and is looked for.
+UNITS: Final = {
+    "kafka": "kafka.service",
+    "spark-master": "spark-master.service",
+    "spark-worker": "spark-worker.service",
+    "postgres": "postgresql@*-main.service",
+    "job": "streampulse-job.service",
+    "generator": "streampulse-generator.service",
+    "api": "streampulse-api.service",
+}
+#: Monitoring. Its packages may be there for another's sake; a unit is ours where systemd has a file of ours for it.
+MONITORING: Final = {
+    "node-exporter": "prometheus-node-exporter.service",
+    "postgres-exporter": "prometheus-postgres-exporter.service",
+    "probe": "streampulse-probe.service",
+    "alertmanager": "prometheus-alertmanager.service",
+    "prometheus": "prometheus.service",
+    "grafana": "grafana-server.service",
+}
+OURS: Final = "/etc/systemd/system/"
+TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
+#: Where the alerts begin, so that both say the same.
+DISK_FULL_PERCENT: Final = round(100 * values.DISK_FULL.value)
+MEMORY_LEFT_PERCENT: Final = round(100 * values.MEMORY_LOW.value)
+#: A service that came back this often, the last time within FLAPPING_SECONDS, is flapping.
+FLAPPING_RESTARTS: Final = round(values.UNIT_FLAPPING.value)
+FLAPPING_SECONDS: Final = values.UNIT_FLAPPING.window_seconds
+#: The job commits every second or so while there is anything to read.
+JOB_SILENT_SECONDS: Final = 30
+CLOCK_SECONDS: Final = values.CLOCK_OFFSET.value
+_ANSWER_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``seen`` says what was found; a fault has a cause and a fix, which is a command."""
+
+    check: str
+    ok: bool
+    seen: str = ""
+    cause: str = ""
+    fix: str = ""
+
+
+class Host:
+    """What the checks ask the system; a test puts another one in its place."""
+
+    def command(self, *words: str) -> str:
+        """Return what a command prints.
+
+        :raises OSError: there is no such command, or it does not answer.
+        """
+        try:
+            done = subprocess.run(  # noqa: S603 - fixed words, no shell
+                words, capture_output=True, text=True, timeout=10, check=False, env={**os.environ, "LC_ALL": "C"}
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"{words[0]} does not answer") from error
+        return done.stdout
+
+    def properties(self, unit: str) -> dict[str, str]:
+        """Return systemd's properties of a unit."""
+        names = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestampMonotonic,UnitFileState"
+        names += ",FragmentPath,DropInPaths"
+        lines = self.command("systemctl", "show", unit, f"--property={names}").splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def services(self) -> dict[str, str]:
+        """Return the services whose unit is installed on this host, with the unit."""
+        found = {}
+        for name, pattern in UNITS.items():
+            if "*" in pattern:
+                lines = self.command("systemctl", "list-units", "--all", "--plain", "--no-legend", pattern).splitlines()
+                units = [line.split()[0] for line in lines if line.split()]
+            else:
+                units = [pattern]
+            for unit in units:
+                if self.properties(unit).get("LoadState") == "loaded":
+                    found[name] = unit
+        for name, unit in MONITORING.items():
+            seen = self.properties(unit)
+            if OURS in seen.get("FragmentPath", "") + seen.get("DropInPaths", ""):
+                found[name] = unit
+        return found
+
+    def uptime(self) -> float:
+        """Return the seconds since the boot, on the clock of systemd's monotonic stamps."""
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def fetch(self, url: str) -> tuple[int, Any]:
+        """Return the status and the JSON body of an answer.
+
+        :raises OSError: nothing answers.
+        :raises ValueError: the answer is not JSON.
+        """
+        try:
+            # The address is this host's own configuration.
+            with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def connects(self, host: str, port: int) -> None:
+        """Connect to a port and let go of it.
+
+        :raises OSError: nobody listens there.
+        """
+        socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
+
+    def memory(self) -> dict[str, int]:
+        """Return /proc/meminfo, in KiB."""
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return {line.split(":")[0]: int(line.split()[1]) for line in lines if len(line.split()) > 1}
+
+
+Check = Callable[[Host, dict[str, str]], Iterator[Finding]]
+#: Name of the check, the services that it is about (none: every host), and what it does.
+CHECKS: list[tuple[str, frozenset[str], Check]] = []
+
+
+def check(name: str, *services: str) -> Callable[[Check], Check]:
+    """Register a check.
+
+    :param name: what its findings are called.
+    :param services: it runs where the unit of one of them is installed; on every host when none is given.
+    """
+
+    def register(function: Check) -> Check:
+        CHECKS.append((name, frozenset(services), function))
+        return function
+
+    return register
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse check``."""
+    parser.add_argument("--json", action="store_true", help="print every finding as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the checks of this host, print the findings, and return 1 when there is any fault."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    findings = findings_of(Host())
+    if arguments.json:
+        document = {"host": socket.gethostname(), "findings": [dataclasses.asdict(each) for each in findings]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        for each in findings:
+            said = each.seen if each.ok else f"{each.cause}. Fix: {each.fix}"
+            sys.stdout.write(f"{'ok   ' if each.ok else 'FAULT'} {each.check}: {said}\n")
+    return 0 if all(each.ok for each in findings) else 1
+
+
+def findings_of(host: Host) -> list[Finding]:
+    """Run every check that is about this host and return what they found."""
+    import psycopg2
+    from kafka.errors import KafkaError
+
+    try:
+        services = host.services()
+    except OSError as error:
+        return [_fault("units", f"systemd does not answer ({error})", "systemctl status")]
+    findings: list[Finding] = []
+    for name, about, function in CHECKS:
+        if about and not about & services.keys():
+            continue
+        try:
+            findings.extend(function(host, services))
+        except SettingsError as error:
+            findings.append(_fault(name, f"a setting is missing or wrong ({error})", "inv up"))
+        except OperatorError as error:
+            findings.append(_fault(name, str(error), "inv up"))
+        except KafkaError as error:
+            findings.append(_fault(name, f"Kafka does not answer ({_line(error)})", "inv logs kafka"))
+        except OSError as error:
+            findings.append(_fault(name, f"no answer ({_line(error)})", f"inv logs {_service_of(name)}"))
+        except psycopg2.Error as error:
+            findings.append(_fault(name, f"PostgreSQL refuses ({_line(error)})", "inv logs postgres"))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            findings.append(
+                _fault(name, f"an answer that is not understood ({_line(error)})", f"inv logs {_service_of(name)}")
+            )
+    return findings
+
+
+def _fault(name: str, cause: str, fix: str) -> Finding:
+    return Finding(name, ok=False, cause=cause, fix=fix)
+
+
+def _fine(name: str, seen: str) -> Finding:
+    return Finding(name, ok=True, seen=seen)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _service_of(name: str) -> str:
+    """Return the service whose log to look at when a check could not be made."""
+    first = name.split(".")[0]
+    return {"spark": "spark-master", "clock": "postgres"}.get(first, first)
+
+
+# The host -------------------------------------------------------------------------------------------------------------
+
+
+@check("disk")
+def disk(_: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look at the space and the inodes of every file system that something of ours writes to."""
+    owners = {
+        "/": None,
+        "/var/lib/kafka": "kafka",
+        "/var/lib/postgresql": "postgres",
+        "/var/lib/spark-worker": "spark-worker",
+        "/var/lib/streampulse-job": "job",
+    }
+    seen: set[int] = set()
+    for path, owner in owners.items():
+        if not Path(path).is_dir() or (owner is not None and owner not in services):
+            continue
+        device = os.stat(path).st_dev  # noqa: PTH116 - beside statvfs, which has no Path method
+        if device in seen:
+            continue
+        seen.add(device)
+        usage = shutil.disk_usage(path)
+        percent = 100 * usage.used / (usage.used + usage.free) if usage.used + usage.free else 0.0
+        inodes = os.statvfs(path)
+        inode_percent = 100 * (1 - inodes.f_favail / inodes.f_files) if inodes.f_files else 0.0
+        fix = f"du -xh --max-depth=2 {path} | sort -h | tail"
+        if percent >= DISK_FULL_PERCENT:
+            yield _fault("disk", f"the file system of {path} is {percent:.0f} % full", fix)
+        elif inode_percent >= DISK_FULL_PERCENT:
+            yield _fault("disk", f"the file system of {path} has used {inode_percent:.0f} % of its inodes", fix)
+        else:
+            yield _fine("disk", f"{path} {percent:.0f} % full, {usage.free / 2**30:.1f} GiB free")
+
+
+@check("memory")
+def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
+    """Look at the memory that could still be had."""
+    amounts = host.memory()
+    total, available = amounts["MemTotal"], amounts["MemAvailable"]
+    percent = 100 * available / total
+    if percent < MEMORY_LEFT_PERCENT:
+        yield _fault(
+            "memory",
+            f"only {percent:.0f} % of {total / 2**20:.1f} GiB is available",
+            "ps -eo pss,rss,comm --sort=-pss | head",
+        )
+    else:
+        yield _fine("memory", f"{available / 2**20:.1f} of {total / 2**20:.1f} GiB available")
+
+
+# Units and ports ------------------------------------------------------------------------------------------------------
+
+
+@check("units")
+def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look at each service's unit: active, and not coming back again and again."""
+    for name, unit in services.items():
+        seen = host.properties(unit)
+        state = f"{seen.get('ActiveState')} ({seen.get('SubState')})"
+        restarts = int(seen.get("NRestarts") or 0)
+        since = host.uptime() - int(seen.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+        again = f"inv logs {name}; inv up{' --full' * (name in MONITORING)}"
+        if seen.get("ActiveState") == "failed":
+            yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", again)
+        elif seen.get("ActiveState") != "active":
+            yield _fault(f"units.{name}", f"{unit} is {state}", again)
+        elif restarts >= FLAPPING_RESTARTS and since < FLAPPING_SECONDS:
+            yield _fault(
+                f"units.{name}",
+                f"{unit} has come back {restarts} times, the last time {since:.0f} s ago",
+                f"inv logs {name}",
+            )
+        else:
+            yield _fine(f"units.{name}", f"{unit} {state}" + (f", restarted {restarts} times" if restarts else ""))
+
+
+def _ports(services: dict[str, str]) -> Iterator[tuple[str, str, int]]:
+    """Yield the addresses that this host's services listen on, as far as the host's own settings tell."""
+    environment = os.environ
+    if "kafka" in services:
+        for server in load(KafkaSettings).bootstrap_servers.split(","):
+            host, _, port = server.strip().rpartition(":")
+            yield "kafka", host.strip("[]"), int(port)
+    if "postgres" in services:
+        settings = load(PostgresSettings)
+        yield "postgres", settings.host, settings.port
+    for name, setting in (
+        ("spark-master", "STREAMPULSE_SPARK_MASTER"),
+        ("spark-master", "STREAMPULSE_SPARK_MASTER_UI"),
+    ):
+        if name in services and environment.get(setting):
+            host, _, port = environment[setting].split("://", 1)[1].rstrip("/").rpartition(":")
+            yield name, host, int(port)
+    for name in ("job", "generator"):
+        prefix = f"STREAMPULSE_{name.upper()}_METRICS_"
+        if name in services and environment.get(f"{prefix}PORT"):
+            yield name, environment.get(f"{prefix}HOST", "127.0.0.1"), int(environment[f"{prefix}PORT"])
+    if "api" in services:
+        api = load(ApiSettings)
+        yield "api", _reachable(api.host), api.port
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - nothing is bound here
+
+
+@check("ports", *UNITS)
+def ports(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Connect to every port that this host's services should listen on."""
+    for name, address, port in _ports(services):
+        try:
+            host.connects(address, port)
+        except OSError as error:
+            yield _fault(f"ports.{name}", f"nobody listens at {address}:{port} ({_line(error)})", f"inv logs {name}")
+        else:
+            yield _fine(f"ports.{name}", f"{address}:{port}")
+
+
+# Kafka ----------------------------------------------------------------------------------------------------------------
+
+
+@check("kafka.topics", "kafka")
+def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Hold the topics against what the deployment asked for."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    settings = load(KafkaSettings)
+    if not TOPICS_FILE.is_file():
+        raise OperatorError(f"{TOPICS_FILE} is missing, which says what the topics should be")
+    wanted = json.loads(TOPICS_FILE.read_text(encoding="utf-8"))["topics"]
+    admin = KafkaAdminClient(**settings.client_arguments("streampulse-check"), bootstrap_timeout_ms=5_000)
+    try:
+        known = {each["name"]: each for each in admin.describe_topics() if not each["error_code"]}
+        present = [each["name"] for each in wanted if each["name"] in known]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
+        found = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+    finally:
+        admin.close()
+    for topic in wanted:
+        name = topic["name"]
+        if name not in known:
+            yield _fault("kafka.topics", f"there is no topic {name}", "inv up")
+            continue
+        yield from _topic_findings(topic, known[name]["partitions"], {k: v["value"] for k, v in found[name].items()})
+
+
+def _topic_findings(
+    wanted: dict[str, Any], partitions: list[dict[str, Any]], settings: dict[str, Any]
+) -> Iterator[Finding]:
+    name = wanted["name"]
+    faults = []
+    if len(partitions) != wanted["partitions"]:
+        faults.append(
+            _fault(
+                "kafka.topics",
+                f"{name} has {len(partitions)} partitions, {wanted['partitions']} are wanted, and they are never "
+                "changed in place",
+                "inv reset",
+            )
+        )
+    for each in partitions:
+        missing = set(each["replica_nodes"]) - set(each["isr_nodes"])
+        if each["leader_id"] < 0:
+            cause = f"partition {each['partition_index']} of {name} has no leader"
+            faults.append(_fault("kafka.topics", cause, "inv logs kafka"))
+        elif missing:
+            cause = f"partition {each['partition_index']} of {name} is not in sync on brokers {sorted(missing)}"
+            faults.append(_fault("kafka.topics", cause, "inv logs kafka"))
+    for setting, value in wanted["settings"].items():
+        if str(settings.get(setting)) != str(value):
+            faults.append(
+                _fault("kafka.topics", f"{name} has {setting} {settings.get(setting)} instead of {value}", "inv up")
+            )
+    yield from faults or [_fine("kafka.topics", f"{name}, {len(partitions)} partitions")]
+
+
+# Spark ----------------------------------------------------------------------------------------------------------------
+
+
+@check("spark.master", "spark-master")
+def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Ask the master for its workers and for the job."""
+    address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
+    if not address:
+        raise OperatorError("STREAMPULSE_SPARK_MASTER_UI is not set")
+    _, state = host.fetch(f"{address}/json/")
+    if state.get("status") != "ALIVE":
+        yield _fault("spark.master", f"the master is {state.get('status')}", "inv logs spark-master")
+        return
+    workers = state.get("workers", [])
+    alive = [each for each in workers if each.get("state") == "ALIVE"]
+    # The master keeps a worker that was replaced in its list for a while: dead ones beside alive ones are history.
+    if not alive:
+        yield _fault("spark.workers", f"no worker is alive, {len(workers)} are known", "inv logs spark-worker")
+    else:
+        yield _fine("spark.workers", f"{len(alive)} alive, {sum(each.get('cores', 0) for each in alive)} cores")
+    if "job" not in services:
+        return
+    running = [each for each in state.get("activeapps", []) if each.get("state") == "RUNNING"]
+    if len(running) == 1:
+        yield _fine("spark.job", f"{running[0].get('id')} running on {running[0].get('cores')} cores")
+    elif running:
+        names = ", ".join(str(each.get("id")) for each in running)
+        yield _fault("spark.job", f"{len(running)} applications are running ({names})", "inv logs job")
+    else:
+        waiting = ", ".join(f"{each.get('id')} is {each.get('state')}" for each in state.get("activeapps", []))
+        yield _fault("spark.job", f"no application is running{f' ({waiting})' if waiting else ''}", "inv logs job")
+
+
+# PostgreSQL and the job's progress ------------------------------------------------------------------------------------
+
+
+def _query(statement: str) -> list[tuple[Any, ...]]:
+    import psycopg2
+
+    arguments: dict[str, Any] = {**load(PostgresSettings).connection_arguments("streampulse-check")}
+    arguments["options"] = f"-c statement_timeout={int(_ANSWER_SECONDS * 1000)} -c default_transaction_read_only=on"
+    connection = psycopg2.connect(**arguments)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+@check("postgres.schema", "job", "api")
+def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Hold the database's migrations against those of this release."""
+    from streampulse.host.migrate import sql_directory
+
+    ours = sorted(path.stem for path in sql_directory().glob("*.sql"))
+    ((exists,),) = _query("SELECT to_regclass('_yoyo_migration') IS NOT NULL")
+    theirs = sorted(row[0] for row in _query("SELECT migration_id FROM _yoyo_migration")) if exists else []
+    missing = [each for each in ours if each not in theirs]
+    newer = [each for each in theirs if each not in ours]
+    if missing:
+        yield _fault("postgres.schema", f"the database lacks {', '.join(missing)}", "inv up")
+    elif newer:
+        yield _fault("postgres.schema", f"the database is of a newer release ({', '.join(newer)})", "git pull; inv up")
+    else:
+        yield _fine("postgres.schema", f"at {ours[-1].split('.')[0].lstrip('0') if ours else 'nothing'}")
+
+
+@check("clock", "job", "api")
+def clock(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Hold this host's clock against the database's: lateness and the future are told by the brokers' stamps."""
+    began = time.time()
+    ((theirs,),) = _query("SELECT extract(epoch FROM clock_timestamp())::float8")
+    ended = time.time()
+    # Asking took a while: any instant in between is right.
+    off = began - theirs if theirs < began else max(theirs - ended, 0.0)
+    if off > CLOCK_SECONDS:
+        yield _fault("clock", f"this host's clock and the database host's are {off:.1f} s apart", "timedatectl")
+    else:
+        yield _fine("clock", f"within {off:.1f} s of the database host's")
+
+
+@check("job.progress", "job")
+def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look at whether the job commits what there is to read."""
+    newest = _query(
+        "SELECT offsets, extract(epoch FROM now() - committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+    )
+    offsets, age = newest[0] if newest else ({}, None)
+    lag = sum(max(end - max(int(offsets.get(str(number), 0)), start), 0) for number, (start, end) in _bounds().items())
+    running = host.uptime() - int(host.properties(services["job"]).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    silent = running if age is None else min(age, running)
+    if lag and silent > JOB_SILENT_SECONDS:
+        last = "has never committed a batch" if age is None else f"committed its newest batch {age:.0f} s ago"
+        yield _fault("job.progress", f"{lag:,} records wait, and the job {last}", "inv logs job")
+    elif age is None:
+        yield _fine("job.progress", "nothing to read yet")
+    else:
+        yield _fine("job.progress", f"newest batch {age:.0f} s ago, {lag:,} records behind")
+
+
+def _bounds() -> dict[int, tuple[int, int]]:
+    """Return the first and the end offset of each partition of the raw topic."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    settings = load(KafkaSettings)
+    consumer = KafkaConsumer(
+        **settings.client_arguments("streampulse-check"),
+        group_id=None,
+        isolation_level="read_committed",
+        bootstrap_timeout_ms=5_000,
+        request_timeout_ms=10_000,
+    )
+    try:
+        numbers = consumer.partitions_for_topic(settings.topic) or set()
+        partitions = [TopicPartition(settings.topic, number) for number in numbers]
+        starts = consumer.beginning_offsets(partitions, timeout_ms=5_000)
+        ends = consumer.end_offsets(partitions, timeout_ms=5_000)
+    finally:
+        consumer.close()
+    return {each.partition: (starts[each], ends[each]) for each in partitions}
+
+
+# API ------------------------------------------------------------------------------------------------------------------
+
+
+@check("api.health", "api")
+def api(host: Host, _: dict[str, str]) -> Iterator[Finding]:
+    """Ask the API whether it is well."""
+    settings = load(ApiSettings)
+    url = f"http://{_reachable(settings.host)}:{settings.port}/health"
+    status, answer = host.fetch(url)
+    if status == 200 and answer.get("ok") is True:
+        yield _fine("api.health", url)
+    else:
+        why = answer.get("error") if isinstance(answer, dict) else None
+        yield _fault("api.health", f"{url} answers {status}{f' ({why})' if why else ''}", "inv logs api")

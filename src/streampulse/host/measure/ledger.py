@@ -1,0 +1,97 @@
+"""Watching commits become visible, from a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+import psycopg2
+import psycopg2.extensions
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import PostgresSettings
+from streampulse.host.measure.match import Commit
+
+#: How often the ledger is looked at, in seconds. A commit is seen at most this, and the query's time, too late.
+POLL_SECONDS: Final = 0.01
+
+
+class LedgerWatch:
+    """Notes when each new ledger row is seen, from ``with`` to its end. A server that goes away is waited for.
+
+    :param settings: the database of the job.
+    """
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self._settings = settings
+        self._connection: psycopg2.extensions.connection | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._last = 0
+        #: What was seen, in order.
+        self.commits: list[Commit] = []
+
+    def __enter__(self) -> LedgerWatch:
+        connection = self._connected()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
+            row = cursor.fetchone()
+            self._last = int(row[0]) if row else 0
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._close()
+
+    def reached(self) -> dict[int, int]:
+        """Return by partition up to where the newest commit that was seen has read; empty before the first."""
+        return dict(self.commits[-1].offsets) if self.commits else {}
+
+    def wait(self, until: Callable[[LedgerWatch], bool], seconds: float, what: str) -> float:
+        """Wait for something to become true of what was seen, and return the time of the newest commit then.
+
+        :param what: what is waited for, for the message.
+        :raises OperatorError: it did not within ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        while not until(self):
+            if time.monotonic() > deadline:
+                raise OperatorError(f"not within {seconds:g} s: {what}. Look: inv logs job")
+            time.sleep(POLL_SECONDS)
+        return self.commits[-1].at if self.commits else time.time()
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                self._look(self._connected())
+            except psycopg2.Error:
+                self._close()
+
+    def _look(self, connection: psycopg2.extensions.connection) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT seq, offsets FROM batch_ledger WHERE seq > %s ORDER BY seq", (self._last,))
+            rows = cursor.fetchall()
+        now = time.time()
+        for seq, offsets in rows:
+            self._last = int(seq)
+            self.commits.append(Commit(int(seq), now, {int(number): int(at) for number, at in offsets.items()}))
+
+    def _connected(self) -> psycopg2.extensions.connection:
+        if self._connection is None:
+            self._connection = psycopg2.connect(**self._settings.connection_arguments("streampulse-measure"))
+            self._connection.autocommit = True
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                self._connection.close()
+            self._connection = None

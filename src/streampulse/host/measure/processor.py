@@ -1,0 +1,56 @@
+"""The processor time of each service over a while, under a steady load or none."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+
+from streampulse.host.measure.load import Load
+from streampulse.host.measure.units import Process, names_by_unit, processes
+
+#: What a load has to settle for.
+_SETTLE_SECONDS = 15.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the measurement."""
+    parser.add_argument("units", nargs="+", metavar="NAME=UNIT", help="the services whose processes are looked at")
+    parser.add_argument("--rate", type=float, default=0.0, help="events per second meanwhile (default: no load)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long (default: 60)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Put the load on, if any, and return how many cores each service used meanwhile: 0.1 is a tenth of one.
+
+    :raises OperatorError: there is no such unit.
+    """
+    names = names_by_unit(args.units)
+    with Load(args.rate) if args.rate > 0 else contextlib.nullcontext():
+        time.sleep(_SETTLE_SECONDS)
+        before, begun = processes(), time.monotonic()
+        time.sleep(args.seconds)
+        after, elapsed = processes(), time.monotonic() - begun
+    return cores(names, before, after, elapsed)
+
+
+def cores(
+    names: dict[str, str], before: Iterable[Process], after: Iterable[Process], elapsed: float
+) -> dict[str, float]:
+    """Return how many cores each service used between two looks at the processes.
+
+    The time of a process that has ended is in that of its parent, so it is the sums over a unit that are compared. One
+    whose parent had ended before is systemd's to wait for, and takes its time with it: a unit in which that happens
+    comes out too low, even below zero.
+
+    :param names: of the services, by unit; the others are left out.
+    :param elapsed: seconds between the looks.
+    """
+    used: dict[str, float] = defaultdict(float)
+    for sign, look in ((-1, before), (1, after)):
+        for process in look:
+            if process.unit in names:
+                used[names[process.unit]] += sign * process.cpu_seconds
+    return {name: used[name] / elapsed for name in sorted(set(names.values()))}

@@ -1,0 +1,120 @@
+"""Units of systemd and their processes on this host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from streampulse.core.errors import OperatorError
+
+#: What Spark's executors are called on their command lines.
+EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
+
+
+class Process(NamedTuple):
+    """A process of a unit.
+
+    ``pss_kib`` is its memory, a page that n processes share counted as 1/n of a page. ``cpu_seconds`` is the processor
+    time that it and those of its children that have ended have used.
+    """
+
+    unit: str
+    pid: int
+    words: tuple[str, ...]
+    pss_kib: int
+    cpu_seconds: float
+
+
+def systemctl(*words: str, seconds: float = 180) -> str:
+    """Run systemctl and return what it printed.
+
+    :raises OperatorError: it failed.
+    """
+    command = ["systemctl", *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise OperatorError(f"`{' '.join(command)}` did not end within {seconds:g} s") from None
+    if done.returncode != 0:
+        raise OperatorError(f"`{' '.join(command)}` failed: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def properties(unit: str, *names: str) -> dict[str, str]:
+    """Return properties of a unit; the name may be a pattern that one unit fits.
+
+    :raises OperatorError: there is no such unit.
+    """
+    printed = systemctl("show", f"--property={','.join(('Id', *names))}", unit)
+    found = dict(line.partition("=")[::2] for line in printed.splitlines() if "=" in line)
+    if "Id" not in found:
+        raise OperatorError(f"there is no unit {unit} here")
+    return found
+
+
+def names_by_unit(words: Sequence[str]) -> dict[str, str]:
+    """Return the names of units as people know them, by unit.
+
+    :param words: each ``NAME=UNIT``; the unit may be a pattern.
+    :raises OperatorError: there is no such unit.
+    """
+    found = {}
+    for word in words:
+        name, _, unit = word.partition("=")
+        found[properties(unit)["Id"]] = name
+    return found
+
+
+def main_pid(unit: str) -> int:
+    """Return the main process of a unit.
+
+    :raises OperatorError: it does not run.
+    """
+    pid = int(properties(unit, "MainPID").get("MainPID") or 0)
+    if pid == 0:
+        raise OperatorError(f"{unit} does not run: inv logs")
+    return pid
+
+
+def processes() -> list[Process]:
+    """Return the processes of all services on this host."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # A process may end while it is looked at.
+        with contextlib.suppress(OSError):
+            unit = _unit((folder / "cgroup").read_text(encoding="utf-8"))
+            words = tuple(
+                word for word in (folder / "cmdline").read_bytes().decode(errors="replace").split("\0") if word
+            )
+            if unit and words:
+                found.append(Process(unit, int(folder.name), words, _pss_kib(folder), _cpu_seconds(folder)))
+    return found
+
+
+def _unit(cgroup: str) -> str | None:
+    """Return the service in a process's control group, from the text of its file."""
+    for line in cgroup.splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" or controllers == "name=systemd":
+            services = [part for part in path.split("/") if part.endswith(".service")]
+            if services:
+                return services[-1]
+    return None
+
+
+def _pss_kib(folder: Path) -> int:
+    for line in (folder / "smaps_rollup").read_text(encoding="ascii").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _cpu_seconds(folder: Path) -> float:
+    """Return a process's utime, stime, cutime and cstime together (proc_pid_stat(5))."""
+    # The second field is a name that may have spaces and brackets in it.
+    fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

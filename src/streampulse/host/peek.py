@@ -1,0 +1,133 @@
+"""``streampulse peek``: the newest records of a topic, printed so that no byte of theirs can do harm to a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import sys
+import time
+from typing import Final
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings, load
+
+#: Longer values are cut here; their whole length is said.
+SHOWN_CHARACTERS: Final = 2_000
+_SECONDS: Final = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse peek``."""
+    parser.add_argument("topic", nargs="?", metavar="TOPIC", help="default: the topic of the events")
+    parser.add_argument("-n", dest="count", type=_positive, default=3, metavar="N", help="how many (default: 3)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 1000:
+        raise argparse.ArgumentTypeError("must be from 1 to 1000")
+    return number
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the newest records, the oldest of them first.
+
+    :raises OperatorError: Kafka does not answer or has no such topic.
+    """
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    settings = load(KafkaSettings)
+    topic = arguments.topic or settings.topic
+    try:
+        consumer = KafkaConsumer(
+            **settings.client_arguments("streampulse-peek"),
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            bootstrap_timeout_ms=int(_SECONDS * 1000),
+            request_timeout_ms=15_000,
+        )
+        try:
+            known = consumer.topics()
+            if topic not in known:
+                names = ", ".join(sorted(name for name in known if not name.startswith("__"))) or "none"
+                raise OperatorError(f"{topic} is not a topic. There are: {names}")
+            newest = _newest(consumer, topic, arguments.count)
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OperatorError(
+            f"Kafka at {settings.bootstrap_servers} does not answer ({reason}): inv logs kafka"
+        ) from None
+    if not newest:
+        sys.stdout.write(f"{topic} is empty\n")
+    for record in newest:
+        sys.stdout.write(shown(record) + "\n")
+    return 0
+
+
+def _newest(consumer: KafkaConsumer, topic: str, count: int) -> list[ConsumerRecord]:
+    """Return the newest records of all partitions, by arrival.
+
+    Of each partition the last ``count`` offsets are looked at, and twice as many each time that too few of them hold a
+    record: markers of transactions take offsets, too.
+    """
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    starts = consumer.beginning_offsets(partitions, timeout_ms=15_000)
+    ends = consumer.end_offsets(partitions, timeout_ms=15_000)
+    deadline = time.monotonic() + _SECONDS
+    found = []
+    for partition in partitions:
+        back = count
+        while True:
+            begin = max(starts[partition], ends[partition] - back)
+            here = _span(consumer, partition, begin, ends[partition], deadline)
+            if len(here) >= count or begin == starts[partition] or time.monotonic() > deadline:
+                break
+            back *= 2
+        found.extend(here[-count:])
+    found.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
+    return found[-count:]
+
+
+def _span(
+    consumer: KafkaConsumer, partition: TopicPartition, begin: int, end: int, deadline: float
+) -> list[ConsumerRecord]:
+    found: list[ConsumerRecord] = []
+    consumer.assign([partition])
+    consumer.seek(partition, begin)
+    while consumer.position(partition) < end and time.monotonic() < deadline:
+        for records in consumer.poll(timeout_ms=500).values():
+            found.extend(record for record in records if record.offset < end)
+    return found
+
+
+def shown(record: ConsumerRecord) -> str:
+    """Return one record as text: where it is, when it arrived, its key, headers and value."""
+    stamp = datetime.datetime.fromtimestamp(record.timestamp / 1000, datetime.UTC)
+    lines = [
+        f"partition {record.partition} offset {record.offset} at {stamp.isoformat(timespec='milliseconds')[:-6]}Z"
+        f" key {printable(record.key)}"
+    ]
+    lines.extend(f"  {printable(name.encode())}: {printable(value)}" for name, value in record.headers or ())
+    lines.append(f"  {printable(record.value)}")
+    return "\n".join(lines)
+
+
+def printable(data: bytes | None) -> str:
+    """Return bytes as text in which everything that is not plainly visible is written as an escape."""
+    if data is None:
+        return "(null)"
+    if not data:
+        return "(empty)"
+    # Four bytes make one character at most, so that no character within what is shown is cut in two.
+    text = data[: SHOWN_CHARACTERS * 4].decode("utf-8", errors="backslashreplace")[:SHOWN_CHARACTERS]
+    visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+    cut = len(data) > SHOWN_CHARACTERS and len(data) > len(text.encode("utf-8", errors="replace"))
+    return f"{visible} ... ({len(data):,} bytes)" if cut else visible

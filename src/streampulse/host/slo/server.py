@@ -1,0 +1,215 @@
+"""Prometheus and Alertmanager over HTTP: a few requests of each one's API, with a time limit and one-line errors."""
+
+from __future__ import annotations
+
+import base64
+import http
+import http.client
+import json
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import MonitoringSettings
+
+#: Both answer in milliseconds; who does not answer within this is not well.
+ANSWER_SECONDS: Final = 5.0
+
+
+class Sample(NamedTuple):
+    """One series' labels and its value now; None where it is no number."""
+
+    labels: Mapping[str, str]
+    value: float | None
+
+
+class NotFound(OperatorError):  # noqa: N818 - an answer, not a failure of the server
+    """There is nothing of that name."""
+
+
+class Server:
+    """One of the two.
+
+    :param name: as people know it, which is also its service's name.
+    :param url: where it is, without a path.
+    :param settings: name and password, where it asks for them.
+    """
+
+    def __init__(self, name: str, url: str, settings: MonitoringSettings) -> None:
+        """Note where it is; nothing is asked yet."""
+        self.name = name
+        self.url = url.rstrip("/")
+        self._headers = {"Accept": "application/json"}
+        if settings.user is not None and settings.password is not None:
+            pair = f"{settings.user}:{settings.password.get_secret_value()}"
+            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def ask(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        """Return the answer to a question.
+
+        :raises OperatorError: there is none, or it is not understood.
+        """
+        question = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+        return self._request("GET", path + question, None)
+
+    def post(self, path: str, document: Mapping[str, Any]) -> Any:
+        """Send a document and return the answer.
+
+        :raises OperatorError: it is refused, or there is no answer.
+        """
+        return self._request("POST", path, json.dumps(document).encode())
+
+    def delete(self, path: str) -> None:
+        """Have something removed.
+
+        :raises OperatorError: it is refused, or there is no answer.
+        """
+        self._request("DELETE", path, None)
+
+    def _request(self, method: str, path: str, body: bytes | None) -> Any:
+        headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
+        request = urllib.request.Request(  # noqa: S310 - the address is this host's own setting, http
+            self.url + path, data=body, headers=headers, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - as above
+                text = answer.read()
+            return json.loads(text) if text.strip() else None
+        except urllib.error.HTTPError as error:
+            raise self._refused(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            said = " ".join(str(reason).split()) or type(error).__name__
+            raise OperatorError(
+                f"{self.name} does not answer at {self.url} ({said}): inv logs {self.name}; inv up --full"
+            ) from None
+        except ValueError:
+            raise OperatorError(
+                f"{self.name} at {self.url} gives an answer that is not JSON: inv logs {self.name}"
+            ) from None
+
+    def _refused(self, error: urllib.error.HTTPError) -> OperatorError:
+        if error.code == http.HTTPStatus.NOT_FOUND:
+            return NotFound(f"{self.name} at {self.url} has nothing there: inv logs {self.name}; inv up --full")
+        if error.code in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            return OperatorError(
+                f"{self.name} at {self.url} takes neither this host's name nor its password: inv up --full"
+            )
+        try:
+            said = " ".join(error.read().decode(errors="replace").split())[:200]
+        except (OSError, http.client.HTTPException):
+            said = ""
+        return OperatorError(
+            f"{self.name} at {self.url} answers {error.code}{f' ({said})' if said else ''}: inv logs {self.name}"
+        )
+
+
+class Prometheus(Server):
+    """Prometheus, version 2.42 and newer."""
+
+    def __init__(self, settings: MonitoringSettings) -> None:
+        """Note where it is."""
+        super().__init__("prometheus", settings.prometheus_url, settings)
+
+    def query(self, expression: str) -> list[Sample]:
+        """Return what an expression comes to now, one sample for each series.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return [Sample(item["metric"], _number(item["value"][1])) for item in self._data(expression, "vector")]
+
+    def history(self, expression: str) -> list[tuple[Mapping[str, str], list[float]]]:
+        """Return the values that a selector with a range has, the oldest first, for each series.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        found = []
+        for item in self._data(expression, "matrix"):
+            numbers = [_number(value) for _, value in item["values"]]
+            found.append((item["metric"], [number for number in numbers if number is not None]))
+        return found
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the targets that it scrapes, as its API has them.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return list(self._checked(self.ask("/api/v1/targets", {"state": "active"}))["activeTargets"])
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the alerts that its rules have found, as its API has them.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return list(self._checked(self.ask("/api/v1/alerts"))["alerts"])
+
+    def _data(self, expression: str, kind: str) -> Sequence[dict[str, Any]]:
+        data = self._checked(self.ask("/api/v1/query", {"query": expression}))
+        if data.get("resultType") != kind:
+            raise OperatorError(f"{self.name} answers {expression} with a {data.get('resultType')}, not a {kind}")
+        return list(data["result"])
+
+    def _checked(self, answer: Any) -> dict[str, Any]:
+        if not isinstance(answer, dict) or answer.get("status") != "success" or "data" not in answer:
+            raise OperatorError(f"{self.name} at {self.url} does not answer as Prometheus does: inv up --full")
+        return dict(answer["data"])
+
+
+class Alertmanager(Server):
+    """Alertmanager, version 0.25 and newer."""
+
+    def __init__(self, settings: MonitoringSettings) -> None:
+        """Note where it is."""
+        super().__init__("alertmanager", settings.alertmanager_url, settings)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return every alert that it has, also those that it keeps quiet about, as its API has them.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return self._list("/api/v2/alerts")
+
+    def silences(self) -> list[dict[str, Any]]:
+        """Return every silence that it remembers, those that have ended as well, as its API has them.
+
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return self._list("/api/v2/silences")
+
+    def silence(self, identity: str) -> dict[str, Any]:
+        """Return one silence.
+
+        :raises NotFound: there is none of that identity.
+        :raises OperatorError: it does not answer, or not as it should.
+        """
+        return dict(self.ask(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}"))
+
+    def make_silence(self, document: Mapping[str, Any]) -> str:
+        """Make a silence and return its identity.
+
+        :raises OperatorError: it is refused, or there is no answer.
+        """
+        return str(self.post("/api/v2/silences", document)["silenceID"])
+
+    def end_silence(self, identity: str) -> None:
+        """End a silence now.
+
+        :raises OperatorError: it is refused, or there is no answer.
+        """
+        self.delete(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}")
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        answer = self.ask(path)
+        if not isinstance(answer, list):
+            raise OperatorError(f"{self.name} at {self.url} does not answer as Alertmanager does: inv up --full")
+        return answer
+
+
+def _number(text: str) -> float | None:
+    """Return a value of Prometheus', None where it is not a finite number."""
+    value = float(text)
+    return value if math.isfinite(value) else None

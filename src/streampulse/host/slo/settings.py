@@ -1,0 +1,24 @@
+"""The host's settings of Prometheus and Alertmanager, where it has any."""
+
+from __future__ import annotations
+
+import os
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import MonitoringSettings, load
+
+
+def monitoring_or_none() -> MonitoringSettings | None:
+    """Return where Prometheus and Alertmanager are, None where this host does not know."""
+    return load(MonitoringSettings) if os.environ.get("STREAMPULSE_MONITORING_PROMETHEUS_URL") else None
+
+
+def monitoring() -> MonitoringSettings:
+    """Return where Prometheus and Alertmanager are.
+
+    :raises OperatorError: this host does not know.
+    """
+    settings = monitoring_or_none()
+    if settings is None:
+        raise OperatorError("this host has no monitoring, or you may not read its settings: inv up --full")
+    return settings

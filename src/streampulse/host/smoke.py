@@ -1,0 +1,435 @@
+"""``streampulse smoke``: a few events of its own through the whole pipeline, and exactly their numbers at its end.
+
+The events are of a stream of their own, ``__smoke-<uuid>``, which moves no clock and appears in no list. What they
+must come to is known beforehand. Each hop is waited for in turn, so that a failure names the one that the events did
+not pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, TypeVar
+
+import psycopg2
+import psycopg2.extensions
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings, PostgresSettings, load
+from streampulse.events import partition_of
+
+PREFIX: Final = "__smoke-"
+DEFAULT_TIMEOUT_SECONDS: Final = 15.0
+_PAUSE_SECONDS: Final = 0.1
+#: Leftovers of smoke tests that were killed are removed once they are this old.
+_LEFTOVER: Final = "1 hour"
+
+#: What the events must come to: one row, whose columns are these.
+EXPECTED: Final[dict[str, int | Decimal]] = {
+    "chat_messages": 1,
+    "donations": 1,
+    "donations_usd": Decimal("12.30"),
+    "joins": 1,
+    "leaves": 1,
+    "unique_viewers": 2,
+    "active_viewers": 0,
+}
+
+Found = TypeVar("Found")
+Row = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """The events of one smoke test: their stream, the values to send, and the start of the window they are all in."""
+
+    stream_id: str
+    values: list[bytes]
+    window_start: datetime.datetime
+    newest: datetime.datetime
+
+
+class NotPassed(Exception):  # noqa: N818 - a finding
+    """The events did not pass a hop. ``cause`` is half a sentence, ``fix`` the command to go on with."""
+
+    def __init__(self, hop: str, cause: str, fix: str) -> None:
+        super().__init__(f"{hop}: {cause}. Look: {fix}")
+        self.hop = hop
+        self.cause = cause
+        self.fix = fix
+
+
+class _NotYet(Exception):  # noqa: N818 - a state
+    """Not so far; the text says what was seen."""
+
+
+def plan(now: datetime.datetime) -> Plan:
+    """Return the events of a smoke test that begins at an instant.
+
+    All are in the last whole minute before it: never late, since a clock is at most five minutes ahead of the brokers'
+    and lateness begins ten minutes behind it, and never from the future. The last viewer leaves, so that no later
+    minute gets a row.
+    """
+    stream_id = f"{PREFIX}{uuid.uuid4()}"
+    start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) - datetime.timedelta(minutes=1)
+
+    def value(second: int, event_type: str, user: str, **fields: object) -> bytes:
+        event = {
+            "event_id": str(uuid.uuid4()),
+            "ts": (start + datetime.timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "event_type": event_type,
+            "stream_id": stream_id,
+            "user_id": user,
+            **fields,
+        }
+        return json.dumps(event).encode()
+
+    chat = value(20, "chat_message", "smoke-viewer-1", message_len=5)
+    values = [
+        value(10, "viewer_join", "smoke-viewer-1"),
+        chat,
+        chat,  # a duplicate: counted once
+        value(30, "donation", "smoke-viewer-2", amount_usd="12.30"),
+        value(0, "stream_start", "smoke-owner"),  # out of order
+        value(40, "viewer_leave", "smoke-viewer-1"),
+    ]
+    return Plan(stream_id, values, start, start + datetime.timedelta(seconds=40))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse smoke``."""
+    parser.add_argument("--json", action="store_true", help="print the outcome and the time of each hop as JSON")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="the whole must be done within this (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--api-url", metavar="URL", help="address of the API (default: $STREAMPULSE_API_URL, else this host's own)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the smoke test; return 0 when everything agreed.
+
+    :raises OperatorError: the events did not pass a hop, or a setting is missing.
+    """
+    # Its warnings about what does not answer are said here, in one line.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    smoke = Smoke(
+        load(KafkaSettings), load(PostgresSettings), arguments.api_url or _api_url(os.environ), arguments.timeout
+    )
+    started = time.monotonic()
+    failure = None
+    try:
+        smoke.run()
+    except NotPassed as not_passed:
+        failure = not_passed
+    outcome: dict[str, object] = {
+        "ok": failure is None,
+        "stream_id": smoke.plan.stream_id,
+        "events": len(smoke.plan.values),
+        "rows": 1 if failure is None else None,
+        "hops": {hop: round(seconds, 3) for hop, seconds in smoke.hops.items()},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    if failure is not None:
+        outcome |= {"hop": failure.hop, "cause": failure.cause, "fix": failure.fix}
+    if arguments.json:
+        sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
+    if failure is not None:
+        raise OperatorError(str(failure))
+    if not arguments.json:
+        sys.stdout.write(f"{len(smoke.plan.values)} events sent, 1 row exact, API agrees\n")
+    return 0
+
+
+def _api_url(environment: os._Environ[str] | dict[str, str]) -> str:
+    if environment.get("STREAMPULSE_API_URL"):
+        return environment["STREAMPULSE_API_URL"]
+    port = environment.get("STREAMPULSE_API_PORT")
+    if port is None:
+        raise OperatorError(
+            "the API's address is not known on this host: give --api-url http://HOST:8000, or set STREAMPULSE_API_URL"
+        )
+    host = environment.get("STREAMPULSE_API_HOST", "127.0.0.1")
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - nothing is bound here
+
+
+def _api_headers(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+    """Return what lets a request in where the API asks for a key."""
+    keys = [key.strip() for key in environment.get("STREAMPULSE_API_KEYS", "").split(",") if key.strip()]
+    return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+
+
+class Smoke:
+    """One run of the smoke test. ``hops`` is filled with the seconds that each hop took."""
+
+    def __init__(self, kafka: KafkaSettings, postgres: PostgresSettings, api_url: str, timeout: float) -> None:
+        self.kafka = kafka
+        self.postgres = postgres
+        self.api_url = api_url.rstrip("/")
+        self.timeout = timeout
+        self.deadline = time.monotonic() + timeout
+        self.plan = plan(datetime.datetime.now(datetime.UTC))
+        self.hops: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Send the events and follow them to the end, then remove their rows.
+
+        :raises NotPassed: a hop did not let them through in time, or made other numbers of them.
+        """
+        connection = self._connect()
+        try:
+            before = self._newest_batch(connection)
+            with self._hop("kafka"):
+                partition, offset = self._send()
+            try:
+                with self._hop("spark"):
+                    self._until(
+                        "spark", lambda: self._counted(connection, before, partition, offset), lambda: "inv logs job"
+                    )
+                with self._hop("postgres"):
+                    self._check_rows(connection)
+                with self._hop("api"):
+                    self._until("api", self._check_api, lambda: "inv logs api")
+            finally:
+                self._remove(connection)
+            with self._hop("removed"):
+                self._until("removed", lambda: self._check_removed(connection), lambda: "inv logs api")
+        except psycopg2.OperationalError as error:
+            raise NotPassed("PostgreSQL", _line(error), "inv logs postgres") from None
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _hop(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.hops[name] = time.monotonic() - started
+
+    def _until(self, hop: str, probe: Callable[[], Found], fix: Callable[[], str]) -> Found:
+        while True:
+            try:
+                return probe()
+            except _NotYet as seen:
+                if time.monotonic() >= self.deadline:
+                    names = {"spark": "Spark", "api": "API", "removed": "removing its rows"}
+                    raise NotPassed(names[hop], f"{seen} after {self.timeout:g} s", fix()) from None
+                time.sleep(_PAUSE_SECONDS)
+
+    def _left(self) -> float:
+        return max(self.deadline - time.monotonic(), 1.0)
+
+    # Kafka ------------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> tuple[int, int]:
+        """Send the events and return the partition and the last offset that Kafka acknowledged."""
+        from kafka import KafkaProducer
+        from kafka.errors import KafkaError
+
+        key = self.plan.stream_id.encode()
+        try:
+            producer = KafkaProducer(
+                **self.kafka.client_arguments("streampulse-smoke"),
+                acks="all",
+                # One after the other, also when one has to be sent again.
+                enable_idempotence=True,
+                bootstrap_timeout_ms=int(min(self._left(), 5.0) * 1000),
+                max_block_ms=int(self._left() * 1000),
+                delivery_timeout_ms=int(self._left() * 1000),
+                request_timeout_ms=int(self._left() * 500),
+            )
+            try:
+                partitions = producer.partitions_for(self.kafka.topic)
+                if not partitions:
+                    raise NotPassed("Kafka", f"there is no topic {self.kafka.topic}", "inv up")
+                partition = partition_of(key, len(partitions))
+                sent = [
+                    producer.send(self.kafka.topic, key=key, value=value, partition=partition)
+                    for value in self.plan.values
+                ]
+                offsets = [each.get(timeout=self._left()).offset for each in sent]
+            finally:
+                producer.close(timeout=2)
+        except (KafkaError, OSError) as error:
+            raise NotPassed(
+                "Kafka", f"{self.kafka.bootstrap_servers} did not take the events ({_line(error)})", "inv logs kafka"
+            ) from None
+        return partition, max(offsets)
+
+    # Spark ------------------------------------------------------------------------------------------------------------
+
+    def _newest_batch(self, connection: psycopg2.extensions.connection) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
+            (seq,) = cursor.fetchone() or (0,)
+        return int(seq)
+
+    def _counted(self, connection: psycopg2.extensions.connection, before: int, partition: int, offset: int) -> None:
+        """Return when a batch that was committed after the sending has read past the events."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT seq, (offsets->>%s)::bigint, extract(epoch FROM now() - committed_at)::float8 "
+                "FROM batch_ledger ORDER BY seq DESC LIMIT 1",
+                (str(partition),),
+            )
+            newest = cursor.fetchone()
+        if newest is None:
+            raise _NotYet("Kafka has the events, but the job has not committed any batch")
+        seq, read, age = newest
+        # An older batch with a higher offset was read from an earlier topic of that name.
+        if seq <= before:
+            raise _NotYet(
+                f"Kafka has the events, but the job has committed no batch since: its newest is {age:.0f} s old"
+            )
+        if read is None or read <= offset:
+            raise _NotYet(
+                f"Kafka has the events (partition {partition}, up to offset {offset}), but the job's newest batch has "
+                f"read that partition only up to {read or 0}"
+            )
+
+    # PostgreSQL -------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> psycopg2.extensions.connection:
+        arguments: dict[str, Any] = {**self.postgres.connection_arguments("streampulse-smoke")}
+        arguments["options"] = f"-c statement_timeout={int(self.timeout * 1000)}"
+        try:
+            connection: psycopg2.extensions.connection = psycopg2.connect(**arguments)
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                # A smoke test that was killed could not clean up after itself.
+                cursor.execute(
+                    "DELETE FROM stream_metrics_minute WHERE stream_id LIKE %s AND window_start < now() - %s::interval",
+                    (_like(PREFIX), _LEFTOVER),
+                )
+                cursor.execute(
+                    "DELETE FROM stream_presence WHERE stream_id LIKE %s AND last_event < now() - %s::interval",
+                    (_like(PREFIX), _LEFTOVER),
+                )
+        except psycopg2.OperationalError as error:
+            raise NotPassed(
+                "PostgreSQL",
+                f"{self.postgres.host}:{self.postgres.port} does not answer ({_line(error)})",
+                "inv logs postgres",
+            ) from None
+        except psycopg2.errors.UndefinedTable as error:
+            raise NotPassed("PostgreSQL", f"a table is missing ({_line(error)})", "inv up") from None
+        except psycopg2.errors.InsufficientPrivilege as error:
+            raise NotPassed(
+                "PostgreSQL", f"{self.postgres.user} may not do it ({_line(error)})", "run it as root on the job's host"
+            ) from None
+        return connection
+
+    def _rows(self, connection: psycopg2.extensions.connection) -> list[Row]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT window_start, chat_messages, donations, donations_usd, joins, leaves, unique_viewers, "
+                "active_viewers FROM stream_metrics_minute WHERE stream_id = %s ORDER BY window_start",
+                (self.plan.stream_id,),
+            )
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _check_rows(self, connection: psycopg2.extensions.connection) -> None:
+        wrong = differences(self._rows(connection), self.plan.window_start)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT active_viewers, updated_at FROM stream_state WHERE stream_id = %s", (self.plan.stream_id,)
+            )
+            states = cursor.fetchall()
+        if len(states) != 1:
+            wrong.append(f"{len(states)} rows in stream_state instead of 1")
+        elif states[0][0] != 0:
+            wrong.append(f"active_viewers is {states[0][0]} in stream_state instead of 0")
+        elif states[0][1] is None or states[0][1] < self.plan.newest:
+            wrong.append(f"updated_at is {states[0][1]} in stream_state, before the stream's own newest event")
+        if wrong:
+            raise NotPassed("PostgreSQL", f"the job counted the events wrongly: {'; '.join(wrong)}", "inv verify")
+
+    # API --------------------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str) -> list[Row]:
+        query = urllib.parse.urlencode({"stream_id": self.plan.stream_id})
+        url = f"{self.api_url}{path}{'&' if '?' in path else '?'}{query}"
+        try:
+            # The address is the operator's own.
+            request = urllib.request.Request(url, headers=_api_headers(os.environ))  # noqa: S310
+            with urllib.request.urlopen(request, timeout=min(self._left(), 5.0)) as answer:  # noqa: S310
+                rows = json.load(answer)["rows"]
+        except urllib.error.HTTPError as error:
+            raise _NotYet(f"{self.api_url}{path} answers {error.code}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _NotYet(f"{self.api_url}{path} does not answer as it should ({_line(error)})") from None
+        if not isinstance(rows, list):
+            raise _NotYet(f"{self.api_url}{path} answers without a list of rows")
+        return rows
+
+    def _check_api(self) -> None:
+        # Fifteen windows back from the newest of the table, which may be five minutes ahead of now.
+        wrong = differences(self._get("/metrics/history?minutes=15"), self.plan.window_start)
+        if wrong:
+            raise _NotYet(f"PostgreSQL has the numbers, but /metrics/history differs: {'; '.join(wrong)}")
+        states = self._get("/state")
+        if [state.get("active_viewers") for state in states] != [0]:
+            raise _NotYet(f"PostgreSQL has the numbers, but /state answers {states}")
+
+    # Cleaning up ------------------------------------------------------------------------------------------------------
+
+    def _remove(self, connection: psycopg2.extensions.connection) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (self.plan.stream_id,))
+            cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (self.plan.stream_id,))
+
+    def _check_removed(self, connection: psycopg2.extensions.connection) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT (SELECT count(*) FROM stream_metrics_minute WHERE stream_id = %(stream)s) + "
+                "(SELECT count(*) FROM stream_presence WHERE stream_id = %(stream)s)",
+                {"stream": self.plan.stream_id},
+            )
+            (count,) = cursor.fetchone() or (0,)
+        if count:
+            self._remove(connection)
+            raise _NotYet(f"{count} rows are back in PostgreSQL")
+        if self._get("/metrics/history?minutes=15") or self._get("/state"):
+            raise _NotYet("PostgreSQL has no row any more, but the API still answers with it")
+
+
+def differences(rows: list[Row], window_start: datetime.datetime) -> list[str]:
+    """Return what is wrong with the stream's minute rows, as PostgreSQL or the API gives them."""
+    if len(rows) != 1:
+        return [f"{len(rows)} rows instead of 1"]
+    row = rows[0]
+    wrong = []
+    began = row.get("window_start")
+    if isinstance(began, str):
+        began = datetime.datetime.fromisoformat(began)
+    if began != window_start:
+        wrong.append(f"window_start is {began} instead of {window_start}")
+    for column, expected in EXPECTED.items():
+        found = row.get(column)
+        if found is None or Decimal(str(found)) != expected:
+            wrong.append(f"{column} is {found} instead of {expected}")
+    return wrong
+
+
+def _like(prefix: str) -> str:
+    return prefix.replace("_", r"\_") + "%"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

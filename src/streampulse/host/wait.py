@@ -1,0 +1,242 @@
+"""``streampulse wait``: return when a service answers in its own protocol, so that the units' order means readiness."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import http
+import http.client
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse.core.settings import KafkaSettings, PostgresSettings, load
+
+_PAUSE_SECONDS = 0.25
+_USER = "STREAMPULSE_MONITORING_USER"
+_PASSWORD = "STREAMPULSE_MONITORING_PASSWORD"  # noqa: S105 - the variable's name
+
+
+class _NotYet(Exception):  # noqa: N818 - a state, not an error
+    """The service does not answer as it should yet; the text says what was seen."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse wait``."""
+    parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
+    parser.add_argument(
+        "--url", default="", metavar="URL", help="the page that says that a service of monitoring is ready"
+    )
+    parser.add_argument("--pid", type=int, metavar="PID", help="the service's process: stop waiting when it has ended")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Wait for a service.
+
+    :raises OperatorError: it did not answer in time; the text says what was seen last.
+    """
+    probe = _PROBES[args.service](args)
+    deadline = time.monotonic() + args.timeout
+    while True:
+        try:
+            print(f"{args.service}: {probe()}")  # noqa: T201 - the command's answer
+        except _NotYet as seen:
+            if args.pid is not None and _ended(args.pid):
+                raise OperatorError(f"{args.service} ended while it was starting: {seen}") from None
+            if time.monotonic() >= deadline:
+                raise OperatorError(
+                    f"{args.service} did not answer within {args.timeout:g} s: {seen}. "
+                    f"Look at its log: inv logs {_LOGS.get(args.service, args.service)}"
+                ) from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return 0
+
+
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _kafka(_: argparse.Namespace) -> Callable[[], str]:
+    import logging
+
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    # Its warnings about a broker that is not up yet are what this command is waiting out.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    settings = load(KafkaSettings)
+
+    def probe() -> str:
+        try:
+            admin = KafkaAdminClient(
+                **settings.client_arguments("streampulse-wait"),
+                request_timeout_ms=5_000,
+                bootstrap_timeout_ms=2_000,
+            )
+        except (KafkaError, OSError) as error:
+            raise _NotYet(_line(error)) from None
+        try:
+            cluster = admin.describe_cluster()
+        except (KafkaError, OSError) as error:
+            raise _NotYet(_line(error)) from None
+        finally:
+            admin.close()
+        brokers = cluster.get("brokers") or []
+        if not brokers:
+            raise _NotYet("no broker is registered")
+        return f"{len(brokers)} broker{'s' * (len(brokers) != 1)} at {settings.bootstrap_servers}"
+
+    return probe
+
+
+def _postgres(_: argparse.Namespace) -> Callable[[], str]:
+    import psycopg2
+
+    settings = load(PostgresSettings)
+
+    def probe() -> str:
+        try:
+            connection = psycopg2.connect(**settings.connection_arguments("streampulse-wait"))
+        except psycopg2.OperationalError as error:
+            raise _NotYet(_line(error)) from None
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT current_setting('server_version'), pg_is_in_recovery()")
+                version, recovering = cursor.fetchone() or ("", True)
+        except psycopg2.OperationalError as error:
+            raise _NotYet(_line(error)) from None
+        finally:
+            connection.close()
+        if recovering:
+            raise _NotYet("the server is recovering and takes no writes")
+        return f"PostgreSQL {version.split()[0]} at {settings.host}:{settings.port}"
+
+    return probe
+
+
+def _spark(args: argparse.Namespace) -> Callable[[], str]:
+    address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
+    if not address:
+        raise OperatorError(
+            "STREAMPULSE_SPARK_MASTER_UI is not set (the base role sets it in /etc/streampulse/spark.env)"
+        )
+
+    def probe() -> str:
+        try:
+            # The address is the inventory's, not a visitor's.
+            with urllib.request.urlopen(f"{address}/json/", timeout=5) as answer:  # noqa: S310
+                state = json.load(answer)
+        except (OSError, urllib.error.URLError, ValueError) as error:
+            raise _NotYet(_line(error)) from None
+        alive = sum(worker.get("state") == "ALIVE" for worker in state.get("workers", []))
+        if state.get("status") != "ALIVE":
+            raise _NotYet(f"the master is {state.get('status')}")
+        if alive < args.workers:
+            raise _NotYet(f"{alive} of {args.workers} workers are registered")
+        return f"master alive, {alive} worker{'s' * (alive != 1)}"
+
+    return probe
+
+
+def _page(args: argparse.Namespace) -> Callable[[], str]:
+    if not args.url:
+        raise OperatorError(f"streampulse wait {args.service} needs --url URL, the page that says that it is ready")
+    if not _is_web_address(args.url):
+        raise UsageError(f"--url {args.url} is no address of a page: write http://HOST:PORT/PATH, or https://")
+
+    def probe() -> str:
+        try:
+            with urllib.request.urlopen(_guarded(args.url), timeout=5) as answer:  # noqa: S310 - the unit's own
+                return f"ready at {args.url} ({answer.status})"
+        except urllib.error.HTTPError as error:
+            # Who asks for a password is there; an exporter's own unit does not know it.
+            if error.code == http.HTTPStatus.UNAUTHORIZED and not os.environ.get(_PASSWORD):
+                return f"answers at {args.url} ({error.code})"
+            raise _NotYet(f"{args.url} answers {error.code}") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _NotYet(_line(error)) from None
+        except ValueError as error:
+            # What comes after http:// cannot be a host or a path, which waiting does not mend.
+            raise UsageError(f"--url {args.url} is no address of a page: {_line(error)}") from None
+
+    return probe
+
+
+def _targets(_: argparse.Namespace) -> Callable[[], str]:
+    address = os.environ.get("STREAMPULSE_MONITORING_PROMETHEUS_URL")
+    if not address:
+        raise OperatorError(
+            "STREAMPULSE_MONITORING_PROMETHEUS_URL is not set (inv up --full writes /etc/streampulse/monitoring.env)"
+        )
+    if not _is_web_address(address):
+        raise OperatorError(
+            f"STREAMPULSE_MONITORING_PROMETHEUS_URL is {address}, which is no address: it has to be "
+            "http://HOST:PORT, or https:// (inv up --full writes /etc/streampulse/monitoring.env)"
+        )
+
+    def probe() -> str:
+        try:
+            request = _guarded(f"{address}/api/v1/targets?state=active")
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the inventory's address
+                targets = json.load(answer)["data"]["activeTargets"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
+            raise _NotYet(f"Prometheus does not say ({_line(error)})") from None
+        missing = [
+            f"{target['labels']['job']} on {target['labels'].get('host', target['labels']['instance'])} "
+            f"({target['lastError'] or 'not read yet'})"
+            for target in targets
+            if target["health"] != "up"
+        ]
+        if missing or not targets:
+            raise _NotYet(f"Prometheus does not read {', '.join(missing) or 'anything'}")
+        return f"Prometheus reads all {len(targets)}"
+
+    return probe
+
+
+def _is_web_address(text: str) -> bool:
+    """Tell whether it names a host to ask over HTTP: urllib says so of others only when asked, with a traceback."""
+    return re.match(r"https?://[^/\s]", text) is not None
+
+
+def _guarded(address: str) -> urllib.request.Request:
+    """Return a request with the credentials of monitoring, where there are any."""
+    request = urllib.request.Request(address)  # noqa: S310 - of the unit or the inventory
+    user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
+    if user and password:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+_PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
+    "alertmanager": _page,
+    "grafana": _page,
+    "kafka": _kafka,
+    "node-exporter": _page,
+    "postgres": _postgres,
+    "postgres-exporter": _page,
+    "prometheus": _page,
+    "spark": _spark,
+    "targets": _targets,
+}
+#: Whose log to look at, where it is not that of what was waited for.
+_LOGS = {"spark": "spark-master", "targets": "prometheus"}

@@ -1,0 +1,263 @@
+"""Running playbooks: few lines for people, Ansible's own output in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.cli.console import Screen, took
+from streampulse_ops.cli.ending import Terminated
+from streampulse_ops.cli.ownership import give_to_invoker
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory, lock
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import Report, tools
+from streampulse_ops.machines.processes import Process
+from streampulse_ops.machines.supervisor import started_at
+
+TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
+POLL_SECONDS = 0.05
+ENDING_SECONDS = 10.0
+WORKERS_SECONDS = 2.0
+# Playbooks that do what they can on each host, whatever becomes of the others.
+STOPPING = ("stop", "monitoring_stop")
+# The variable that names the file of a run's events; the callback plugin reads it.
+PROGRESS = "STREAMPULSE_PROGRESS"
+# Names that people know the parts by, where it is not the role's with hyphens.
+PART_NAMES = {"release": "release", "streampulse": "release"}
+
+
+# Files of variables, or texts of JSON.
+Extra = Sequence[Path | str]
+
+
+@dataclass
+class Part:
+    """What a role did, over all hosts."""
+
+    name: str
+    changed: int = 0
+    tasks: int = 0
+    seconds: float = 0.0
+
+    def text(self) -> str:
+        """Return the part's result in a few words."""
+        return f"{self.changed} changed" if self.changed else "as it should be"
+
+
+@dataclass
+class Progress:
+    """Ansible's events, added up to what is shown."""
+
+    screen: Screen
+    only: str = ""
+    parts: dict[str, Part] = field(default_factory=dict)
+    current: str = ""
+    begun: float = field(default_factory=time.monotonic)
+    changed: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    said: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Take one event in and show what follows from it."""
+        name = self.only or part_name(str(event.get("part", "")))
+        kind = event["event"]
+        if kind == "task":
+            self._enter(name)
+            self.parts[name].tasks += 1
+            if self.screen.console.is_terminal:
+                self.screen.now(name, str(event["task"]))
+        elif kind == "changed":
+            self.changed += 1
+            self.parts[name].changed += 1
+        elif kind in ("failed", "unreachable"):
+            self.failures.append(event)
+        elif kind == "stats":
+            self.said.update(event.get("said") or {})
+
+    def _enter(self, name: str) -> None:
+        """Show that another role has begun, and what the one before did."""
+        if name == self.current:
+            return
+        self.leave()
+        self.current, self.begun = name, time.monotonic()
+        self.parts[name] = Part(name)
+
+    def leave(self) -> None:
+        """Print the line of the part that has ended, if there is one."""
+        if self.current:
+            self.screen.part(self.current, self.parts[self.current].text(), time.monotonic() - self.begun)
+        self.current = ""
+
+
+def part_name(role: str) -> str:
+    """Return what people call a role or a play."""
+    return PART_NAMES.get(role, role.rpartition(".")[2].replace("_", "-").lower())
+
+
+def check_tools(report: Report) -> None:
+    """See to it that what Ansible needs on this machine is there.
+
+    :raises OperatorError: it is not, and cannot be installed from here.
+    """
+    tools.ensure(TOOLS, "reaching the hosts", report)
+
+
+def playbook_command(environment: Environment, playbook: str, extra: Extra) -> list[str]:
+    """Return the command line of a playbook."""
+    command = [inventory.program("ansible-playbook"), *inventory.sources(environment)]
+    for item in extra:
+        command += ["-e", f"@{item}" if isinstance(item, Path) else item]
+    return [*command, f"playbooks/{playbook}.yml"]
+
+
+def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
+    """Return the environment of a playbook's run."""
+    made = {
+        # Services are stopped wherever that is possible. All else is done on all hosts together, or ends with the first
+        # that fails: the others would become a cluster without it.
+        "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook in STOPPING else "true",
+        **inventory.configuration(),
+        "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
+        PROGRESS: str(progress),
+    }
+    found = importlib.util.find_spec("ansible_mitogen")
+    if found and found.submodule_search_locations:
+        # Five times faster than plain SSH with pipelining on an unchanged host (docs/decisions).
+        made["ANSIBLE_STRATEGY_PLUGINS"] = str(Path(found.submodule_search_locations[0]) / "plugins" / "strategy")
+        made["ANSIBLE_STRATEGY"] = "mitogen_linear"
+        # ansible-core announces the end of strategy plugins; ours is pinned, and the notice stands in the way.
+        made["ANSIBLE_DEPRECATION_WARNINGS"] = "false"
+    return made
+
+
+def play(
+    environment: Environment,
+    playbook: str,
+    extra: Extra,
+    screen: Screen,
+    verbose: bool,
+    *,
+    hosts: Sequence[Host] = (),
+    name: str = "",
+    said: dict[str, Any] | None = None,
+) -> int:
+    """Run a playbook and return how many changes it made.
+
+    :param hosts: only these; every host when empty.
+    :param name: show one line with this name instead of one for each role.
+    :param said: gets what the playbook's own tasks had to say to the caller (``ansible.builtin.set_stats``).
+
+    :raises OperatorError: a task failed or a host could not be reached; the text has the reason and the log's place.
+    """
+    check_tools(screen.line)
+    logs = environment.state / "logs"
+    logs.mkdir(exist_ok=True)
+    log = logs / f"{playbook}.log"
+    with tempfile.TemporaryDirectory() as scratch, log.open("w", encoding="utf-8") as kept:
+        give_to_invoker(logs, log)
+        file = Path(scratch) / "progress"
+        file.touch()
+        command = playbook_command(environment, playbook, extra)
+        if hosts:
+            command += ["--limit", ",".join(host.name for host in hosts)]
+        progress = Progress(screen, name)
+        begun = time.monotonic()
+        with (
+            subprocess.Popen(  # noqa: S603 - a list made here, no shell
+                command,
+                cwd=paths.repository() / "ansible",
+                env=program_environment(playbook_environment(playbook, file)),
+                stdin=subprocess.DEVNULL,
+                stdout=None if verbose else kept,
+                stderr=None if verbose else subprocess.STDOUT,
+                # Should this process be killed, the environment stays locked until Ansible has ended.
+                pass_fds=lock.descriptors(),
+            ) as process,
+            file.open(encoding="utf-8") as events,
+        ):
+            _follow(process, events, progress)
+    if process.returncode != 0:
+        raise OperatorError(failure(progress, playbook, log, environment, process.returncode, time.monotonic() - begun))
+    progress.leave()
+    if said is not None:
+        said.update(progress.said)
+    return progress.changed
+
+
+def _follow(process: subprocess.Popen[bytes], events: TextIO, progress: Progress) -> None:
+    rest = ""
+    try:
+        while True:
+            ended = process.poll() is not None
+            rest += events.read()
+            *lines, rest = rest.split("\n")
+            for line in lines:
+                progress.take(json.loads(line))
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt as error:
+        # Of Ctrl-C Ansible has heard from the terminal, of a signal to us it has not. It ends by itself once the task
+        # that runs has been told; until then we wait and hold the lock.
+        if isinstance(error, Terminated):
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+        _end_workers(events.name)
+        raise
+
+
+def _end_workers(progress: str) -> None:
+    """End what an interrupted Ansible has left.
+
+    Its workers are in sessions of their own. One that the signal did not reach, as when a terminal is closed and all of
+    its processes get SIGHUP, waits for ever for what has ended, and holds the environment's lock.
+
+    :param progress: the file of this run alone, which every process of it has in its environment.
+    """
+    mark = f"{PROGRESS}={progress}".encode()
+    workers = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            pid = int(file.parent.name)
+            started = started_at(pid)
+            if started and mark in file.read_bytes().split(b"\0"):
+                workers.append(Process(pid, started))
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for worker in workers:
+            worker.send(number)
+        deadline = time.monotonic() + WORKERS_SECONDS
+        workers = [worker for worker in workers if not worker.ended_within(deadline - time.monotonic())]
+
+
+def failure(progress: Progress, playbook: str, log: Path, environment: Environment, code: int, seconds: float) -> str:
+    """Return the text of a failed run: which task on which host, why, and where the rest is."""
+    where = f"The whole output: {log}"
+    again = f"inv up --env {environment.name}"
+    if not progress.failures:
+        last = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        reason = last[-1] if last else f"exit code {code}"
+        return f"{playbook}.yml failed after {took(seconds)}: {reason}. {where}"
+    event = progress.failures[-1]
+    what = f"{part_name(event['part'])} on {event['host']}: {event['task']}"
+    if event["event"] == "unreachable":
+        return (
+            f"{event['host']} cannot be reached: {event['msg'].strip()}. Look: inv doctor --env {environment.name}. "
+            f"{where}"
+        )
+    return f"{what}: {event['msg'].strip()}. {where}. When it is mended: {again}"

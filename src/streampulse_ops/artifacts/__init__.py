@@ -1,0 +1,100 @@
+"""The software that is pushed to the hosts: fetched or built once here, pinned by hash, kept by content.
+
+Each set is a folder ``<cache>/artifacts/<set>/<digest>/`` with its files and their ``SHA256SUMS``. The digest is that
+of the pins the set is made from, so that whether a set is there is known without the network and in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.artifacts import jars, release, spark, wheels
+from streampulse_ops.artifacts.store import ArtifactSet, Store
+from streampulse_ops.cli.ownership import give_to_invoker
+from streampulse_ops.environments.environment import Environment
+from streampulse_ops.machines import Report
+
+PYTHONS = {"debian12": "cp311", "debian13": "cp313", "ubuntu2404": "cp312"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All sets that an environment's hosts get, and how they came to be here."""
+
+    facts: dict[str, Any]
+    ready: int
+    fetched: int
+    fetched_bytes: int
+
+    def summary(self) -> str:
+        """Return the line that the tasks show."""
+        new = f" ({self.fetched} fetched, {self.fetched_bytes / 1e6:.0f} MB)" if self.fetched else ""
+        return f"{self.ready} ready{new}"
+
+
+# As the kernel names the architectures that there are wheels for, and what else people call them.
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+
+
+def architecture_of(environment: Environment) -> str:
+    """Return the hosts' architecture: the inventory's, else this machine's where hosts run on it, else x86_64.
+
+    :raises OperatorError: the inventory names one that there are no wheels for.
+    """
+    own = "x86_64" if environment.provider == "existing" else platform.machine().lower()
+    given = str(environment.variables.get("host_architecture", own))
+    if given not in ARCHITECTURES:
+        raise OperatorError(f"host_architecture is {given} for {environment.inventory}: set x86_64 or aarch64 there")
+    return ARCHITECTURES[given]
+
+
+def prepare(pythons: Iterable[str], machine: str, report: Report) -> Prepared:
+    """Fetch or build every set that is not there yet.
+
+    :param pythons: tags of the hosts' Pythons, such as ``cp313``.
+    :param machine: the hosts' architecture, such as ``x86_64``.
+    :raises OperatorError: something cannot be fetched, or its hash is not the pinned one; the text names it.
+    """
+    store, root = Store(paths.cache_home() / "artifacts"), paths.repository()
+    lock = jars.read_lock(root)
+    # Three at a time: fetching waits for the network while Spark's wheel keeps a core busy.
+    packages = [wheels.wheel_set(root, python, machine) for python in sorted(set(pythons))]
+    threads = ([jars.jar_set(name, lock) for name in jars.SETS], [spark.spark_set(root)], packages)
+    own = release.release_set(root)
+    wanted: list[ArtifactSet] = [*(item for items in threads for item in items), own]
+    with ThreadPoolExecutor(len(threads)) as pool:
+        done = list(pool.map(lambda items: [item for item in items if store.ensure(item, report)], threads))
+    fetched = [item for items in done for item in items]
+    if store.ensure(own, report):
+        fetched.append(own)
+    size = sum(store.size(item) for item in fetched)
+    facts: dict[str, Any] = {item.name: item.facts(store.folder(item)) for item in wanted}
+    facts["wheels"] = {
+        name.removeprefix("wheels-"): facts.pop(name) for name in list(facts) if name.startswith("wheels-")
+    }
+    return Prepared({"streampulse_artifacts": facts}, len(wanted), len(fetched), size)
+
+
+def write_facts(prepared: Prepared, file: Path) -> None:
+    """Write what Ansible gets as extra variables."""
+    file.write_text(json.dumps(prepared.facts, indent=2) + "\n", encoding="utf-8")
+    give_to_invoker(file)
+
+
+def verify(prepared: Prepared) -> int:
+    """Hash every file of every set again and return how many there were.
+
+    :raises OperatorError: a file is not what it was; the text names it.
+    """
+    facts = prepared.facts["streampulse_artifacts"]
+    folders = [entry["path"] for name, entry in facts.items() if name != "wheels"]
+    folders += [entry["path"] for entry in facts["wheels"].values()]
+    return sum(Store.rehash(Path(folder)) for folder in folders)

@@ -1,0 +1,54 @@
+"""pip, with its errors turned into one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.command import CommandError, run
+
+# Files in a wheel carry times; a fixed one makes the same wheel of the same source. 1980 is the earliest a zip can say.
+REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "315619200", "PYTHONHASHSEED": "0"}
+
+
+def pip(python: Path, arguments: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
+    """Run pip quietly.
+
+    :param what: what is fetched, for the error's text.
+    :raises OperatorError: it failed; a wrong hash is told apart from a failing network.
+    """
+    command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    try:
+        run(command, environment=environment)
+    except CommandError as error:
+        reason = str(error).partition("failed: ")[2] or str(error)
+        if "hash" in reason.lower() or "Got " in reason:
+            raise OperatorError(
+                f"{what}: what was fetched has not the hash that is pinned in requirements/ ({reason}). Do not use it; "
+                "fetch again, or ask who changed it"
+            ) from None
+        raise OperatorError(
+            f"{what} could not be fetched: {reason}; check that pip reaches its package index (pip config list), then "
+            "run inv artifacts again"
+        ) from None
+
+
+def own_python() -> Path:
+    """Return this environment's Python, which must have pip.
+
+    :raises OperatorError: it has none.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise OperatorError(f"{sys.executable} has no pip: run the task through ./inv, or python -m ensurepip")
+    return Path(sys.executable)
+
+
+def virtual_environment(folder: Path, lock: Path) -> Path:
+    """Make a virtual environment with what a lock file pins, and return its Python."""
+    run([sys.executable, "-m", "venv", folder])
+    python = folder / "bin/python"
+    pip(python, ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock)], lock.name)
+    return python

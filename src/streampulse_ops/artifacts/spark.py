@@ -1,0 +1,34 @@
+"""Spark itself: the wheel of pyspark, built once from its hash-pinned source package.
+
+A host installs the wheel in seconds where the source package takes most of a minute.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from streampulse_ops.artifacts.python import REPRODUCIBLE, pip, virtual_environment
+from streampulse_ops.artifacts.store import ArtifactSet, digest_of
+from streampulse_ops.machines import Report
+
+
+def spark_set(root: Path) -> ArtifactSet:
+    """Return the set with pyspark's wheel."""
+    source, tools = root / "requirements/spark.lock", root / "requirements/build.lock"
+    version = re.search(r"^pyspark==(\S+)", source.read_text(encoding="utf-8"), re.MULTILINE)
+
+    def make(folder: Path, _report: Report) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            python = virtual_environment(Path(scratch) / "venv", tools)
+            arguments = ["wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--require-hashes"]
+            pip(python, [*arguments, "--wheel-dir", str(folder), "-r", str(source)], "pyspark", REPRODUCIBLE)
+
+    return ArtifactSet(
+        "spark",
+        digest_of(source.read_bytes(), tools.read_bytes()),
+        make,
+        "building Spark's wheel, once (about 60 s)",
+        {"version": version.group(1) if version else "unknown"},
+    )

@@ -1,0 +1,130 @@
+"""The folder of artifact sets: made whole or not at all, by one builder at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.machines import Report
+
+SUMS = "SHA256SUMS"
+NEEDED_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class ArtifactSet:
+    """One set: its name, the digest of its pins, and how it is made."""
+
+    name: str
+    digest: str
+    make: Callable[[Path, Report], None]
+    purpose: str
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    def facts(self, folder: Path) -> dict[str, Any]:
+        """Return what the roles need to know of it."""
+        return {"digest": self.digest, "path": str(folder), **self.more}
+
+
+def digest_of(*parts: str | bytes) -> str:
+    """Return one digest of several texts; where one ends and the next begins counts."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()[:20]
+
+
+def sha256_of(file: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class Store:
+    """The sets on this machine."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; it is made when something is put into it."""
+        self.root = root
+
+    def folder(self, item: ArtifactSet) -> Path:
+        """Return where a set is or will be."""
+        return self.root / item.name / item.digest
+
+    def size(self, item: ArtifactSet) -> int:
+        """Return a set's size in bytes."""
+        return sum(file.stat().st_size for file in self.folder(item).iterdir())
+
+    def ensure(self, item: ArtifactSet, report: Report) -> bool:
+        """Make a set unless it is there; False when it was.
+
+        :raises OperatorError: it cannot be made, or there is no space for it.
+        """
+        if self._complete(item):
+            return False
+        parent = self.root / item.name
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OperatorError(
+                f"{parent} cannot be made ({error.strerror}): mend its rights, or set XDG_CACHE_HOME to another folder"
+            ) from None
+        with (self.root / f".{item.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._complete(item):
+                return False
+            free = shutil.disk_usage(parent).free
+            if free < NEEDED_BYTES:
+                raise OperatorError(
+                    f"{parent} has {free / 2**30:.1f} GiB free and building artifacts needs {NEEDED_BYTES / 2**30:.0f} "
+                    "GiB: make room there, or set XDG_CACHE_HOME to another folder"
+                )
+            report(f"{item.purpose}")
+            self._make(item, report)
+        return True
+
+    def _make(self, item: ArtifactSet, report: Report) -> None:
+        folder = self.folder(item)
+        partial = folder.with_name(f".{item.digest}.partial")
+        for leftover in (partial, folder):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        partial.mkdir()
+        try:
+            item.make(partial, report)
+            sums = [f"{sha256_of(file)}  {file.name}" for file in sorted(partial.iterdir())]
+            (partial / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+        partial.rename(folder)
+
+    def _complete(self, item: ArtifactSet) -> bool:
+        return all((self.folder(item) / name).is_file() for name in (SUMS, *self._listed(self.folder(item))))
+
+    @staticmethod
+    def _listed(folder: Path) -> dict[str, str]:
+        file = folder / SUMS
+        if not file.is_file():
+            return {}
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+    @classmethod
+    def rehash(cls, folder: Path) -> int:
+        """Hash a set's files again and return how many there are.
+
+        :raises OperatorError: one is not what its set's list says.
+        """
+        listed = cls._listed(folder)
+        for name, digest in listed.items():
+            if sha256_of(folder / name) != digest:
+                raise OperatorError(f"{folder / name} has changed since it was made: rm -r {folder} and inv artifacts")
+        return len(listed)

@@ -1,0 +1,187 @@
+"""What clients of the API see: many requests at once, many readers of the event stream, the age of answers.
+
+Runs on the control machine. The load is wrk's (apt): one thread, a fixed number of connections that each ask again as
+soon as they are answered, or a pause later, for a fixed time, against one address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+import select
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.machines import Report, tools
+
+CONNECTIONS: Final = 64
+_WRK: Final = {"wrk": "wrk"}
+_NUMBER: Final = re.compile(r"Requests/sec:\s+([0-9.]+)")
+_PERCENTILE: Final = re.compile(r"^\s+(50|99)%\s+([0-9.]+)(us|ms|s)\b", re.MULTILINE)
+_FAILED: Final = re.compile(r"Non-2xx or 3xx responses: (\d+)")
+_CUT: Final = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
+_IN_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class Load(NamedTuple):
+    """What wrk saw.
+
+    ``rate`` is answers a second, ``p50`` and ``p99`` seconds within which half and 99 of 100 of them came, ``failed``
+    answers that were not 2xx and requests without any.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    failed: int
+
+
+class Audience(NamedTuple):
+    """Readers of /live: how many, how many of them got news, and readings of the tables a second by all workers."""
+
+    readers: int
+    served: int
+    readings: float
+
+
+def ensure_wrk(report: Report) -> None:
+    """See to it that wrk is there.
+
+    :raises OperatorError: it cannot be installed from here; the text has the command.
+    """
+    tools.ensure(_WRK, "measuring the API", report)
+
+
+def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int = 0) -> Load:
+    """Put load on one address and return what wrk saw.
+
+    :param pause: how long each connection waits after an answer before it asks again, in milliseconds.
+    :raises OperatorError: wrk failed, then the text has its last line, or nothing was answered.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f"function delay() return {pause} end\n")
+        script.flush()
+        waiting = ["-s", script.name] if pause else []
+        done = subprocess.run(  # noqa: S603 - a list made here, no shell
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *waiting, "--latency", address],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    rate = _NUMBER.search(done.stdout)
+    times = {name: float(value) * _IN_SECONDS[unit] for name, value, unit in _PERCENTILE.findall(done.stdout)}
+    if done.returncode != 0 or rate is None or set(times) != {"50", "99"}:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        raise OperatorError(f"wrk could not measure {address}: {said[-1]}")
+    if float(rate[1]) == 0:
+        raise OperatorError(f"{address} answered nothing within {seconds} s")
+    failed, cut = _FAILED.search(done.stdout), _CUT.search(done.stdout)
+    missing = (int(failed[1]) if failed else 0) + (sum(map(int, cut.groups())) if cut else 0)
+    return Load(float(rate[1]), times["50"], times["99"], missing)
+
+
+def readers(url: str, count: int, seconds: float) -> Audience:
+    """Let many readers of /live read at once.
+
+    :param count: readers.
+    :param seconds: how long they read.
+    :raises OperatorError: the API does not answer, or fewer files may be open here than are needed.
+    """
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
+    with _files(count + 200), contextlib.ExitStack() as stack:
+        before, started = _readings(url), time.monotonic()
+        poll = select.epoll()
+        stack.callback(poll.close)
+        by_number: dict[int, socket.socket] = {}
+        for _ in range(count):
+            try:
+                reader = stack.enter_context(socket.create_connection((host, port), timeout=10))
+                reader.sendall(b"GET /live HTTP/1.1\r\nHost: bench\r\n\r\n")
+            except OSError as error:
+                raise OperatorError(f"{url}/live does not answer reader {len(by_number) + 1}: {error}") from None
+            poll.register(reader, select.EPOLLIN)
+            by_number[reader.fileno()] = reader
+        heard = dict.fromkeys(by_number, 0)
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            for number, _ in poll.poll(0.2):
+                piece = by_number[number].recv(262_144)
+                if not piece:
+                    poll.unregister(number)
+                heard[number] += piece.count(b"event: update\n")
+        rate = (_readings(url) - before) / (time.monotonic() - started)
+    # The first thing that each gets is everything; news are what comes after it.
+    return Audience(count, sum(events >= 1 for events in heard.values()), rate)
+
+
+def largest_age(url: str, seconds: float) -> float:
+    """Return the largest age of an answer over some seconds, as its header says it, in seconds.
+
+    :raises OperatorError: the API does not answer.
+    """
+    ages = []
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        ages.append(float(_get(f"{url}/metrics/latest?limit=1")[1]["X-Snapshot-Age"]))
+        time.sleep(0.02)
+    return max(ages)
+
+
+def busiest_stream(url: str) -> str | None:
+    """Return the stream with the most chat messages, None while there is none.
+
+    :raises OperatorError: the API does not answer.
+    """
+    rows = json.loads(_get(f"{url}/streams/top?by=chat_messages&n=1")[0])["rows"]
+    return str(rows[0]["stream_id"]) if rows else None
+
+
+def answers(url: str) -> bool:
+    """Tell whether an address gives an answer that is good."""
+    try:
+        _get(url)
+    except OperatorError:
+        return False
+    return True
+
+
+def _readings(url: str) -> float:
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in _get(f"{url}/prometheus")[0].decode().splitlines()
+        if line.startswith("streampulse_api_snapshot_readings_total{")
+    )
+
+
+def _get(address: str) -> tuple[bytes, Any]:
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - an address of our own making
+            return answer.read(), answer.headers
+    except OSError as error:
+        raise OperatorError(f"{address} does not answer: {error}") from None
+
+
+@contextlib.contextmanager
+def _files(count: int) -> Iterator[None]:
+    """Allow so many open files for a while.
+
+    :raises OperatorError: that many are not allowed.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise OperatorError(f"so many readers need {count} open files and {hard} are allowed: ulimit -Hn {count}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(count, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

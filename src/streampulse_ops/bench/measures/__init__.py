@@ -1,0 +1,26 @@
+"""The measurements by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from streampulse_ops.bench.measures import api, catch_up, growth, latency, memory, monitoring, recovery, start, up
+from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.options import Options
+from streampulse_ops.bench.place import Place
+
+#: Takes a running stack and leaves one behind.
+Measure = Callable[[Place, Options], Outcome]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "memory": memory.measure,
+    "api": api.measure,
+    "start": start.measure,
+    "recovery": recovery.measure,
+    "latency": latency.measure,
+    "catch-up": catch_up.measure,
+    "growth": growth.measure,
+    "up": up.measure,
+    "monitoring": monitoring.measure,
+}

@@ -1,0 +1,90 @@
+"""Working off a backlog, beside Spark that only reads it; the numbers are verified in between."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from streampulse_ops.bench.figures import Figure
+from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.options import Options
+from streampulse_ops.bench.place import Place
+
+#: Events per second, from all processes together.
+MUST_FILL: Final = 100_000
+#: The job's rate divided by that of Spark with from_json and nothing else.
+MUST_RATIO, AIM_RATIO = 0.5, 1.0
+# Event time of the backlog in minutes, and a little of everything that real producers do.
+_MINUTES: Final = 60
+_FAULTS: Final = {"duplicates": 0.01, "disorder": 0.02, "late": 0.0005, "garbage": 0.0005}
+_SEED: Final = 1
+
+
+def measure(place: Place, options: Options) -> Outcome:
+    """Stop the job, fill the topic, start the job, verify; then let Spark alone read the same."""
+    screen = place.session.screen
+    # A backlog is of the past: where live events have moved the clocks on, it would be late.
+    place.renew()
+    place.stop("job")
+    with screen.step("backlog") as step:
+        step.note(f"filling {options.backlog:,} events")
+        words = ["fill", "--json", "--events", str(options.backlog), "--minutes", str(_MINUTES), "--seed", str(_SEED)]
+        for name, share in _FAULTS.items():
+            words += [f"--{name}", str(share)]
+        filled = json.loads(place.command(words))
+        step.done(f"{options.backlog:,} events at {options.backlog / filled['seconds']:,.0f} a second")
+    with screen.step("catch-up") as step:
+        step.note("the job works it off")
+        caught = place.measure(["catch-up", "--unit", place.unit("job")])
+        step.done(f"{caught['records_per_second']:,.0f} records a second")
+    with screen.step("verify") as step:
+        step.note("computing every number again")
+        said = place.command(["verify"]).splitlines()
+        step.done(said[-1].strip() if said else "")
+    place.stop("job")
+    with screen.step("Spark alone") as step:
+        step.note("reading the same topic with from_json")
+        alone = place.measure(["spark", "--unit", place.unit("job")])
+        step.done(f"{alone['records_per_second']:,.0f} records a second")
+    place.start("job")
+    return Outcome(figures(filled, caught, alone), {"fill": filled, "job": caught, "spark": alone})
+
+
+def figures(filled: dict[str, Any], caught: dict[str, Any], alone: dict[str, Any]) -> list[Figure]:
+    """Return the figures from the three answers."""
+    rate, ceiling = caught["records_per_second"], alone["records_per_second"]
+    return [
+        Figure(
+            "fill.rate",
+            "generator, backlog",
+            filled["events"] / filled["seconds"],
+            "events/s",
+            must=MUST_FILL,
+            more_is_better=True,
+            note="good events a second, from the start of the command to the last acknowledgement",
+        ),
+        Figure(
+            "catch_up.rate",
+            "catching up",
+            rate,
+            "records/s",
+            note=f"after the first batch; all of {caught['records']:,} records, then verified",
+        ),
+        Figure("catch_up.spark", "Spark with from_json alone", ceiling, "records/s", note="after the first batch"),
+        Figure(
+            "catch_up.ratio",
+            "catching up / Spark alone",
+            rate / ceiling,
+            "",
+            aim=AIM_RATIO,
+            must=MUST_RATIO,
+            more_is_better=True,
+        ),
+        Figure(
+            "catch_up.first_commit",
+            "start to the first commit, a backlog waiting",
+            caught["first_commit_seconds"],
+            "s",
+            note=f"of a batch of {caught['batches'][0]['records']:,} records",
+        ),
+    ]

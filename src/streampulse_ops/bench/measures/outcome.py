@@ -1,0 +1,16 @@
+"""What a measurement gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streampulse_ops.bench.figures import Figure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures for the table, and what the host answered, for the JSON file."""
+
+    figures: list[Figure]
+    details: Any

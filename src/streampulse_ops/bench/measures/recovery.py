@@ -1,0 +1,47 @@
+"""From a kill -9 to numbers that are up to date again, for each service."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from streampulse_ops.bench.figures import Figure
+from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.options import Options
+from streampulse_ops.bench.place import Place
+
+AIM_SECONDS, MUST_SECONDS = 10.0, 30.0
+#: In this order: what others depend on comes last.
+KILLED: Final = ("job", "executor", "spark-worker", "spark-master", "kafka", "postgres")
+
+
+def measure(place: Place, options: Options) -> Outcome:
+    """Kill one after the other under a steady load, then verify."""
+    del options
+    targets = [name if name == "executor" else f"{name}={place.unit(name)}" for name in KILLED]
+    screen = place.session.screen
+    with screen.step("recovery") as step:
+        step.note("kill -9 of " + ", ".join(KILLED))
+        answer = place.measure(["recovery", *targets])
+        slowest = max(answer, key=lambda name: float(answer[name]["to_commit_seconds"]))
+        step.done(f"slowest: {slowest}, {answer[slowest]['to_commit_seconds']:.1f} s")
+    with screen.step("verify") as step:
+        step.note("computing every number again")
+        said = place.command(["verify"]).splitlines()
+        step.done(said[-1].strip() if said else "")
+    return Outcome(figures(answer), answer)
+
+
+def figures(answer: dict[str, Any]) -> list[Figure]:
+    """Return a figure for each that was killed."""
+    return [
+        Figure(
+            f"recovery.{name}",
+            f"kill -9 of {name} to a new event's commit",
+            times["to_commit_seconds"],
+            "s",
+            aim=AIM_SECONDS,
+            must=MUST_SECONDS,
+            note=f"no record that arrived meanwhile waited longer than {times['longest_wait_seconds']:.1f} s",
+        )
+        for name, times in answer.items()
+    ]

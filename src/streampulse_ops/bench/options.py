@@ -1,0 +1,92 @@
+"""What a run of the benchmark is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from streampulse.core.errors import UsageError
+
+#: The measurements, in the order in which they are made. What depends on how much state there is (a start reads the
+#: events of the last ten minutes) comes before the high rates and the backlog.
+NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``inv bench``.
+
+    :param only: names of the measurements; empty for all.
+    :param rates: of the latency measurement, in events per second.
+    :param seconds: how long a steady load is measured.
+    :param backlog: events to catch up with.
+    :param repeats: how often the job is started.
+    :param days: marks of the growth measurement, in simulated days.
+    """
+
+    only: tuple[str, ...] = ()
+    rates: tuple[int, ...] = (300, 3_000, 10_000)
+    seconds: int = 60
+    backlog: int = 2_000_000
+    repeats: int = 3
+    days: tuple[int, ...] = (1, 7, 30)
+    out: Path | None = None
+    compare: Path | None = None
+    keep_machine: bool = False
+
+
+def read(
+    *,
+    only: str,
+    out: str,
+    compare: str,
+    keep_machine: bool,
+    seconds: int,
+    rates: str,
+    backlog: int,
+    repeats: int,
+    days: str,
+) -> Options:
+    """Read the options as they stand on a command line.
+
+    :raises UsageError: one of them makes no sense; the text names it.
+    """
+    for name, number in (("seconds", seconds), ("backlog", backlog), ("repeats", repeats)):
+        if number < 1:
+            raise UsageError(f"--{name} {number}: give a whole number from 1 on")
+    return Options(
+        only=names(only, "only"),
+        rates=numbers(rates, "rates"),
+        seconds=seconds,
+        backlog=backlog,
+        repeats=repeats,
+        days=tuple(sorted(numbers(days, "days"))),
+        # A relative path is the caller's, whose folder Invoke has not left.
+        out=Path(out) if out else None,
+        compare=Path(compare) if compare else None,
+        keep_machine=keep_machine,
+    )
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read whole numbers from 1 on, separated by commas.
+
+    :raises UsageError: it is something else.
+    """
+    words = text.replace("_", "").split(",")
+    if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
+        raise UsageError(f"--{option} {text}: give whole numbers from 1 on, separated by commas")
+    return tuple(int(word) for word in words)
+
+
+def names(text: str, option: str) -> tuple[str, ...]:
+    """Read names of measurements, separated by commas; empty for all.
+
+    :raises UsageError: there is no such measurement.
+    """
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in words:
+        if word not in NAMES:
+            raise UsageError(f"--{option} {word} is nothing that is measured. There are: {', '.join(NAMES)}")
+    return words

@@ -1,0 +1,132 @@
+"""An environment of the benchmark's own: made for it, removed after it, never one that holds anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import services
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts.remote import Remote
+from streampulse_ops.verbs import health, stack
+
+
+@contextmanager
+def own(session: Session, keep: bool) -> Iterator[None]:
+    """Hand out the environment for the body, which brings it up, and remove it afterwards.
+
+    :param keep: leave it there, with its data.
+    :raises OperatorError: it is there already, or its hosts are not ours to make.
+    """
+    environment = session.environment
+    if environment.provider == "existing":
+        raise OperatorError(
+            f"{session.name} is made of hosts that exist already, and the benchmark fills, kills and removes what it "
+            f"works on: give it an environment of its own, inv bench --env bench"
+        )
+    if environment.variables.get("benchmark") is not True:
+        raise OperatorError(
+            f"{session.name} is somebody's environment, which the benchmark would fill, kill and remove: "
+            f"inv bench --env bench, or write `benchmark: true` into the variables of {environment.inventory}"
+        )
+    if environment.state.exists():
+        raise OperatorError(
+            f"{session.name} is there already and may hold data, which the benchmark would spoil: "
+            f"inv down --wipe --env {session.name}"
+        )
+    try:
+        yield
+    finally:
+        if keep:
+            session.screen.line(
+                f"kept: inv status --env {session.name}; remove it: inv down --wipe --env {session.name}"
+            )
+        else:
+            stack.down(session, full=False, wipe=True)
+
+
+class Place:
+    """The environment's host that runs everything, and what is asked of it.
+
+    :raises OperatorError: it has more than one host.
+    """
+
+    def __init__(self, session: Session) -> None:
+        if len(session.environment.hosts) != 1:
+            raise OperatorError(
+                f"{session.name} has several hosts, and times are compared by one clock: measure on one host"
+            )
+        self.session = session
+        self.host = session.environment.hosts[0]
+        #: Whether a measurement has sent events, which has moved the clocks to the present.
+        self.used = False
+
+    def unit(self, service: str) -> str:
+        """Return the unit of a service."""
+        return services.named(service).unit
+
+    def command(self, words: Sequence[str]) -> str:
+        """Run streampulse's own command on the host and return what it printed.
+
+        :raises OperatorError: it failed; the text is its own.
+        """
+        return self.run([health.COMMAND, *words])
+
+    def measure(self, words: Sequence[str]) -> Any:
+        """Run a measurement on the host and return its answer.
+
+        :raises OperatorError: it failed; the text is its own.
+        """
+        self.used = True
+        return json.loads(self.command(["measure", *words]))
+
+    @contextmanager
+    def measuring(self, unit: str, words: Sequence[str]) -> Iterator[None]:
+        """Keep a part of a measurement running on the host while the body runs.
+
+        :param unit: the transient unit that it becomes.
+        :raises OperatorError: it ended before the body did; the text is its own.
+        """
+        self.used = True
+        self.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", health.COMMAND, "measure", *words])
+        try:
+            yield
+            if not self._active(unit):
+                said = self.run(["journalctl", f"--unit={unit}", "--output=cat", "--lines=20"]).splitlines()
+                own = [line.removeprefix("streampulse: ") for line in said if line.startswith("streampulse: ")]
+                raise OperatorError(f"{self.host.name}: {own[-1] if own else f'{unit} has ended'}")
+        finally:
+            if self._active(unit):
+                self.run(["systemctl", "stop", unit])
+
+    def _active(self, unit: str) -> bool:
+        return self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() == "active"
+
+    def renew(self) -> None:
+        """Make topics, tables and checkpoints as they were at the beginning, unless they still are."""
+        if self.used:
+            stack.reset(self.session, full=False)
+            self.used = False
+
+    def run(self, words: Sequence[str]) -> str:
+        """Run a command on the host as root and return what it printed.
+
+        :raises OperatorError: it failed; the text is its own last words.
+        """
+        with Remote(self.session.environment, self.host) as remote:
+            code, output, errors = remote.run(list(words))
+        if code != 0:
+            said = [line for line in (errors or output).splitlines() if line.strip()] or [f"exit code {code}"]
+            raise OperatorError(f"{self.host.name}: {said[-1].removeprefix('streampulse: ')}")
+        return output
+
+    def stop(self, service: str) -> None:
+        """Stop a service and wait until it has ended."""
+        self.run(["systemctl", "stop", self.unit(service)])
+
+    def start(self, service: str) -> None:
+        """Start a service and wait until it is ready."""
+        self.run(["systemctl", "start", self.unit(service)])

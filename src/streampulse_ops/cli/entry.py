@@ -1,0 +1,57 @@
+"""What surrounds every task: one line for what a person can mend, the time at the end, the exit code."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from invoke.exceptions import Exit
+from rich.console import Console
+
+from streampulse.core.errors import IncompleteError, OperatorError, UsageError
+from streampulse.core.settings import SettingsError
+from streampulse_ops.cli.console import Screen, took
+from streampulse_ops.cli.ending import Terminated, signals_raised
+from streampulse_ops.cli.ownership import explain
+
+# The exit code of a task that has done all but what could not be had.
+INCOMPLETE = 3
+
+Body = TypeVar("Body", bound=Callable[..., Any])
+
+
+def timed(body: Body) -> Body:
+    """Make a task of a function that returns its closing words, or None where the output speaks for itself.
+
+    The words are printed after the task's name and the time that it took. A mistake that a person can put right is
+    printed as one line, without a traceback.
+    """
+
+    @functools.wraps(body)
+    def task(*arguments: Any, **keywords: Any) -> None:
+        begun = time.monotonic()
+        name = body.__name__.rstrip("_").replace("_", "-")
+        try:
+            with signals_raised():
+                words = body(*arguments, **keywords)
+        except IncompleteError as error:
+            # All the rest was done and checked, and is said like any other end.
+            Screen().line(f"{name} in {took(time.monotonic() - begun)} · {error.done}")
+            raise Exit(f"{name}: {error}", code=INCOMPLETE) from None
+        except (OperatorError, SettingsError) as error:
+            raise Exit(f"{name}: {error}", code=2 if isinstance(error, UsageError) else 1) from None
+        except OSError as error:
+            raise Exit(f"{name}: {explain(error)}", code=1) from None
+        except KeyboardInterrupt as error:
+            again = "the same command completes what was begun"
+            code = 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+            raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=code) from None
+        more = f" · {words}" if words else ""
+        # With --json standard output is for the program that reads it.
+        console = Console(stderr=True, highlight=False, markup=False) if keywords.get("json") else None
+        Screen(console).line(f"{name} in {took(time.monotonic() - begun)}{more}")
+
+    return task  # type: ignore[return-value] # same parameters, other result: Invoke reads the parameters only

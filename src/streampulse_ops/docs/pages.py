@@ -1,0 +1,301 @@
+"""The files of the repository that are made from its code: reference pages, Prometheus' rules, dashboards.
+
+``python -m streampulse_ops.docs.pages`` writes them, with ``--check`` it says which are stale. The settings come from
+the classes of :mod:`streampulse.core.settings` and the roles' argument specifications, the commands from the tasks and
+from the parsers of the ``streampulse`` command, rules and dashboards from :mod:`streampulse_ops.monitoring`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from invoke.collection import Collection
+from invoke.loader import FilesystemLoader
+from invoke.tasks import Task
+from pydantic_settings import BaseSettings
+
+from streampulse.core import settings
+from streampulse.core.errors import OperatorError
+from streampulse.host import cli
+from streampulse_ops import paths
+from streampulse_ops.docs.markdown import table
+from streampulse_ops.monitoring import dashboards, page, rules
+
+FOLDER: Final = "docs/reference"
+COMMAND: Final = "./inv docs"
+_HEADER: Final = f"<!-- Made by `{COMMAND}`. Change the code that it describes, not this page. -->\n"
+#: The settings classes in the order of the page, each with the file that a host has them in. A class that shares its
+#: variables with another one (the oracle's part of the job's settings) has no section of its own.
+_CLASSES: Final[Sequence[tuple[type[BaseSettings], str]]] = (
+    (settings.KafkaSettings, "kafka.env"),
+    (settings.PostgresSettings, "postgres-writer.env, postgres-reader.env"),
+    (settings.JobSettings, "job.env"),
+    (settings.GeneratorSettings, "generator.env"),
+    (settings.ApiSettings, "api.env"),
+    (settings.ProbeSettings, "probe.env, probe-key.env"),
+    (settings.MonitoringSettings, "monitoring.env"),
+)
+
+
+def settings_page(root: Path) -> str:
+    """Return the settings reference.
+
+    :param root: the checkout.
+    """
+    parts = [
+        "# Settings\n",
+        _HEADER,
+        "Two kinds. An inventory sets *variables of roles*, under `all.vars` or for a group or a host. The roles write",
+        "*variables of services* into `/etc/streampulse/*.env` on the hosts, where the services read them. What an",
+        "inventory does not set keeps the default shown here. After a change: `./inv up`.\n",
+        "## Variables of roles\n",
+    ]
+    for role in sorted((root / "ansible/roles").iterdir()):
+        parts += _role(role)
+    parts += [
+        "## Variables of services\n",
+        "The settings of the job, the generator and the API are set through the dictionaries `job_settings`,",
+        "`generator_settings` and `api_settings`, by the variable's name without its prefix and in lower case, where",
+        "the role lists it. Addresses, ports and credentials come from the inventory's topology and need no setting.\n",
+    ]
+    for kind, file in _CLASSES:
+        parts += _settings_class(kind, file)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _role(role: Path) -> Iterator[str]:
+    specification = role / "meta/argument_specs.yml"
+    if not specification.is_file():
+        return
+    main = yaml.safe_load(specification.read_text(encoding="utf-8"))["argument_specs"]["main"]
+    options = main.get("options") or {}
+    if not options:
+        return
+    yield f"### Role `{role.name}`\n"
+    yield f"{main['short_description']}.\n"
+    yield from table(("variable", "type", "default", "meaning"), _options(options, ""))
+    yield ""
+
+
+def _options(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...]]:
+    for name, option in options.items():
+        kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
+        default = "required" if option.get("required") else _value(option.get("default"))
+        yield f"`{prefix}{name}`", kind, default, str(option["description"])
+        yield from _options(option.get("options") or {}, f"{prefix}{name}.")
+
+
+def _settings_class(kind: type[BaseSettings], file: str) -> Iterator[str]:
+    prefix = str(kind.model_config["env_prefix"])
+    yield f"### {_sentence(inspect.getdoc(kind))} (`{'`, `'.join(file.split(', '))}`)\n"
+    # The types and limits as pydantic checks them, in the one form that does not depend on how they are written.
+    schema = kind.model_json_schema()["properties"]
+    rows = []
+    for name, field in kind.model_fields.items():
+        described = schema[name]
+        default = "required" if field.is_required() else _value(field.default)
+        rows.append((f"`{prefix}{name.upper()}`", _type(described), default, str(field.description or "")))
+    yield from table(("variable", "type", "default", "meaning"), rows)
+    yield ""
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    variants = [variant for variant in schema.get("anyOf", [schema]) if variant.get("type") != "null"]
+    kind = variants[0]
+    if "pattern" in kind:
+        return "one of " + ", ".join(f"`{word}`" for word in re.findall(r"[\w-]+", kind["pattern"]))
+    name = "secret" if kind.get("format") == "password" else str(kind["type"])
+    above = kind.get("minimum", kind.get("exclusiveMinimum"))
+    limits = []
+    if above is not None:
+        limits.append(f"{'more than' if 'exclusiveMinimum' in kind else 'from'} {_number(above)}")
+    if "maximum" in kind:
+        limits.append(f"{'up to' if 'exclusiveMinimum' in kind or above is None else 'to'} {_number(kind['maximum'])}")
+    return " ".join([name, *limits])
+
+
+def commands_page(root: Path) -> str:
+    """Return the command reference.
+
+    :param root: the checkout.
+    """
+    collection = tasks(root)
+    parts = [
+        "# Commands\n",
+        _HEADER,
+        "## Tasks: `./inv TASK`\n",
+        "They run on the control machine. `./inv --list` shows them all, `./inv --help TASK` explains one.\n",
+    ]
+    parts += table(
+        ("task", "does"),
+        ((f"[`{name}`](#inv-{_anchor(name)})", _sentence(task.__doc__)) for name, task in _named(collection)),
+    )
+    parts.append("")
+    for name, task in _named(collection):
+        parts += _task(name, task)
+    parts += [
+        "## The `streampulse` command on a host\n",
+        "Services and checks, run by their units and by the tasks above. By hand: `./inv ssh HOST`, then",
+        "`streampulse COMMAND` as root. Exit codes: 0 done, 1 a failure that is explained in one line, 2 wrong",
+        "usage.\n",
+    ]
+    for name, (module, summary) in cli.COMMANDS.items():
+        parser = argparse.ArgumentParser(prog=f"streampulse {name}", add_help=False)
+        importlib.import_module(module).add_arguments(parser)
+        parts += _subcommand(name, summary, parser)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def tasks(root: Path) -> Collection:
+    """Return the collection of the tasks in ``tasks.py``.
+
+    :param root: the checkout.
+    """
+    module, folder = FilesystemLoader(start=str(root)).load("tasks")
+    return Collection.from_module(module, loaded_from=folder)
+
+
+def _named(collection: Collection) -> list[tuple[str, Task[Any]]]:
+    names = collection.task_names
+    return [(name, collection[name]) for name in sorted(names)]
+
+
+def _task(name: str, task: Task[Any]) -> Iterator[str]:
+    yield f"### inv {name}\n"
+    yield from _paragraphs(task.__doc__)
+    arguments = [argument for argument in task.get_arguments() if argument.name]
+    # Invoke does not say which positional arguments may be left out; those with a default may.
+    parameters = inspect.signature(task.body).parameters
+    words = [f"./inv {name}"]
+    rows = []
+    for argument in arguments:
+        # A parameter that Python's own words are in the way of ends in an underscore, and the option does not.
+        spelled = [name.rstrip("_-").replace("_", "-") for name in (argument.name, *argument.nicknames)]
+        names = [f"--{name}" if len(name) > 1 else f"-{name}" for name in spelled]
+        if argument.positional:
+            names = [argument.name.upper()]
+            needed = parameters[argument.attr_name or argument.name].default is inspect.Parameter.empty
+            words.append(names[0] if needed else f"[{names[0]}]")
+        rows.append((f"`{', '.join(names)}`", _default(argument.kind, argument.default), argument.help or ""))
+    yield f"    {' '.join(words)}{' [OPTIONS]' if any(row[0].startswith('`-') for row in rows) else ''}\n"
+    if rows:
+        yield from table(("option", "default", "meaning"), rows)
+        yield ""
+
+
+def _default(kind: type, default: object) -> str:
+    if kind is bool:
+        return "on" if default else "off"
+    return "" if default in (None, "") or default is inspect.Parameter.empty else f"`{default}`"
+
+
+def _subcommand(name: str, summary: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    yield f"### streampulse {name}\n"
+    yield f"{summary[0].upper()}{summary[1:]}.\n"
+    rows = []
+    for action in parser._actions:  # argparse has no public list of what a parser takes
+        if action.help == argparse.SUPPRESS:
+            continue
+        shown = ", ".join(action.option_strings)
+        if not shown:
+            shown = "{" + ",".join(action.choices) + "}" if action.choices else str(action.metavar or action.dest)
+        elif action.nargs != 0:
+            shown += f" {action.metavar or action.dest.upper()}"
+        words = str(action.help or "") % {"default": action.default, "prog": parser.prog}
+        rows.append((f"`{shown}`", words))
+    if rows:
+        yield from table(("argument", "meaning"), rows)
+        yield ""
+
+
+def _paragraphs(text: str | None) -> Iterator[str]:
+    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+        yield paragraph + "\n"
+
+
+def _sentence(text: str | None) -> str:
+    """Return the first paragraph without its full stop."""
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".")
+
+
+def _anchor(name: str) -> str:
+    return re.sub(r"[^a-z0-9-]", "", name.lower())
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "unset"
+    if value in ("", {}, []):
+        return "empty"
+    if isinstance(value, Mapping):
+        return ", ".join(f"`{name}: {item}`" for name, item in value.items())
+    return f"`{_number(value)}`"
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _rules(name: str) -> Callable[[Path], str]:
+    return lambda _root: rules.file(name)
+
+
+#: Each file that is made, relative to the checkout, and what makes it from there.
+PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
+    f"{FOLDER}/settings.md": settings_page,
+    f"{FOLDER}/commands.md": commands_page,
+    page.FILE: page.page,
+    **{name: _rules(name) for name in rules.FILES},
+    **dashboards.FILES,
+}
+
+
+def stale(root: Path) -> list[str]:
+    """Return the files that are not what the code says, relative to the checkout."""
+    found = []
+    for name, make in PAGES.items():
+        file = root / name
+        if not file.is_file() or file.read_text(encoding="utf-8") != make(root):
+            found.append(name)
+    return found
+
+
+def write(root: Path) -> list[str]:
+    """Write the files that are stale and return their names, relative to the checkout."""
+    changed = stale(root)
+    for name in changed:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(PAGES[name](root), encoding="utf-8")
+    return changed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the files, or check them: 0 done or fresh, 1 stale."""
+    parser = argparse.ArgumentParser(
+        prog="python -m streampulse_ops.docs.pages", description="Make what is made from code."
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
+    arguments = parser.parse_args(argv)
+    try:
+        root = paths.repository()
+        changed = stale(root) if arguments.check else write(root)
+    except OperatorError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if arguments.check and changed:
+        sys.stderr.write(f"stale: {', '.join(changed)}. Make them again: {COMMAND}\n")
+        return 1
+    sys.stdout.write(f"written: {', '.join(changed)}\n" if changed else "every file is as the code says\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""Environments: the folders of ansible/inventories, read without starting Ansible."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops import paths
+
+PROVIDERS = ("nspawn", "vagrant", "existing")
+GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api", "generator", "monitoring")
+NAME_FORM = re.compile(r"[a-z][a-z0-9-]{0,30}")
+# What stands beside the environments in the folder of nspawn's state.
+RESERVED = ("images", "forwarding-was-off")
+HOST_FORM = re.compile(r"[a-z][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of an environment."""
+
+    name: str
+    groups: frozenset[str]
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment: a topology and who provides its hosts."""
+
+    name: str
+    folder: Path
+    hosts: tuple[Host, ...]
+    variables: Mapping[str, Any]
+
+    @property
+    def provider(self) -> str:
+        """The kind of provider: nspawn, vagrant or existing."""
+        return str(self.variables["provider"])
+
+    @property
+    def inventory(self) -> Path:
+        """The inventory file that people edit."""
+        return self.folder / "hosts.yml"
+
+    @property
+    def state(self) -> Path:
+        """The folder of what was made for this environment: keys, secrets, logs, machines."""
+        root = paths.MACHINES_STATE if self.provider == "nspawn" else paths.state_home()
+        return root / self.name
+
+    def in_group(self, group: str) -> list[Host]:
+        """Return the hosts of a group, in the inventory's order."""
+        return [host for host in self.hosts if group in host.groups]
+
+    def host(self, name: str) -> Host:
+        """Return a host by name.
+
+        :raises OperatorError: there is none of that name; the text lists those that there are.
+        """
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        known = ", ".join(host.name for host in self.hosts)
+        raise OperatorError(
+            f"{name} is not a host of {self.name}. There are: {known}. Try: inv ssh {known.split(',')[0]}"
+        )
+
+
+def names() -> list[str]:
+    """Return the names of all environments."""
+    return sorted(file.parent.name for file in paths.inventories().glob("*/hosts.yml"))
+
+
+def check_name(name: str) -> None:
+    """Check that an environment can have a name.
+
+    :raises UsageError: it has not the form, or stands for something else.
+    """
+    if not NAME_FORM.fullmatch(name):
+        raise UsageError(f"{name!r} is not a name for an environment: use lower-case letters, digits and hyphens")
+    if name in RESERVED:
+        raise UsageError(f"{name!r} is not a name for an environment: the machines' own files are called so")
+
+
+def load(name: str) -> Environment:
+    """Read one environment.
+
+    :raises OperatorError: there is no such environment, or its inventory cannot be read.
+    """
+    folder = paths.inventories() / name
+    known = names()
+    if name not in known:
+        try:
+            check_name(name)
+            new = name
+        except OperatorError:
+            new = "NAME"  # for which this would be refused
+        raise OperatorError(
+            f"{name or 'nothing'} is not an environment. There are: {', '.join(known)}. A new one: inv env new {new}"
+        )
+    try:
+        check_name(name)
+    except OperatorError as error:
+        raise OperatorError(f"{error}; rename {folder}") from None
+    file = folder / "hosts.yml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; mend it with an editor") from None
+    return parse(name, folder, content)
+
+
+def parse(name: str, folder: Path, content: object) -> Environment:
+    """Make an environment from an inventory's content.
+
+    :raises OperatorError: something that is needed is not there or makes no sense; the text names the file.
+    """
+    where = folder / "hosts.yml"
+    root = content.get("all") if isinstance(content, dict) else None
+    if not isinstance(root, dict):
+        raise OperatorError(f"{where} has no group `all`: see ansible/inventories/local/hosts.yml for the form")
+    variables = _mapping(root.get("vars"), "all.vars", where)
+    if variables.get("provider") not in PROVIDERS:
+        raise OperatorError(f"{where}: `provider` under all.vars must be one of {', '.join(PROVIDERS)}; set it there")
+    _check_port(variables, "all.vars'", where)
+    ports = variables.get("streampulse_ports")
+    if "{{" not in str(ports):  # a rule that only Ansible can work out
+        _mapping(ports, "streampulse_ports", where)
+    found: dict[str, dict[str, Any]] = {}
+    groups: dict[str, set[str]] = {}
+    for group, host, host_variables in _memberships("all", root, (), where):
+        found.setdefault(host, {}).update(host_variables)
+        groups.setdefault(host, set()).update(group)
+    for host, host_variables in found.items():
+        if not HOST_FORM.fullmatch(host):
+            raise OperatorError(f"{where}: {host} is not a host name: use lower-case letters, digits and hyphens")
+        _check_port(host_variables, f"{host}'s", where)
+    if not found:
+        raise OperatorError(f"{where} has no hosts: add one to a group")
+    hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
+    return Environment(name, folder, hosts, variables)
+
+
+def _memberships(
+    name: str, group: Mapping[str, Any], parents: tuple[str, ...], where: Path
+) -> Iterator[tuple[tuple[str, ...], str, dict[str, Any]]]:
+    """Walk a group and its children: for each host entry the groups it is in through it, its name, its variables."""
+    chain = (*parents, name)
+    _mapping(group.get("vars"), f"vars of {name}", where)
+    for host, variables in _mapping(group.get("hosts"), f"hosts of {name}", where).items():
+        yield chain, str(host), _mapping(variables, f"{host} in {name}", where)
+    for child, content in _mapping(group.get("children"), f"children of {name}", where).items():
+        yield from _memberships(str(child), _mapping(content, f"group {child}", where), chain, where)
+
+
+def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
+    """Return what must be names with values; nothing at all is an empty one.
+
+    :raises OperatorError: it is a list, a text or a number.
+    """
+    if value is None or isinstance(value, dict):
+        return dict(value or {})
+    kind = "a list" if isinstance(value, list) else f"`{value}`"
+    raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; mend it with an editor")
+
+
+def _check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:
+    port = variables.get("ansible_port", 22)
+    if not str(port).isdecimal() or not 0 < int(port) < 65536:
+        raise OperatorError(f"{where}: {whose} ansible_port is {port}, which is not a port: write a number there")

@@ -1,0 +1,111 @@
+"""One lock for each environment: who holds it, for which task, since when."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from streampulse.core.errors import OperatorError
+
+_HELD: set[int] = set()
+
+
+@contextlib.contextmanager
+def held(file: Path, task: str) -> Iterator[None]:
+    """Hold the lock while the body runs.
+
+    The kernel lets go of it when the process ends, however it ends, and all that inherited it (``descriptors``): a lock
+    is never left behind.
+
+    :param task: what the holder is doing, for the message that others get.
+    :raises OperatorError: somebody else holds it; the text says who, doing what, since when.
+    """
+    with _taken(file) as handle:
+        handle.truncate(0)
+        json.dump({"pid": os.getpid(), "user": _user(), "task": task, "since": _now()}, handle)
+        handle.flush()
+        _HELD.add(handle.fileno())
+        try:
+            yield
+        finally:
+            _HELD.discard(handle.fileno())
+            handle.truncate(0)
+
+
+def descriptors() -> tuple[int, ...]:
+    """Return the descriptors of the locks that this process holds.
+
+    A program that inherits them holds the locks as well: when this process is killed, until that program has ended too.
+    """
+    return tuple(_HELD)
+
+
+def discard(file: Path) -> None:
+    """Remove the lock's file, and its folder when that has become empty. Only for who holds the lock."""
+    file.unlink(missing_ok=True)
+    # A folder that still has something in it, or that root made for us, stays.
+    with contextlib.suppress(OSError):
+        file.parent.rmdir()
+
+
+def _taken(file: Path) -> TextIO:
+    """Open the file and lock it."""
+    while True:
+        handle = _opened(file)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one who held it may have removed the file in between: what is locked then is nobody's any more.
+            if _is(file, handle):
+                return handle
+        except BlockingIOError:
+            handle.close()
+            raise OperatorError(_holder(handle.name)) from None
+        handle.close()
+
+
+def _is(file: Path, handle: TextIO) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(handle.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _opened(file: Path) -> TextIO:
+    try:
+        handle = file.open("a+", encoding="utf-8")
+    except PermissionError:
+        owner = file.parent.owner()
+        raise OperatorError(
+            f"the environment {file.parent.name} belongs to {owner}, who made it ({file.parent}): run the task as "
+            f"{owner}"
+        ) from None
+    invoker = os.environ.get("SUDO_UID")
+    if invoker and os.geteuid() == 0 and os.fstat(handle.fileno()).st_uid == 0:
+        # Made through sudo: the one who called it takes the lock without, the next time.
+        os.fchown(handle.fileno(), int(invoker), -1)
+    return handle
+
+
+def _user() -> str:
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _holder(file: str) -> str:
+    try:
+        who = json.loads(Path(file).read_text(encoding="utf-8"))
+        holder = f"{who['user']} holds it with `{who['task']}` (pid {who['pid']}) since {who['since']}"
+    except (OSError, ValueError, KeyError):
+        holder = "another process has just taken it"
+    name = Path(file).parent.name
+    return f"{name} is locked: {holder}. Wait for it to end, or look: inv status --env {name}"

@@ -1,0 +1,128 @@
+"""What every task on an environment has: the environment, its provider, its lock, and the screen."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import machines
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.ownership import give_to_invoker
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import environment as environments
+from streampulse_ops.environments import lock
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import Provider
+
+# What the machines' own command says of each machine that it did something to.
+TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One task's view of one environment."""
+
+    environment: Environment
+    provider: Provider
+    screen: Screen
+    verbose: bool = False
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return self.environment.name
+
+    @property
+    def ours(self) -> bool:
+        """Whether the machines are made and removed by us; False for hosts that exist already."""
+        return self.environment.provider != "existing"
+
+    def headline(self) -> str:
+        """Return the line that says what the task is about to work on."""
+        count = len(self.environment.hosts)
+        kind = "machine" if count == 1 else "machines"
+        return f"{self.name} · {count} {kind} ({self.provider.describe()})"
+
+    def require_running(self, host: Host) -> None:
+        """Check that a host is up, as far as this side can tell.
+
+        :raises OperatorError: it is not.
+        """
+        if not self.provider.running(host):
+            raise OperatorError(f"{host.name} is not running: inv up --env {self.name}")
+
+    def machines_up(self) -> int:
+        """Make and start the machines, and return how many were touched."""
+        return self._machines("up")
+
+    def machines_down(self) -> int:
+        """Halt the machines, and return how many were running."""
+        return self._machines("down")
+
+    def machines_removed(self) -> int:
+        """Remove the machines and all that was made for the environment, and return how many there were."""
+        return self._machines("destroy")
+
+    def _machines(self, verb: str) -> int:
+        if self.environment.provider == "nspawn" and os.geteuid() != 0:
+            lines = as_root([verb, "--env", self.name, "--locked"])
+            return sum(1 for line in lines if TOUCHED.match(line))
+        work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
+        return len(work(self.environment, self.provider))
+
+
+def open_session(name: str, screen: Screen, verbose: bool = False) -> Session:
+    """Read an environment and return the view of it.
+
+    :raises OperatorError: there is no such environment, or its inventory makes no sense.
+    """
+    environment = environments.load(name)
+
+    def report(line: str) -> None:
+        screen.now("machine", line)
+
+    return Session(environment, machines.provider_for(environment, report), screen, verbose)
+
+
+@contextmanager
+def changing(session: Session, task: str) -> Iterator[None]:
+    """Hold the environment's lock while the body changes it.
+
+    :raises OperatorError: somebody else holds it.
+    """
+    state = session.environment.state
+    if not state.is_dir():
+        if session.environment.provider == "nspawn" and os.geteuid() != 0:
+            as_root(["prepare", "--env", session.name])
+        else:
+            state.mkdir(parents=True)
+            give_to_invoker(state)
+    with lock.held(state / "lock", task):
+        yield
+
+
+def as_root(arguments: list[str]) -> list[str]:
+    """Run the machines' own command, which goes on through sudo, and return what it printed.
+
+    :raises OperatorError: it failed; the text is its own.
+    """
+    command = [sys.executable, "-m", "streampulse_ops.machines", *arguments]
+    # Standard error and input stay the terminal's: sudo may ask for a password there.
+    with subprocess.Popen(  # noqa: S603 - a list made here, no shell
+        command, env=program_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            # What root does cannot be ended from here, so it is waited for: the lock that it works under is ours.
+            process.communicate()
+            raise
+    if process.returncode != 0:
+        raise OperatorError(f"the machines could not be changed as root: see above; by hand: sudo {' '.join(command)}")
+    return output.splitlines()

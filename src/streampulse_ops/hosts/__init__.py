@@ -1,0 +1,1 @@
+"""Ways to a host: commands over SSH, addresses, tunnels."""

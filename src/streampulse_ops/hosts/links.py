@@ -1,0 +1,95 @@
+"""Where to look: the addresses of pages and user interfaces, and tunnels to those inside the private network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import services
+from streampulse_ops.environments import inventory
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.hosts import remote
+
+ANY = "0.0.0.0"  # noqa: S104 - what the inventory may say; nothing listens here
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: the group whose first host has it, the port's name, the path."""
+
+    group: str
+    port: str
+    path: str
+    about: str
+
+
+PAGES: Mapping[str, Page] = {
+    "api": Page("api", "api", "/", "the page and the API"),
+    "docs": Page("api", "api", "/docs", "the API's documentation"),
+    "spark": Page("spark_master", "spark_master_ui", "/", "Spark's master: workers, applications"),
+    "worker": Page("spark_worker", "spark_worker_ui", "/", "the first Spark worker: executors, their logs"),
+    "prometheus": Page("monitoring", "prometheus", "/", "figures, targets, rules; with --full"),
+    "alertmanager": Page("monitoring", "alertmanager", "/", "what is firing, silences; with --full"),
+    "grafana": Page("monitoring", "grafana", "/", "dashboards; with --full"),
+}
+
+
+def page(name: str) -> Page:
+    """Return a page by name.
+
+    :raises OperatorError: there is none of that name; the text lists those that there are.
+    """
+    if name not in PAGES:
+        raise OperatorError(f"{name} is not a page. There are: {', '.join(PAGES)}. Try: inv open api")
+    return PAGES[name]
+
+
+def address(environment: Environment, name: str) -> str:
+    """Return a page's address as its host has it.
+
+    :raises OperatorError: the environment has no host for it.
+    """
+    wanted = page(name)
+    hosts = environment.in_group(wanted.group)
+    if not hosts:
+        raise OperatorError(
+            f"{environment.name} has no host in group {wanted.group}: add one to {environment.inventory}"
+        )
+    listens = listening(environment, hosts[0], wanted)
+    host = listens or remote.login(environment, hosts[0]).address
+    return f"http://{host}:{services.port(environment, wanted.port)}{wanted.path}"
+
+
+def listening(environment: Environment, host: Host, wanted: Page) -> str:
+    """Return the one address that a page's service listens on by the inventory's will; empty for the usual ones."""
+    if wanted.group != "api":
+        return ""
+    given = str(inventory.variables(environment, host).get("api_listen_address", ANY))
+    return "" if given in (ANY, "::") else given
+
+
+def only_there(environment: Environment) -> bool:
+    """Return whether the API can be asked from its own host only."""
+    hosts = environment.in_group("api")
+    given = listening(environment, hosts[0], PAGES["api"]) if hosts else ""
+    return given == "localhost" or given.startswith("127.") or given == "::1"
+
+
+def api(environment: Environment) -> str:
+    """Return the API's address."""
+    return address(environment, "api")
+
+
+def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
+    """Return the ssh command that makes a tunnel to a page, and the page's address at this end."""
+    wanted = page(name)
+    address(environment, name)
+    host = environment.in_group(wanted.group)[0]
+    port = services.port(environment, wanted.port)
+    target = listening(environment, host, wanted) or str(inventory.variables(environment, host)["private_address"])
+    if "{{" in target:  # the default, or a rule of the inventory's that only a play can work out
+        target = remote.login(environment, host).address
+    forward = f"127.0.0.1:{port}:{target}:{port}"
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
+    return remote.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"

@@ -1,0 +1,105 @@
+"""Starting nspawn away from the terminal, on hosts with systemd as the first process and on hosts without."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+from streampulse_ops.command import CommandError, program_environment, run
+from streampulse_ops.machines import cgroups, supervisor
+
+
+def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
+    """Boot a machine under a supervisor of its own, and return at once.
+
+    :param name: the machine's name on this host.
+    :param disk: its folder; the console's output is added to ``console.log`` there, ``pid`` names the processes.
+    :param namespace: its network namespace.
+    """
+    make_room_for_nspawn()
+    command = [
+        "systemd-nspawn",
+        f"--directory={disk / 'root'}",
+        "--boot",
+        f"--machine={name}",
+        f"--hostname={hostname}",
+        f"--network-namespace-path=/run/netns/{namespace}",
+        "--register=no",
+        "--keep-unit",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--link-journal=no",
+    ]
+    # If the supervisor is killed, its machine shuts down in order instead of running on unsupervised.
+    command = ["setpriv", "--pdeathsig", "TERM", *command]
+    log = disk / "console.log"
+    script = [sys.executable, "-I", supervisor.__file__, str(disk / "pid")]
+    if not cgroups.booted_with_systemd():
+        groups = [str(file) for file in cgroups.create(name)]
+        detach([*script, *groups, "--", *command], log)
+        return
+    unit = [f"--unit=streampulse-{name}", "--collect", "--quiet", "--property=Delegate=yes"]
+    # At a shutdown of this host only the supervisor gets the signal: it shuts the machine down in order.
+    unit += ["--property=KillMode=mixed"]
+    unit += [f"--property={stream}=append:{log}" for stream in ("StandardOutput", "StandardError")]
+    run(["systemd-run", *unit, *script, "--", *command])
+
+
+def detach(command: list[str], log: Path) -> None:
+    """Start a program that outlives this process and its terminal."""
+    child = os.fork()
+    if child == 0:
+        # Two forks: the program's parent is then the first process, which also collects it at its end.
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        try:
+            # Nothing of this process's open files goes along but these three.
+            os.closerange(3, 1024)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
+            os.dup2(1, 2)
+            os.chdir("/")
+            os.execve(command[0], command, program_environment())  # noqa: S606 - a list, without a shell
+        finally:
+            os._exit(127)
+    os.waitpid(child, 0)
+
+
+def make_room_for_nspawn() -> None:
+    """Give nspawn a tmpfs for its run-time files where /run is on disk: the clean-up of a reboot fails otherwise."""
+    place = Path("/run/systemd/nspawn")
+    if not _is_tmpfs(place):
+        place.mkdir(parents=True, exist_ok=True)
+        run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=16m", "streampulse-nspawn", place])
+
+
+def take_room_back() -> None:
+    """Take that tmpfs away again, unless somebody else's machines use it."""
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    if "streampulse-nspawn /run/systemd/nspawn " in mounts:
+        with contextlib.suppress(CommandError):  # machines that are not ours may be using it
+            run(["umount", "-R", "/run/systemd/nspawn"])
+
+
+def _is_tmpfs(place: Path) -> bool:
+    best, kind = Path("/"), ""
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, where, filesystem, *_ = line.split()
+        point = Path(where)
+        if (place == point or point in place.parents) and len(point.parts) >= len(best.parts):
+            best, kind = point, filesystem
+    return kind == "tmpfs"
+
+
+def ssh_answers(address: str) -> bool:
+    """Return whether an SSH server greets at this address."""
+    try:
+        with socket.create_connection((address, 22), timeout=1) as connection:
+            connection.settimeout(2)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False

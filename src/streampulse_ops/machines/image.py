@@ -1,0 +1,127 @@
+"""Base images of nspawn machines, built once and kept under the digest of their recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.command import CommandError, run
+from streampulse_ops.machines import Report
+
+NEEDED_BYTES = 3 * 2**30
+
+SUITES = {"debian12": "bookworm", "debian13": "trixie"}
+NAMES = {"debian12": "Debian 12", "debian13": "Debian 13"}
+
+# A machine as a cloud provider would hand it over: boots, has SSH and Python, nothing of streampulse.
+PACKAGES = (
+    "ca-certificates",
+    "dbus",
+    "iproute2",
+    "iptables",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-apt",
+    "python3-venv",
+    "rsync",
+    "sudo",
+    "systemd",
+    "systemd-sysv",
+)
+# $1 is the new system's root. Every machine makes its own identity.
+HOOKS = (
+    'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',
+    ': > "$1"/etc/machine-id',
+    'rm -f "$1"/var/cache/apt/archives/*.deb',
+)
+# The lists of packages are kept: a machine's first install then needs no download of them.
+OPTIONS = ("--variant=minbase", "--skip=cleanup/apt")
+
+
+@dataclass(frozen=True)
+class Image:
+    """The base system of one distribution."""
+
+    os: str
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that decides what is in the image."""
+        recipe = "\n".join((SUITES[self.os], *OPTIONS, *PACKAGES, *HOOKS))
+        return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+    @property
+    def root(self) -> Path:
+        """The image's root directory, never written to once it is there."""
+        return self.folder / f"{self.os}-{self.digest}"
+
+    @property
+    def kept(self) -> Path:
+        """What machines of this image fetched or made, kept for the next one under its path there."""
+        return self.folder / f"{self.os}-{self.digest}.kept"
+
+    def build(self, report: Report) -> bool:
+        """Build the image unless it is there; False when it was.
+
+        :raises OperatorError: no space, or the packages cannot be fetched.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.root.is_dir():
+                return False
+            check_space(self.folder, NEEDED_BYTES, f"the {NAMES[self.os]} image")
+            report(f"building the {NAMES[self.os]} image, once (about 40 s)")
+            self._build()
+        return True
+
+    def _build(self) -> None:
+        partial = self.root.with_name(self.root.name + ".partial")
+        _remove(partial)
+        hooks = [f"--customize-hook={hook}" for hook in HOOKS]
+        include = f"--include={','.join(PACKAGES)}"
+        with contextlib.ExitStack() as undo:
+            undo.callback(_remove, partial)
+            try:
+                run(["mmdebstrap", "--quiet", *OPTIONS, include, *hooks, SUITES[self.os], partial])
+            except CommandError as error:
+                raise OperatorError(
+                    f"the {NAMES[self.os]} image cannot be built: {error}; check that this host reaches a Debian "
+                    "mirror (apt-get update), then run the task again"
+                ) from None
+            undo.pop_all()
+        partial.rename(self.root)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a half-made image. What cannot be removed yet (a killed build's children) goes with the next build."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    if any(Path(mount).is_relative_to(folder) for mount in mounts):
+        raise OperatorError(f"something is mounted below {folder}: umount it, then run the task again")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how much room the file system of a folder has."""
+    return shutil.disk_usage(folder).free
+
+
+def check_space(folder: Path, needed: int, purpose: str) -> None:
+    """Check that a file system has room.
+
+    :param needed: bytes.
+    :raises OperatorError: it has not.
+    """
+    free = free_bytes(folder)
+    if free < needed:
+        raise OperatorError(
+            f"{folder} has {free / 2**30:.1f} GiB free and {purpose} needs {needed / 2**30:.0f} GiB: make room there "
+            "(du -xsh /var/lib/streampulse-machines/* shows what our own machines take)"
+        )

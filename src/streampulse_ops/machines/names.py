@@ -1,0 +1,40 @@
+"""Files that a machine gets from outside: names and the resolver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+
+BEGIN, END = "# BEGIN streampulse", "# END streampulse"
+
+
+def write_resolver(root: Path) -> None:
+    """Give the machine this host's resolver; a stub that listens on this host's loopback would not answer there."""
+    candidates = [Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")]
+    for candidate in candidates:
+        text = candidate.read_text(encoding="utf-8") if candidate.exists() else ""
+        if any(
+            line.startswith("nameserver") and " 127." not in line and "::1" not in line for line in text.splitlines()
+        ):
+            target = root / "etc/resolv.conf"
+            target.unlink(missing_ok=True)
+            target.write_text(text, encoding="utf-8")
+            return
+    raise OperatorError(
+        "/etc/resolv.conf names only resolvers of this host's loopback, which machines cannot reach: "
+        "add a nameserver line"
+    )
+
+
+def write_hosts(root: Path, addresses: Mapping[str, str]) -> None:
+    """Give a machine the names of all machines of its environment."""
+    # The same lines between the same marks as the base role writes on every host, so that it finds nothing to change. A
+    # machine's own name stands for its private address, not for loopback: Spark announces what its name stands for.
+    names = [f"{addresses[name]} {name}" for name in sorted(addresses)]
+    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", BEGIN, *names, END]
+    content = "\n".join(lines) + "\n"
+    file = root / "etc/hosts"
+    if not file.exists() or file.read_text(encoding="utf-8") != content:
+        file.write_text(content, encoding="utf-8")

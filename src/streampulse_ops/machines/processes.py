@@ -1,0 +1,48 @@
+"""Processes named by pid and starting time, so that none but our own is ever ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from streampulse_ops.machines.supervisor import started_at
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    started: str
+
+    def alive(self) -> bool:
+        """Return whether it still runs."""
+        return started_at(self.pid) == self.started
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is still there."""
+        if self.alive():
+            os.kill(self.pid, number)
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end and return whether it came in time."""
+        deadline = time.monotonic() + seconds
+        while self.alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
+
+
+def recorded(file: Path) -> dict[str, Process]:
+    """Read what a supervisor wrote down: its own process and the machine's, those that are alive."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found = {role: Process(int(entry["pid"]), str(entry["started"])) for role, entry in content.items()}
+    return {role: process for role, process in found.items() if process.alive()}

@@ -1,0 +1,40 @@
+"""The programs a provider needs on the control machine: installed through apt where that is allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.command import CommandError, missing_programs, run, which
+from streampulse_ops.machines import Report
+
+
+def install_command(programs: Mapping[str, str]) -> str:
+    """Return the one command that installs the packages of these programs."""
+    return f"apt-get install -y --no-install-recommends {' '.join(sorted(set(programs.values())))}"
+
+
+def ensure(programs: Mapping[str, str], why: str, report: Report) -> None:
+    """See to it that programs are there.
+
+    :param programs: program to Debian package.
+    :param why: what they are for, in a few words.
+    :raises OperatorError: some are missing and cannot be installed from here; the text has the command.
+    """
+    missing = {program: programs[program] for program in missing_programs(programs)}
+    if not missing:
+        return
+    command = install_command(missing)
+    if which("apt-get") is None:
+        raise OperatorError(f"{', '.join(missing)} not found, which {why} needs: install with your system's packages")
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if prefix and which("sudo") is None:
+        raise OperatorError(f"{', '.join(missing)} not found, which {why} needs; as root: {command}")
+    report(f"installing {' '.join(sorted(set(missing.values())))} with apt, for {why}")
+    try:
+        environment = {"DEBIAN_FRONTEND": "noninteractive"}
+        run([*prefix, "apt-get", "update", "-qq"], environment=environment)
+        run([*prefix, *command.split()], environment=environment)
+    except CommandError as error:
+        raise OperatorError(f"{', '.join(missing)} cannot be installed ({error}); as root: {command}") from None

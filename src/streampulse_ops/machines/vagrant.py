@@ -1,0 +1,181 @@
+"""Virtual machines made by Vagrant, with whichever hypervisor it finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.command import CommandError, run, which
+from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.machines import Report
+
+KEYS = "host-keys.json"
+SSH_PORT = 22
+
+
+class Vagrant:
+    """The machines of one environment; vagrant/Vagrantfile reads the same inventory."""
+
+    def __init__(self, environment: Environment, report: Report) -> None:
+        self.environment = environment
+        self.report = report
+
+    def describe(self) -> str:
+        """Return what the machines are."""
+        return f"Vagrant, {self.environment.variables.get('vagrant_box', 'debian/trixie64')}"
+
+    def create(self, host: Host) -> bool:
+        """Make the machine together with its first start, as Vagrant does."""
+        if self._state(host) != "not_created":
+            return False
+        self._forget_key(host)
+        return self.start(host)
+
+    def start(self, host: Host) -> bool:
+        """Start the machine."""
+        if self.running(host):
+            return False
+        self.report(f"starting {host.name} with Vagrant (a minute or more)")
+        self._vagrant("up", host.name)
+        return True
+
+    def stop(self, host: Host) -> bool:
+        """Shut the machine down, its disk kept."""
+        if not self.running(host):
+            return False
+        self._vagrant("halt", host.name)
+        return True
+
+    def destroy(self, host: Host) -> bool:
+        """Remove the machine and its disk."""
+        if self._state(host) == "not_created":
+            return False
+        self._vagrant("destroy", "--force", host.name)
+        self._forget_key(host)
+        return True
+
+    def retire(self) -> list[Host]:
+        """None: Vagrant itself does not know a machine that is not in the inventory."""
+        return []
+
+    def running(self, host: Host) -> bool:
+        """Return whether Vagrant says that it runs."""
+        return self._state(host) == "running"
+
+    def address(self, host: Host) -> str:
+        """Return the private address that the inventory gives the machine.
+
+        :raises OperatorError: it gives none.
+        """
+        given = host.variables.get("private_address")
+        if not given:
+            raise OperatorError(f"{host.name} has no private_address: give it one in {self.environment.inventory}")
+        return str(given)
+
+    def console_log(self, _host: Host) -> Path | None:
+        """Return None: the hypervisor has the console."""
+        return None
+
+    def write_inventory(self) -> Path | None:
+        """Write how to log in to each machine, as `vagrant ssh-config` says."""
+        hosts = ssh_hosts(self._vagrant("ssh-config", *(host.name for host in self.environment.hosts)).splitlines())
+        known_hosts = self.environment.state / "known_hosts"
+        for host in self.environment.hosts:
+            hosts[host.name] |= {
+                "private_address": self.address(host),
+                "ansible_ssh_common_args": f"-o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes",
+            }
+        known_hosts.write_text("".join(self._known_hosts(hosts)), encoding="utf-8")
+        file = self.environment.state / "inventory.json"
+        file.write_text(json.dumps({"all": {"hosts": hosts}}, indent=2) + "\n", encoding="utf-8")
+        return file
+
+    def forget(self) -> None:
+        """Remove the inventory and the host keys."""
+        for name in ("inventory.json", "known_hosts", KEYS):
+            (self.environment.state / name).unlink(missing_ok=True)
+
+    def _keys(self) -> dict[str, list[str]]:
+        """Return the host keys of each machine, as they were when it was made."""
+        file = self.environment.state / KEYS
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+    def _forget_key(self, host: Host) -> None:
+        keys = self._keys()
+        if keys.pop(host.name, None):
+            (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
+
+    def _known_hosts(self, hosts: Mapping[str, Mapping[str, object]]) -> list[str]:
+        """Return the lines of known_hosts. A machine is asked for its key once, over the hypervisor's own network.
+
+        From then on another key is not taken: SSH refuses it, until the machine is made anew.
+        """
+        keys, lines = self._keys(), []
+        for name, login in hosts.items():
+            address, port = str(login["ansible_host"]), int(str(login["ansible_port"]))
+            found = keys.get(name) or host_keys(run(["ssh-keyscan", "-p", str(port), address]))
+            if found:
+                keys[name] = found
+            # The port that leads to a machine may be another at each start.
+            where = address if port == SSH_PORT else f"[{address}]:{port}"
+            lines += [f"{where} {key}\n" for key in found]
+        (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
+        return lines
+
+    def _state(self, host: Host) -> str:
+        return machine_state(self._vagrant("status", "--machine-readable", host.name))
+
+    def _vagrant(self, *arguments: str) -> str:
+        if which("vagrant") is None:
+            raise OperatorError(
+                f"{self.environment.name} is provided by Vagrant, which is not installed: apt-get install vagrant "
+                "vagrant-libvirt, or use an environment of provider nspawn"
+            )
+        variables = {
+            "STREAMPULSE_INVENTORY": str(self.environment.inventory),
+            "VAGRANT_DOTFILE_PATH": str(self.environment.state / "vagrant"),
+        }
+        try:
+            return run(["vagrant", *arguments], cwd=paths.repository() / "vagrant", environment=variables)
+        except CommandError as error:
+            raise OperatorError(f"Vagrant: {error}; by hand: cd vagrant && vagrant {' '.join(arguments)}") from None
+
+
+def machine_state(listing: str) -> str:
+    """Read the state from Vagrant's machine-readable status: lines ``time,machine,kind,data``."""
+    for line in listing.splitlines():
+        fields = line.split(",")
+        if len(fields) > 3 and fields[2] == "state":
+            return fields[3]
+    return "not_created"
+
+
+def ssh_hosts(lines: Iterable[str]) -> dict[str, dict[str, object]]:
+    """Read the output of `vagrant ssh-config` into inventory variables."""
+    names = {"HostName": "ansible_host", "Port": "ansible_port", "User": "ansible_user"}
+    hosts: dict[str, dict[str, object]] = {}
+    current: dict[str, object] = {}
+    for line in lines:
+        keyword, _, value = line.strip().partition(" ")
+        value = value.strip().strip('"')
+        if keyword == "Host":
+            current = hosts.setdefault(value, {})
+        elif keyword == "IdentityFile":
+            current.setdefault("ansible_ssh_private_key_file", value)
+        elif keyword in names:
+            current[names[keyword]] = int(value) if keyword == "Port" else value
+    return hosts
+
+
+def host_keys(listing: str) -> list[str]:
+    """Read what ssh-keyscan prints into kinds and keys, without the address that was asked."""
+    lines = (line.partition(" ") for line in listing.splitlines() if line and not line.startswith("#"))
+    return sorted(key.strip() for _, _, key in lines)
+
+
+def provider(environment: Environment, report: Report) -> Vagrant:
+    """Return the provider of an environment."""
+    return Vagrant(environment, report)

@@ -1,0 +1,136 @@
+"""What Prometheus' own programs say about our rules and Alertmanager's routes: one of the linters.
+
+``python -m streampulse_ops.monitoring.promlint`` runs it by itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.monitoring import promtools
+
+#: The exit code that says that nothing could be looked at, after the reason.
+NOT_DONE: Final = 3
+
+
+#: Made-up receivers: each may be there or not. What stands in them must survive YAML.
+RECEIVERS: Final[dict[str, Any]] = {
+    "alertmanager_webhook_url": "https://hooks.example/path?key=a#b",
+    "alertmanager_slack_url": "https://chat.example/hook",
+    "alertmanager_email": {
+        "to": "ops@example.org, more@example.org",
+        "from": "streampulse@example.org",
+        "smarthost": "mail.example.org:587",
+        "username": "ops",
+        "password": 'it\'s: "quoted" # and \\',
+    },
+    "alertmanager_deadman_url": "https://deadman.example/ping",
+}
+#: Who is told of what.
+ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("page", ("alertname=KafkaDown", "severity=page", "service=kafka", "host=a")),
+    ("page", ("alertname=FreshnessBudgetBurning", "severity=page", "service=slo", "slo=freshness")),
+    ("ticket", ("alertname=FreshnessBudgetBurning", "severity=ticket", "service=slo", "slo=freshness")),
+    ("ticket", ("alertname=UnitFlapping", "severity=ticket", "service=job", "host=a")),
+    ("deadman", ("alertname=Watchdog", "severity=none", "service=prometheus")),
+    ("nobody", ("alertname=RecentOutage", "severity=none", "service=slo", "cause=kafka")),
+    # Somebody's own rule that says not how bad it is.
+    ("ticket", ("alertname=Whatever",)),
+)
+
+
+def alertmanager_configuration(root: Path, **given: Any) -> str:
+    """Return Alertmanager's configuration as the role writes it.
+
+    :param root: the checkout.
+    :param given: the role's variables that are set; the others are empty.
+    """
+    environment = jinja2.Environment(  # noqa: S701 - no HTML
+        loader=jinja2.FileSystemLoader(root / "prometheus"), trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["to_json"] = json.dumps
+    empty = {name: {} if isinstance(value, dict) else "" for name, value in RECEIVERS.items()}
+    return environment.get_template("alertmanager.yml.j2").render({**empty, **given})
+
+
+def combinations() -> Iterator[dict[str, Any]]:
+    """Yield every way to set the receivers: none, each, all."""
+    for count in range(len(RECEIVERS) + 1):
+        for names in itertools.combinations(RECEIVERS, count):
+            yield {name: RECEIVERS[name] for name in names}
+
+
+def commands(root: Path, scratch: Path) -> Iterator[list[str]]:
+    """Yield each command line that must end with 0.
+
+    :param root: the checkout.
+    :param scratch: an empty folder for what is looked at.
+    :raises promtools.Unavailable: a program is not here and cannot be fetched.
+    """
+    promtool = str(promtools.find("promtool", _say))
+    yield [promtool, "check", "rules", "--lint-fatal", *_files(root, "prometheus/rules/*.yml")]
+    yield [promtool, "test", "rules", *_files(root, "prometheus/tests/*.yml")]
+    files = []
+    for number, given in enumerate(combinations()):
+        file = scratch / f"alertmanager-{number}.yml"
+        file.write_text(alertmanager_configuration(root, **given), encoding="utf-8")
+        files.append(str(file))
+    amtool = str(promtools.find("amtool", _say))
+    yield [amtool, "check-config", *files]
+    for receiver, labels in ROUTES:
+        asked = [f"--config.file={files[-1]}", f"--verify.receivers={receiver}", *labels]
+        yield [amtool, "config", "routes", "test", *asked]
+
+
+def _files(root: Path, pattern: str) -> list[str]:
+    return sorted(str(file.relative_to(root)) for file in root.glob(pattern))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Look at everything and return 0, 1 with what was found wrong, or :data:`NOT_DONE`."""
+    wrong = False
+    try:
+        root = paths.repository()
+        with tempfile.TemporaryDirectory() as scratch:
+            for command in commands(root, Path(scratch)):
+                done = subprocess.run(  # noqa: S603 - lists made here, no shell
+                    command,
+                    cwd=root,
+                    env=program_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode != 0:
+                    wrong = True
+                    _say(done.stdout.rstrip())
+    except promtools.Unavailable as error:
+        _say(f"the rules were not looked at: {error}")
+        return NOT_DONE
+    except OperatorError as error:
+        _say(str(error))
+        return 1
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

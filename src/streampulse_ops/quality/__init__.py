@@ -1,0 +1,1 @@
+"""What CI runs: linters, tests, and the page's vendored libraries."""

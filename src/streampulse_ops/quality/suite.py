@@ -1,0 +1,121 @@
+"""Lint and tests, as a person and as CI run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import paths
+from streampulse_ops.cli.console import Screen
+from streampulse_ops.command import program_environment
+from streampulse_ops.machines import tools
+from streampulse_ops.monitoring import promlint
+
+#: The linter that Prometheus' own programs are.
+RULES = "rules"
+LINT_TOOLS = {"shellcheck": "shellcheck"}
+# What the tests need beside the providers' tools, which the machines' own code installs.
+TEST_TOOLS = {
+    "shellcheck": "shellcheck",
+    "rsync": "rsync",
+    "initdb": "postgresql",
+    "ssh": "openssh-client",
+    "chromium": "chromium",
+    # Signs a repository of the tests' own.
+    "gpg": "gpg",
+}
+TEST_FOLDERS = ("tests/lint", "tests/unit", "tests/integration", "tests/molecule", "tests/e2e", "tests/drills")
+
+
+def lint(screen: Screen) -> str:
+    """Run every linter, all of them also when one complains, and return the closing words.
+
+    :raises OperatorError: one complained; its own output stands above.
+    """
+    tools.ensure(LINT_TOOLS, "checking shell scripts", screen.line)
+    failed = []
+    for name, command in linters(paths.repository()):
+        with screen.step(name) as step:
+            step.note("looking")
+            done = look(command)
+            said = {0: "fine", promlint.NOT_DONE: "not done"} if name == RULES else {0: "fine"}
+            step.done(said.get(done.returncode, "complains"))
+        if done.returncode != 0:
+            screen.line(done.stdout.rstrip())
+        if done.returncode not in said:
+            failed.append(name)
+    if failed:
+        raise OperatorError(f"{', '.join(failed)}: see above")
+    return "no complaint"
+
+
+def look(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run one linter and return what it said."""
+    return _run(command, capture=True)
+
+
+def linters(root: Path) -> list[tuple[str, list[str]]]:
+    """Return each linter's name and command line."""
+    folder = Path(sys.executable).parent
+    scripts = [str(file.relative_to(root)) for file in shell_scripts(root)]
+    return [
+        ("ruff", [str(folder / "ruff"), "check", "."]),
+        ("format", [str(folder / "ruff"), "format", "--check", "."]),
+        ("mypy", [str(folder / "mypy")]),
+        ("yamllint", [str(folder / "yamllint"), "--strict", "."]),
+        ("ansible-lint", [str(folder / "ansible-lint"), "--offline", "--profile", "production"]),
+        ("shellcheck", ["shellcheck", *scripts]),
+        (RULES, [sys.executable, "-m", "streampulse_ops.monitoring.promlint"]),
+    ]
+
+
+def shell_scripts(root: Path) -> list[Path]:
+    """Return the files under version control whose first line says that a shell runs them."""
+    listed = _run(["git", "ls-files", "-z"], capture=True).stdout.split("\0")
+    found = []
+    for name in listed:
+        file = root / name
+        # A template becomes a shell script only on the host.
+        if name and file.suffix != ".j2" and file.is_file() and not file.is_symlink():
+            with file.open("rb") as handle:
+                first = handle.readline(64)
+            if first.startswith(b"#!") and first.rstrip().endswith((b"/sh", b"/bash", b" sh", b" bash")):
+                found.append(file)
+    return found
+
+
+def test(screen: Screen, arguments: Sequence[str]) -> int:
+    """Run every test, the linters among them, and return pytest's exit code. The last line is its summary.
+
+    :param arguments: what pytest gets instead of everything.
+    """
+    needed = dict(TEST_TOOLS)
+    if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        del needed["initdb"]
+    tools.ensure(needed, "the tests", screen.line)
+    # Quick ones first: who broke a unit test need not wait for machines.
+    folders = [folder for folder in TEST_FOLDERS if (paths.repository() / folder).is_dir()]
+    command = [sys.executable, "-m", "pytest", *(arguments or ["-v", *folders])]
+    return _run(command, capture=False).returncode
+
+
+def _run(command: list[str], capture: bool) -> subprocess.CompletedProcess[str]:
+    folder = Path(sys.executable).parent
+    more = {
+        "PATH": f"{folder}:{program_environment()['PATH']}",
+        # Where the roles and our own modules are.
+        "ANSIBLE_CONFIG": str(paths.repository() / "ansible" / "ansible.cfg"),
+    }
+    return subprocess.run(  # noqa: S603 - lists made here, no shell
+        command,
+        stdin=subprocess.DEVNULL,
+        cwd=paths.repository(),
+        env={**program_environment(), **more},
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.STDOUT if capture else None,
+        text=True,
+        check=False,
+    )

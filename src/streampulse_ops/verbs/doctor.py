@@ -1,0 +1,237 @@
+"""Finding out what is wrong: read-only, every finding with its cause and its fix.
+
+Later checks are added to CHECKS (what is seen from here) or to the hosts' own `streampulse check`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+from streampulse.host.slo.report import Firing
+from streampulse_ops import paths, services
+from streampulse_ops.environments.environment import Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import links
+from streampulse_ops.hosts.remote import Remote
+from streampulse_ops.verbs import status, watching
+from streampulse_ops.verbs.health import COMMAND
+from streampulse_ops.verbs.watching import with_environment
+
+API_SECONDS = 5.0
+LOW_BYTES = 2 * 2**30
+# What a shell ends with that does not find the command.
+NOT_FOUND = 127
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw. Of a fault: why, and what mends it."""
+
+    check: str
+    where: str
+    ok: bool
+    cause: str = ""
+    fix: str = ""
+
+
+Check = Callable[[Session], Iterator[Finding]]
+
+
+def machines_are_running(session: Session) -> Iterator[Finding]:
+    """Check that every machine runs."""
+    for host in session.environment.hosts:
+        if session.provider.running(host):
+            yield Finding("machine", host.name, ok=True)
+            continue
+        log = session.provider.console_log(host)
+        seen = f"; its console: {log}" if log else ""
+        yield Finding("machine", host.name, False, f"it is not running{seen}", f"inv up --env {session.name}")
+
+
+def services_are_running(session: Session) -> Iterator[Finding]:
+    """Check that every service that the inventory asks for runs."""
+    for row in status.collect(session):
+        if row.state in (status.DOWN, status.UNKNOWN):
+            continue  # said once, by the check of the machines or of what the hosts see
+        if row.healthy:
+            yield Finding("service", f"{row.service} on {row.host}", ok=True)
+        else:
+            fix = f"inv logs {row.service} --env {session.name}; inv up --env {session.name}"
+            yield Finding("service", f"{row.service} on {row.host}", False, f"it is {row.state}", fix)
+
+
+def hosts_find_nothing(session: Session) -> Iterator[Finding]:
+    """Ask the hosts what they see themselves: ports, topics, workers, the job's progress, tables, disks, clocks."""
+    for host in session.environment.hosts:
+        if session.provider.running(host) and services.on_host(host):
+            try:
+                yield from _ask(session, host)
+            except OperatorError as error:
+                # One host that cannot be asked does not keep the others from being asked.
+                yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
+
+
+def _ask(session: Session, host: Host) -> Iterator[Finding]:
+    with Remote(session.environment, host) as remote:
+        code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=60)
+    if code == NOT_FOUND and not services.base_on_host(host):
+        return  # a host that only watches is set up by --full
+    try:
+        for item in json.loads(output)["findings"]:
+            where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name
+            fix = with_environment(str(item["fix"]), session.name)
+            yield Finding(str(item["check"]), where, bool(item["ok"]), str(item["cause"]), fix)
+    except (ValueError, KeyError, TypeError):
+        said = (errors.strip() or output.strip() or f"exit code {code}").splitlines()[-1]
+        yield Finding("check", host.name, False, f"the host's own check failed: {said}", f"inv up --env {session.name}")
+
+
+def api_answers(session: Session) -> Iterator[Finding]:
+    """Check that the API answers this machine."""
+    if not session.environment.in_group("api") or links.only_there(session.environment):
+        return  # its own host asks it
+    if not session.provider.running(session.environment.in_group("api")[0]):
+        return  # said once, by the check of the machines
+    address = links.api(session.environment)
+    why = _why_not_healthy(f"{address}health")
+    yield Finding("api", address, not why, why, f"inv logs api --env {session.name}" if why else "")
+
+
+def _why_not_healthy(url: str) -> str:
+    """Return what is wrong with an API as it is seen from here, nothing where it is well."""
+    try:
+        with urllib.request.urlopen(url, timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
+            return "" if json.load(answer).get("ok") is True else "it says that it is not well"
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == HTTPStatus.FORBIDDEN:
+                # It answers, and tells its health to private networks only; its own host asks it, too.
+                return ""
+            try:
+                said = str(json.load(error)["error"])
+            except (OSError, ValueError, KeyError, TypeError):
+                said = error.reason
+        return f"it answers {error.code}: {said}"
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        said = " ".join(str(error).split())
+        return f"no answer ({said}). When `inv status` says that it runs, a firewall is between here and there"
+
+
+def monitoring_is_content(session: Session) -> Iterator[Finding]:
+    """Check that Prometheus reaches all that it watches, and that no alert fires, where monitoring has been set up."""
+    if not session.environment.in_group("monitoring"):
+        return
+    host = watching.watching_hosts(session.environment)[0]
+    if not session.provider.running(host):
+        return  # said once, by the check of the machines
+    name = session.name
+    try:
+        report = watching.ask(session)
+    except OperatorError as error:
+        yield Finding("monitoring", host.name, False, str(error), f"inv up --full --env {name}")
+        return
+    if report is None:
+        return
+    for problem in report.problems:
+        # The command is what stands last, as in every message to people.
+        cause, _, fix = problem.partition(": inv ")
+        fix = f"inv {fix}" if fix else "inv up --full"
+        yield Finding("monitoring", host.name, False, cause, with_environment(fix, name))
+    for target in report.targets:
+        where = f"{target.job} on {target.host}"
+        if target.up:
+            yield Finding("target", where, ok=True)
+        else:
+            cause = f"Prometheus cannot read {target.address}: {target.error}"
+            fix = f"inv logs {target.job} --env {name}; inv up --full --env {name}"
+            yield Finding("target", where, False, cause, fix)
+    for alert in report.alerts:
+        if alert.silenced or alert.inhibited:
+            # Somebody knows of the one; of the other the cause is among the findings.
+            why = "silenced" if alert.silenced else "follows from another one"
+            yield Finding("alert", f"{watching.named(alert)}: {why}", ok=True)
+        else:
+            yield Finding(
+                "alert", watching.named(alert), False, alert.summary or alert.severity, _first_look(alert, name)
+            )
+
+
+def _first_look(alert: Firing, name: str) -> str:
+    """Return where to look first when an alert fires, and what to go on with."""
+    known = {service.name for service in services.all_services()}
+    if alert.service in known:
+        look = f"inv logs {alert.service} --env {name}"
+    elif alert.host:
+        look = f"inv ssh {alert.host} --env {name}"
+    else:
+        look = f"inv status --full --env {name}"
+    page = watching.runbook(alert)
+    return f"{look}; runbook: {page}" if page else look
+
+
+def this_machine_has_room(session: Session) -> Iterator[Finding]:
+    """Check that the file systems that we write to here have room."""
+    for folder in (session.environment.state, paths.cache_home()):
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(place).free
+        ok = free >= LOW_BYTES
+        cause = "" if ok else f"{free / 2**30:.1f} GiB free: make room"
+        yield Finding("space", str(place), ok, cause, "" if ok else f"du -xh --max-depth=2 {place} | sort -h")
+
+
+def secrets_are_private(session: Session) -> Iterator[Finding]:
+    """Check that nobody but their owner reads keys and secrets."""
+    for name in ("secrets.json", "id_ed25519"):
+        file = Path(session.environment.state / name)
+        if file.exists():
+            ok = file.stat().st_mode & 0o077 == 0
+            yield Finding(
+                "secrets", str(file), ok, "" if ok else "others can read it", "" if ok else f"chmod 600 {file}"
+            )
+
+
+CHECKS: tuple[Check, ...] = (
+    machines_are_running,
+    services_are_running,
+    hosts_find_nothing,
+    api_answers,
+    monitoring_is_content,
+    this_machine_has_room,
+    secrets_are_private,
+)
+
+
+def examine(session: Session) -> list[Finding]:
+    """Run every check. One that cannot be run is a finding too."""
+    findings: list[Finding] = []
+    again = f"inv up --env {session.name}"
+    for check in CHECKS:
+        try:
+            findings += check(session)
+        except OperatorError as error:
+            findings.append(Finding(check.__name__.replace("_", " "), session.name, False, str(error), again))
+    return findings
+
+
+def show(session: Session, findings: list[Finding], as_json: bool) -> str:
+    """Print the findings and return the closing words.
+
+    :raises OperatorError: there is a fault.
+    """
+    faults = [finding for finding in findings if not finding.ok]
+    if as_json:
+        session.screen.console.print_json(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for fault in faults:
+            session.screen.line(f"  {fault.check}  {fault.where}: {fault.cause}\n      fix: {fault.fix}")
+    if faults:
+        raise OperatorError(f"{len(faults)} of {len(findings)} checks found a fault")
+    return f"{len(findings)} checks, no fault"

@@ -1,0 +1,168 @@
+"""Silences for maintenance: checked here as far as that goes, made by the host that watches, and read back there."""
+
+from __future__ import annotations
+
+import difflib
+import getpass
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse.host.slo import silence
+from streampulse_ops import services
+from streampulse_ops.environments.environment import Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.monitoring import alerts
+from streampulse_ops.verbs import health, watching
+
+#: What an alert can be about beside a service.
+OTHERS = ("host", "slo")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, as it was typed."""
+
+    duration: str = ""
+    reason: str = ""
+    alert: str = ""
+    service: str = ""
+    host: str = ""
+    everything: bool = False
+    #: None where none is to be ended; what is empty names nothing, such as a variable that is not set.
+    expire: str | None = None
+    dry_run: bool = False
+
+    @property
+    def lists(self) -> bool:
+        """Whether nothing is to be changed."""
+        return self == Wish()
+
+    def words(self, session: Session) -> list[str]:
+        """Return the arguments of the host's own command.
+
+        :raises UsageError: they make no sense, or name what there is not.
+        """
+        if self.expire is not None:
+            if not self.expire.strip():
+                raise UsageError("--expire names no silence: inv silence lists them, then inv silence --expire ID")
+            if self != Wish(expire=self.expire, dry_run=self.dry_run):
+                raise UsageError("--expire ends a silence; leave the other options out: inv silence --expire ID")
+            return ["--expire", self.expire]
+        if self == Wish(dry_run=self.dry_run):
+            if self.dry_run:
+                raise UsageError("--dry-run of what? inv silence --for 30m --reason TEXT --host NAME --dry-run")
+            return []
+        seconds = silence.seconds_of(self.duration)
+        silence.matchers(self.alert, self.service, self.host, everything=self.everything)
+        reason = silence.why(self.reason)
+        if self.alert:
+            known(self.alert, alert_names(), "an alert")
+        if self.service:
+            known(self.service, [*(each.name for each in services.all_services()), *OTHERS], "a service")
+        if self.host:
+            # What another environment may have is no wrong usage.
+            known(
+                self.host,
+                [host.name for host in session.environment.hosts],
+                f"a host of {session.name}",
+                OperatorError,
+            )
+        words = ["--for", f"{seconds}s", "--reason", reason, "--author", author()]
+        for option, value in (("--alert", self.alert), ("--service", self.service), ("--host", self.host)):
+            words += [option, value] if value else []
+        return [*words, *(["--all"] if self.everything else [])]
+
+
+def run(session: Session, wish: Wish, as_json: bool) -> str | None:
+    """Make, list or end silences with every host that notifies, print what came of it, and return the closing words.
+
+    :raises UsageError: the wish makes no sense.
+    :raises OperatorError: it could not be done, or not everywhere; the text says where.
+    """
+    words = wish.words(session)
+    hosts = watching.watching_hosts(session.environment)
+    more = ["--dry-run"] if wish.dry_run else []
+    if wish.expire is not None:
+        answers = _end(session, hosts, wish.expire, more)
+    else:
+        answers = {}
+        for host in hosts:
+            # Those before this one are quiet already, and the text of a refusal says which one is not.
+            answers[host.name] = _ask(session, host, [*words, *more])
+    if as_json:
+        session.screen.console.print_json(json.dumps(answers))
+    else:
+        for line in lines(answers):
+            session.screen.line(f"  {line}")
+    return "nothing was changed" if wish.dry_run else None
+
+
+def lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what the hosts answered as lines: once where they agree, each with its host where they do not."""
+    said = {name: silence.said(answer) for name, answer in answers.items()}
+    shown = {name: [_without_identity(line) for line in each] for name, each in said.items()}
+    first = next(iter(said.values()), [])
+    if all(each == next(iter(shown.values())) for each in shown.values()):
+        return first
+    return [f"{name}: {line}" for name, each in said.items() for line in each]
+
+
+def _without_identity(line: str) -> str:
+    """Return a line without the identity that begins it, which each host gives out itself."""
+    return line.partition(" ")[2]
+
+
+def _end(session: Session, hosts: Sequence[Host], text: str, more: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """End the silence whose identity was given, and on the other hosts what was made together with it."""
+    standing = {host.name: [silence.Silence(**item) for item in _ask(session, host, [])["silences"]] for host in hosts}
+    try:
+        one = silence.chosen([each for listed in standing.values() for each in listed], text)
+    except OperatorError as error:
+        raise OperatorError(watching.with_environment(str(error), session.name)) from None
+    ended = {}
+    for host in hosts:
+        listed = standing[host.name]
+        for each in [one] if one in listed else [each for each in listed if silence.together(each, one)]:
+            ended[host.name] = _ask(session, host, ["--expire", each.identity, *more])
+    return ended
+
+
+def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
+    code, output, errors = watching.answer(session, host, ["silence", *words, "--json"])
+    if code != 0:
+        text = watching.with_environment(watching.said(errors, "", code), session.name)
+        raise UsageError(text) if code == health.WRONG_USAGE else OperatorError(f"{host.name}: {text}")
+    try:
+        answer = dict(json.loads(output))
+        silence.said(answer)
+    except (ValueError, KeyError, TypeError):
+        raise OperatorError(f"{host.name} does not answer as it should: inv up --full --env {session.name}") from None
+    return answer
+
+
+def alert_names() -> list[str]:
+    """Return the names of all alerts that there are rules for."""
+    return sorted({alert.name for alert in alerts.everything()})
+
+
+def known(name: str, names: Iterable[str], what: str, error: type[OperatorError] = UsageError) -> None:
+    """Refuse a name that there is not: a silence about it would keep nothing quiet.
+
+    :param error: what is raised where there is no such name; the text has the likeliest one, or all.
+    """
+    listed = list(names)
+    if name not in listed:
+        near = difflib.get_close_matches(name, listed, n=1, cutoff=0.5)
+        raise error(
+            f"{name} is not {what}. " + (f"Did you mean {near[0]}?" if near else f"There are: {', '.join(listed)}")
+        )
+
+
+def author() -> str:
+    """Return who asks for it: the account behind sudo, and this machine."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"

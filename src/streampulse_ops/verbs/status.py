@@ -1,0 +1,219 @@
+"""One table: each service on each host, its state, since when, its memory, its version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from rich.table import Table
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import services
+from streampulse_ops.environments.environment import Host
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts.remote import Remote
+from streampulse_ops.services import Service
+from streampulse_ops.verbs import watching
+
+# One round trip: systemd's view of each unit, the memory of its processes (each page counted by its share), versions.
+# The patterns are the units; what follows is read by parse().
+SCRIPT = r"""
+for unit in "$@"; do
+  echo "== $unit"
+  case $unit in
+    # Of a pattern, `show` passes over what is not active.
+    *'*'*) found=$(systemctl list-units --all --plain --no-legend "$unit" | awk 'NR == 1 {print $1}')
+           unit=${found:-$unit} ;;
+  esac
+  systemctl show "$unit" --property=Id,ActiveState,SubState,ActiveEnterTimestamp,StateChangeTimestamp \
+    --property=ControlGroup,MainPID,FragmentPath,DropInPaths
+  group=$(systemctl show --property=ControlGroup --value "$unit" | head -n 1)
+  kib=0
+  if [ -n "$group" ]; then
+    for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+      [ -d "$hierarchy$group" ] || continue
+      for pid in $(find "$hierarchy$group" -name cgroup.procs -exec cat {} +); do
+        part=$(awk '/^Pss:/ {print $2}' "/proc/$pid/smaps_rollup" 2>/dev/null)
+        kib=$((kib + ${part:-0}))
+      done
+      break
+    done
+  fi
+  echo "PssKiB=$kib"
+done
+echo "== versions"
+echo "kafka=$(basename "$(readlink /opt/kafka/current)")"
+echo "spark=$(basename "$(readlink /opt/spark/current)")"
+echo "release=$(basename "$(readlink /opt/streampulse/current)")"
+echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql-*' 2>/dev/null |
+  awk '$1 == "ii" && $2 ~ /^[0-9]+\.[0-9]/ {print $2; exit}')"
+for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter grafana; do
+  echo "$package=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null | sed 's/[+-].*//')"
+done
+"""
+# Of a service that is not of our own release: the line above that has its version.
+VERSIONS = {
+    "kafka": "kafka",
+    "postgres": "postgres",
+    "spark-master": "spark",
+    "spark-worker": "spark",
+    "node-exporter": "prometheus-node-exporter",
+    "postgres-exporter": "prometheus-postgres-exporter",
+    "alertmanager": "prometheus-alertmanager",
+    "prometheus": "prometheus",
+    "grafana": "grafana",
+}
+
+
+# States that are the host's and not the service's.
+DOWN = "machine is down"
+UNKNOWN = "host does not answer"
+ANSWER_SECONDS = 60.0
+# Where a unit of ours is, or a drop-in for a package's; monitoring without it has not been set up by us.
+OURS = "/etc/systemd/system/"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One service on one host."""
+
+    service: str
+    host: str
+    state: str
+    since: str
+    memory_mib: int
+    version: str
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the service runs."""
+        return self.state == "active (running)"
+
+
+def collect(session: Session) -> list[Row]:
+    """Ask every host and return a row for each of its services, in the order of starting.
+
+    Monitoring has rows where the host says that it has been set up; of a host that is down, nobody knows.
+    """
+    rows: list[Row] = []
+    for host in session.environment.hosts:
+        listed = services.on_host(host)
+        if not listed:
+            continue
+        base = services.base_on_host(host)
+        if not session.provider.running(host):
+            rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
+            continue
+        try:
+            rows += parse(host, listed, _ask(session, host, listed))
+        except OperatorError:
+            # One host that cannot be asked does not hide the others; doctor says why.
+            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in base]
+    return rows
+
+
+def _ask(session: Session, host: Host, listed: list[Service]) -> str:
+    with Remote(session.environment, host) as remote:
+        code, output, errors = remote.run(
+            ["sh", "-c", SCRIPT, "status", *(service.unit for service in listed)], timeout=ANSWER_SECONDS
+        )
+    if code != 0:
+        raise OperatorError(f"{host.name} did not answer the question ({errors.strip()})")
+    return output
+
+
+def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
+    """Read what the script printed."""
+    sections: dict[str, dict[str, str]] = {}
+    for block in output.split("== ")[1:]:
+        title, _, rest = block.partition("\n")
+        sections[title.strip()] = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
+    versions = sections.get("versions", {})
+    rows = []
+    for service in listed:
+        found = sections.get(service.unit, {})
+        if service.full and OURS not in found.get("FragmentPath", "") + found.get("DropInPaths", ""):
+            continue
+        running = found.get("ActiveState") in ("active", "reloading")
+        state = f"{found.get('ActiveState', 'not installed')} ({found.get('SubState', '')})"
+        if "ActiveState" not in found:
+            state = "not installed"
+        rows.append(
+            Row(
+                service.name,
+                host.name,
+                state,
+                # What runs changes its state also while it goes on.
+                _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
+                round(int(found.get("PssKiB", "0")) / 1024),
+                versions.get(VERSIONS.get(service.name, "release"), ""),
+            )
+        )
+    return rows
+
+
+def _since(timestamp: str) -> str:
+    """Return ``2026-01-31 12:00:00 UTC`` from systemd's ``Sat 2026-01-31 12:00:00 UTC``."""
+    return timestamp.partition(" ")[2] or timestamp
+
+
+def show(session: Session, rows: list[Row], as_json: bool) -> None:
+    """Print the table, or the same as JSON.
+
+    :raises OperatorError: something is down; the text names it.
+    """
+    if as_json:
+        session.screen.console.print_json(json.dumps([asdict(row) for row in rows]))
+    else:
+        session.screen.console.print(table(rows))
+    wrong = _down(session, rows)
+    if wrong:
+        raise OperatorError(wrong)
+
+
+def show_full(session: Session, rows: list[Row], as_json: bool) -> None:
+    """Print the table and what the watching host knows, or the same as JSON.
+
+    :raises OperatorError: something is down, an alert wakes somebody, or monitoring cannot be asked; the text says it.
+    """
+    report, unknown = None, ""
+    try:
+        report = watching.require(session)
+    except OperatorError as error:
+        unknown = str(error)
+    if as_json:
+        document = {"services": [asdict(row) for row in rows], "monitoring": report.document() if report else None}
+        session.screen.console.print_json(json.dumps(document))
+    else:
+        session.screen.console.print(table(rows))
+        if report:
+            session.screen.line("")
+            session.screen.console.print(watching.shown(report, session.name))
+    firing = watching.pages(report) if report else []
+    alarm = f"firing: {', '.join(firing)}. Why: inv doctor --env {session.name}" if firing else ""
+    wrong = [text for text in (_down(session, rows), alarm, unknown) if text]
+    if wrong:
+        raise OperatorError(". ".join(wrong))
+
+
+def _down(session: Session, rows: list[Row]) -> str:
+    """Return which services do not run and what to do about it; empty when all do."""
+    down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
+    flag = f"--env {session.name}"
+    return f"not running: {', '.join(down)}. Why: inv doctor {flag}; start: inv up {flag}" if down else ""
+
+
+def table(rows: list[Row]) -> Table:
+    """Return the services as a table."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for heading, justify in (("service", "left"), ("state", "left"), ("since", "left"), ("memory", "right")):
+        made.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type] # one of the literals
+    made.add_column("version", no_wrap=True)
+    made.add_column("host", no_wrap=True)
+    for row in rows:
+        style = None if row.healthy else "red"
+        memory = f"{row.memory_mib} MiB" if row.memory_mib else ""
+        made.add_row(row.service, row.state, row.since, memory, row.version, row.host, style=style)
+    total = sum(row.memory_mib for row in rows)
+    made.add_row("", "", "", f"{total} MiB", "", "")
+    return made

@@ -1,0 +1,39 @@
+"""Gauges that are absent while nothing is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from streampulse.core.metrics import KnownGauge
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def gauge(registry: CollectorRegistry) -> KnownGauge:
+    return KnownGauge("streampulse_test_seconds", "A test's.", registry)
+
+
+def test_there_is_no_sample_before_the_first_value(registry: CollectorRegistry, gauge: KnownGauge) -> None:
+    assert registry.get_sample_value("streampulse_test_seconds") is None
+    gauge.set(0)
+    assert registry.get_sample_value("streampulse_test_seconds") == 0
+    gauge.set(1.5)
+    assert registry.get_sample_value("streampulse_test_seconds") == 1.5
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
+def test_what_is_no_number_takes_the_sample_away(
+    registry: CollectorRegistry, gauge: KnownGauge, unknown: float | None
+) -> None:
+    gauge.set(3)
+    gauge.set(unknown)
+    assert registry.get_sample_value("streampulse_test_seconds") is None
+    # What it is stays in the scrape.
+    assert b"# TYPE streampulse_test_seconds gauge\n" in generate_latest(registry)

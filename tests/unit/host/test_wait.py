@@ -1,0 +1,147 @@
+"""``streampulse wait`` of what answers over HTTP: ready, not yet, and behind a password."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from streampulse.host import cli
+
+WORD = base64.b64encode(b"streampulse:right").decode()
+
+
+class Pages(http.server.BaseHTTPRequestHandler):
+    """/ready is ready the third time; /guarded asks for a password; all else is never ready.
+
+    The targets are those that a test has put there; they are up once they were asked for twice.
+    """
+
+    asked = 0
+    targets: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        code = 503
+        if self.path == "/ready":
+            Pages.asked += 1
+            code = 200 if Pages.asked >= 3 else 503
+        elif self.path == "/guarded":
+            code = 200 if self.headers.get("Authorization") == f"Basic {WORD}" else 401
+        elif self.path == "/api/v1/targets?state=active":
+            code = 200
+        self.send_response(code)
+        self.end_headers()
+        if self.path.startswith("/api/"):
+            self.wfile.write(json.dumps({"data": {"activeTargets": Pages.targets}}).encode())
+            Pages.targets = [{**target, "health": target["next"]} for target in Pages.targets]
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Pages.asked = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def wait(*arguments: str) -> int:
+    return cli.main(["wait", "prometheus", "--timeout", "1.2", *arguments])
+
+
+def test_it_returns_when_the_page_is_ready(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wait("--url", f"{address}/ready") == 0
+    assert Pages.asked == 3
+    assert "prometheus: ready at" in capsys.readouterr().out
+
+
+def test_it_says_what_it_saw_last(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wait("--url", f"{address}/never") == 1
+    assert f"{address}/never answers 503. Look at its log: inv logs prometheus" in capsys.readouterr().err
+    assert wait() == 1
+    assert "needs --url URL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo",
+        "127.0.0.1:9090/ready",
+        "file:///etc/hostname",
+        "ftp://x",
+        "http:/x",
+        "http://",
+        "http://[x",
+        "http://a..b",
+    ],
+)
+def test_what_is_no_address_of_a_page_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert wait("--url", url) == 2
+    assert f"--url {url} is no address of a page: " in capsys.readouterr().err
+
+
+def test_what_an_address_looks_like_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    wait("--url", "foo")
+    assert "write http://HOST:PORT/PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("password", "code"), [("right", 0), ("wrong", 1), ("", 0)])
+def test_who_asks_for_a_password(address: str, monkeypatch: pytest.MonkeyPatch, password: str, code: int) -> None:
+    monkeypatch.setenv("STREAMPULSE_MONITORING_USER", "streampulse")
+    monkeypatch.setenv("STREAMPULSE_MONITORING_PASSWORD", password)
+    assert wait("--url", f"{address}/guarded") == code
+
+
+def target(job: str, then: str, error: str = "") -> dict[str, Any]:
+    return {"labels": {"job": job, "host": "h", "instance": "i"}, "health": "unknown", "next": then, "lastError": error}
+
+
+@pytest.mark.parametrize(
+    ("targets", "code", "said"),
+    [
+        ([target("kafka", "up"), target("api", "up")], 0, "targets: Prometheus reads all 2"),
+        (
+            [target("kafka", "down", "connection refused"), target("api", "up")],
+            1,
+            "Prometheus does not read kafka on h (connection refused). Look at its log: inv logs prometheus",
+        ),
+        ([], 1, "Prometheus does not read anything"),
+    ],
+)
+def test_targets(
+    address: str,
+    targets: list[dict[str, Any]],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)
+    monkeypatch.setattr(Pages, "targets", targets)
+    assert cli.main(["wait", "targets", "--timeout", "1.2"]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+
+
+def test_targets_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", raising=False)
+    assert cli.main(["wait", "targets"]) == 1
+    assert "inv up --full writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["prometheus:9090", "file:///etc", "http://"])
+def test_targets_at_what_is_no_address(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)
+    assert cli.main(["wait", "targets"]) == 1
+    told = capsys.readouterr().err
+    assert f"STREAMPULSE_MONITORING_PROMETHEUS_URL is {address}, which is no address: it has to be http://" in told
