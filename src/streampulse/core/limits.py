@@ -425,7 +425,7 @@ def shown(value: float, unit: Unit) -> str:
     return f"{text} s" if unit is Unit.SECONDS else text
 
 
-# Requests that people make ------------------------------------------------------------------------------------------------
+# Requests that people make --------------------------------------------------------------------------------------------
 
 #: Asked by machines: they say nothing about how people are served.
 MACHINES_ROUTES: Final = "/health|/prometheus"

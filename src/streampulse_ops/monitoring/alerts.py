@@ -378,8 +378,8 @@ def _pipeline_stalled() -> Alert:
 def _api_error_rate() -> Alert:
     limit = values.API_ERROR_RATE
     window = span(limit.window_seconds)
-    everything = f'streampulse_api_http_requests_total{{route!~"{recording.MACHINES_ROUTES}"}}'
-    failed = f'streampulse_api_http_requests_total{{route!~"{recording.MACHINES_ROUTES}",status=~"5.."}}'
+    everything = f'streampulse_api_http_requests_total{{route!~"{values.MACHINES_ROUTES}"}}'
+    failed = f'streampulse_api_http_requests_total{{route!~"{values.MACHINES_ROUTES}",status=~"5.."}}'
     return Alert(
         name="ApiErrorRateHigh",
         severity=PAGE,

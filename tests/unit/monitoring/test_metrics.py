@@ -16,9 +16,8 @@ NAMES = re.compile(r'"(streampulse_(?:job|api|generator|probe|pipeline)_[a-z_]+)
 def test_every_name_in_the_code_is_in_the_catalogue() -> None:
     known = {metric.name.removesuffix("_total") for metric in metrics.catalogue()}
     for file in SOURCES.rglob("*.py"):
-        if "monitoring" not in file.parts:
-            for name in NAMES.findall(file.read_text(encoding="utf-8")):
-                assert name in known, f"{file}: add its module to MODULES of monitoring/metrics.py"
+        for name in NAMES.findall(file.read_text(encoding="utf-8")):
+            assert name in known, f"{file}: add its module to MODULES of monitoring/metrics.py"
 
 
 def test_every_module_that_makes_metrics_is_looked_at() -> None:
@@ -26,7 +25,7 @@ def test_every_module_that_makes_metrics_is_looked_at() -> None:
     makes = re.compile(r"\b(?:Counter|Gauge|Histogram|Summary|KnownGauge|\w+MetricFamily)\(")
     for file in SOURCES.rglob("*.py"):
         text = file.read_text(encoding="utf-8")
-        if "prometheus_client" not in text or not makes.search(text) or file.name == "gauges.py":
+        if "prometheus_client" not in text or not makes.search(text) or file.parts[-2:] == ("core", "metrics.py"):
             continue
         module = ".".join(file.relative_to(SOURCES.parent).with_suffix("").parts)
         assert module in listed

@@ -98,8 +98,9 @@ def test_every_root_is_pinned() -> None:
 
 def test_a_release_changes_with_what_is_in_it_and_not_with_the_tasks(tmp_path: Path) -> None:
     root = tmp_path
-    (root / "src/streampulse/ops").mkdir(parents=True)
+    (root / "src/streampulse").mkdir(parents=True)
     (root / "requirements").mkdir()
+    (root / "src/streampulse_ops").mkdir()
     (root / "src/streampulse/a.py").write_text("A = 1\n")
     (root / "src/streampulse_ops/b.py").write_text("B = 1\n")
     (root / "pyproject.toml").write_text('[project]\nversion = "9"\n')

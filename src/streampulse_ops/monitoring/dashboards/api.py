@@ -5,19 +5,18 @@ from __future__ import annotations
 from grafana_foundation_sdk.models import dashboard
 
 from streampulse.core import limits as values
-from streampulse_ops.monitoring import recording
 from streampulse_ops.monitoring.dashboards import panels
 
 _HOST = '{host=~"$host"}'
 _REQUESTS = 'streampulse_api_http_requests_total{host=~"$host"}'
 # What machines ask says nothing about how people are served; /live lasts as long as its reader stays. The promises and
 # the alerts leave the same routes out.
-_PEOPLES = f'host=~"$host", route!~"{recording.MACHINES_ROUTES}"'
+_PEOPLES = f'host=~"$host", route!~"{values.MACHINES_ROUTES}"'
 _ERROR_RATIO = (
     f'(sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}, status=~"5.."}}[%s])) or vector(0))'
     f" / sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}}}[%s]))"
 )
-_TIMED = f'host=~"$host", route!~"{recording.MACHINES_ROUTES}|{recording.ENDLESS_ROUTES}"'
+_TIMED = f'host=~"$host", route!~"{values.MACHINES_ROUTES}|{values.ENDLESS_ROUTES}"'
 _BUCKETS = f"streampulse_api_http_request_duration_seconds_bucket{{{_TIMED}}}"
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models import dashboard
 
 from streampulse.core import limits as values
-from streampulse_ops.monitoring import alerts, recording
+from streampulse_ops.monitoring import alerts
 from streampulse_ops.monitoring.dashboards import panels, pipeline
 
 #: The dashboard that says more about a service; all others are on their host's.
@@ -20,7 +20,7 @@ _MORE: Final = {
 }
 # PostgreSQL answers no scrape: its exporter says whether it could log in.
 _UP: Final = '(min by (job, host) (up) or label_replace(min by (host) (pg_up), "job", "postgres", "", ""))'
-_PEOPLES: Final = f'route!~"{recording.MACHINES_ROUTES}"'
+_PEOPLES: Final = f'route!~"{values.MACHINES_ROUTES}"'
 _FIRING: Final = 'ALERTS{alertstate="firing", severity!="none"}'
 
 
