@@ -11,7 +11,6 @@ from typing import Final
 
 from streampulse.core import limits as values
 from streampulse.core.limits import MINUTE, Threshold, shown, span, words
-from streampulse_ops.monitoring import recording
 from streampulse_ops.monitoring.model import Alert, Group
 
 PAGE: Final = "page"
