@@ -8,7 +8,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+from ports import free_port
 from psycopg2 import sql
 from pydantic import SecretStr
 
@@ -34,7 +34,8 @@ FAST_SETTINGS = {
     "max_connections": "60",
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "posix",
-    "timezone": "'Asia/Kathmandu'",  # nobody's: an answer in local time is noticed
+    # A zone that no host has: a test notices an answer in local time.
+    "timezone": "'Asia/Kathmandu'",
 }
 
 
@@ -61,7 +62,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         self.host = "127.0.0.1"
-        self.port = _free_port()
+        self.port = free_port()
         self.passwords = {name: secrets.token_urlsafe(12) for name in ("postgres", WRITER, READER)}
 
     def __enter__(self) -> PostgresServer:
@@ -236,9 +237,3 @@ class PostgresServer:
         if os.geteuid() != 0:
             return {}
         return {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 
 from streampulse.host import cli
 from streampulse.host.slo import report
@@ -23,12 +23,6 @@ from streampulse_ops.monitoring import alerts, promlint, promtools
 
 ROOT = Path(__file__).parents[2]
 BY_NAME = {(each.name, each.severity): each for each in alerts.everything()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Told(ThreadingHTTPServer):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from conftest import Database, own_database
 from gunicorn_server import Gunicorn, running
+from ports import free_port
 from postgres import PostgresServer
 
 from streampulse.core.errors import OperatorError
@@ -50,9 +51,7 @@ def plain(filled: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Start the plain pool, as `streampulse measure api` does."""
     variables = gunicorn_server.environment(filled, tmp_path_factory.mktemp("plain"))
     del variables["NOTIFY_SOCKET"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with subprocess.Popen([sys.executable, "-m", "streampulse.api.plain_pool", str(port)], env=variables) as process:
         try:
             address = f"http://127.0.0.1:{port}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from dashboard_queries import Prometheus, boards, wrong_in_prometheus
+from ports import free_port
 from stack import until
 
 from streampulse_ops.monitoring import promtools
@@ -37,8 +37,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             pytest.fail(f"CI must ask the dashboards' queries, and cannot: {error}")
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("prometheus")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     (folder / "prometheus.yml").write_text(CONFIGURATION.format(rules=ROOT / "prometheus/rules", address=address))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

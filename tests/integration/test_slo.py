@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,18 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 
 from streampulse.core import limits as values
 from streampulse.host import cli
 from streampulse_ops.monitoring import promtools
 
 RULES = Path(__file__).parents[2] / "prometheus/rules"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from ports import free_port
 
 
 class Served(Protocol):
@@ -72,13 +73,10 @@ def environment(database: Served, folder: Path, **settings: object) -> dict[str,
 
     :param settings: settings of the API by their names.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     return {
         **os.environ,
         **database.server.environment(database.name, "streampulse_reader"),
-        "STREAMPULSE_API_PORT": str(port),
+        "STREAMPULSE_API_PORT": str(free_port()),
         **{f"STREAMPULSE_API_{name.upper()}": str(value) for name, value in settings.items()},
         "RUNTIME_DIRECTORY": str(folder),
         "NOTIFY_SOCKET": str(folder / "notify"),

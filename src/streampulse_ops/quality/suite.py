@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ TEST_TOOLS = {
     # Signs a repository of the tests' own.
     "gpg": "gpg",
 }
-TEST_FOLDERS = ("tests/lint", "tests/unit", "tests/integration", "tests/molecule", "tests/e2e", "tests/drills")
+# In the order in which workers take them: the longest first.
+TEST_FOLDERS = ("tests/e2e", "tests/drills", "tests/molecule", "tests/lint", "tests/integration", "tests/unit")
 
 
 def lint(screen: Screen) -> str:
@@ -96,10 +98,17 @@ def test(screen: Screen, arguments: Sequence[str]) -> int:
     if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         del needed["initdb"]
     tools.ensure(needed, "the tests", screen.line)
-    # Quick ones first: who broke a unit test need not wait for machines.
     folders = [folder for folder in TEST_FOLDERS if (paths.repository() / folder).is_dir()]
-    command = [sys.executable, "-m", "pytest", *(arguments or ["-v", *folders])]
+    everything = ["-v", *_side_by_side(), *folders]
+    command = [sys.executable, "-m", "pytest", *(arguments or everything)]
     return _run(command, capture=False).returncode
+
+
+def _side_by_side() -> list[str]:
+    """Return pytest's options that start one worker more than there are processors: tests of machines mostly wait."""
+    workers = (os.cpu_count() or 1) + 1
+    # Without --no-loadscope-reorder the file with the most tests would be first, not the one that takes longest.
+    return ["-n", str(workers), "--dist", "loadgroup", "--no-loadscope-reorder"]
 
 
 def _run(command: list[str], capture: bool) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,22 @@
+"""Ports for servers that tests start."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 on which nothing listens.
+
+    It is below the range from which the kernel takes ports of outgoing connections, and chosen at random, so that a
+    test of another worker does not get it before the caller's server listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
