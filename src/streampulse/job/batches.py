@@ -11,8 +11,8 @@ import psycopg2
 
 from streampulse.core.errors import OperatorError
 from streampulse.job import metrics
+from streampulse.job.counting.engine import Engine
 from streampulse.job.dead_letters import DeadLetters
-from streampulse.job.engine import Engine
 from streampulse.job.report import Report
 from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
@@ -107,7 +107,7 @@ class Batches:
                 self.alive_at = time.monotonic()
                 if slices is None:
                     with metrics.PHASE_SECONDS.labels("decode").time():
-                        slices = decode(self._state().clocks())
+                        slices = decode(self._state().partition_clocks())
                 self._commit(query_id, batch_id, slices, begun)
                 self._retain()
             except _PASSING as error:

@@ -71,6 +71,20 @@ class Rows:
         """Return the event id of a row as 16 bytes."""
         return bytes(self.event_ids[row * EVENT_ID_BYTES : (row + 1) * EVENT_ID_BYTES])
 
+    def without(self, refused: list[int], own_clocks: dict[str, int]) -> Rows:
+        """Return the rows without some of them (indexes in ascending order), which moved these clocks nonetheless."""
+        kept = Rows(self.partition, self.streams, self.viewers, own_clocks=own_clocks)
+        first = 0
+        for row in [*refused, len(self)]:
+            kept.offset += self.offset[first:row]
+            kept.ts_us += self.ts_us[first:row]
+            kept.viewer += self.viewer[first:row]
+            kept.code += self.code[first:row]
+            kept.cents += self.cents[first:row]
+            kept.event_ids += self.event_ids[first * EVENT_ID_BYTES : row * EVENT_ID_BYTES]
+            first = row + 1
+        return kept
+
     def newest_ordinary_us(self) -> int | None:
         """Return the newest time in the rows of other than our own streams, None where there are none."""
         if not any(is_internal(stream_id) for stream_id in self.streams):

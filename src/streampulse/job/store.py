@@ -20,7 +20,9 @@ import psycopg2.extensions
 
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
-from streampulse.job.engine import WINDOW_US, Changes, Engine, MetricRow, Presence, Snapshot, WindowRange
+from streampulse.job.counting.changes import WINDOW_US, Changes, MetricRow, PresenceRow, WindowRange
+from streampulse.job.counting.engine import Engine
+from streampulse.job.counting.state import Snapshot, restore, take_snapshot
 from streampulse.job.rows import Rows
 
 #: Key of the advisory lock that the one driver holds while it may write.
@@ -94,7 +96,7 @@ class Store:
     """The job's connection, its lock, and what it knows of the stored state.
 
     :param settings: where the database is and who writes.
-    :param viewer_timeout_us: see :class:`~streampulse.job.engine.Engine`.
+    :param viewer_timeout_us: see :class:`~streampulse.job.counting.engine.Engine`.
     :param history_days: rows whose window begins more than this many days before the event clock are removed.
     :param ledger_days: entries of the ledger that are older than this are removed, but for the newest.
     """
@@ -170,7 +172,7 @@ class Store:
             (before if seq <= covered else since).extend(rows)
         self._snapshot_folds = {partition.number: partition.fold for partition in snapshot.partitions}
         self._events_since_snapshot = _weight(before) + _weight(since)
-        engine = Engine.restore(
+        engine = restore(
             self._timeout,
             snapshot,
             before,
@@ -206,7 +208,7 @@ class Store:
                     batch.batch_id,
                     batch.topic_id,
                     json.dumps(engine.next_offsets()),
-                    json.dumps(engine.clocks()),
+                    json.dumps(engine.partition_clocks()),
                     _timestamp(changes.event_clock_us),
                     changes.accepted,
                     changes.duplicates,
@@ -241,7 +243,7 @@ class Store:
         """Write a snapshot where it would let old deltas go, and remove those."""
         if self._events_since_snapshot + events < SNAPSHOT_EVERY_EVENTS:
             return None
-        snapshot = engine.snapshot()
+        snapshot = take_snapshot(engine)
         folds = {partition.number: partition.fold for partition in snapshot.partitions}
         unneeded = [delta.seq for delta in self._deltas if not _guards(delta, folds)]
         cursor.execute("DELETE FROM job_state_snapshot")
@@ -328,7 +330,7 @@ def _clear_columns(cleared: WindowRange) -> tuple[object, ...]:
     return cleared.stream_id, _timestamp(cleared.first * WINDOW_US), _timestamp(cleared.last * WINDOW_US)
 
 
-def _presence_columns(presence: Presence) -> tuple[object, ...]:
+def _presence_columns(presence: PresenceRow) -> tuple[object, ...]:
     return (
         presence.stream_id,
         presence.active_viewers,

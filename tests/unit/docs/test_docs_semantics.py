@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from streampulse.events import Event, is_internal, partition_of
+from streampulse.job.counting.changes import Changes
+from streampulse.job.counting.engine import Engine
 from streampulse.job.decode import Decoder
-from streampulse.job.engine import Changes, Engine
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import tables
 
@@ -181,7 +182,7 @@ def by_job(batches: Callable[[list[oracle.Record]], Iterable[list[oracle.Record]
                     [each.key for each in mine],
                     [each.value for each in mine],
                 )
-                for piece in Decoder(engine.clocks(), example.partitions).slices([columns]):
+                for piece in Decoder(engine.partition_clocks(), example.partitions).slices([columns]):
                     slices.append((piece.rows, piece.next_offset))
                     for letter in piece.dead_letters:
                         fate[partition, letter.offset] = described(letter.reason, letter.detail)

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampulse.events import Event, is_internal, partition_of
+from streampulse.job.counting.changes import Changes
+from streampulse.job.counting.engine import Engine
+from streampulse.job.counting.state import restore, take_snapshot
 from streampulse.job.decode import Decoder
-from streampulse.job.engine import Changes, Engine
 from streampulse.job.rows import DeadLetter, Rows
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import MINUTE_US, MinuteRow, tables
@@ -50,23 +52,23 @@ class Disk:
     """What the store would hold of the state: a snapshot, and the events that it has not settled."""
 
     def __init__(self, engine: Engine) -> None:
-        self.snapshot = engine.snapshot()
+        self.snapshot = take_snapshot(engine)
         self.before: list[Rows] = []
         self.since: list[Rows] = []
 
     def save(self, engine: Engine) -> None:
-        self.snapshot = engine.snapshot()
+        self.snapshot = take_snapshot(engine)
         folds = {partition.number: partition.fold for partition in self.snapshot.partitions}
         self.before = [rows for rows in self.before + self.since if _is_guarded(rows, folds[rows.partition])]
         self.since = []
 
     def restart(self, engine: Engine) -> Engine:
-        return Engine.restore(
+        return restore(
             TIMEOUT_US,
             self.snapshot,
             self.before,
             self.since,
-            engine.clocks(),
+            engine.partition_clocks(),
             engine.next_offsets(),
             engine.event_clock_us,
         )
@@ -185,7 +187,7 @@ def _apply(engine: Engine, batch: list[oracle.Record]) -> tuple[Changes, list[Ro
             [r.key for r in mine],
             [r.value for r in mine],
         )
-        for piece in Decoder(engine.clocks(), PARTITIONS).slices([columns]):
+        for piece in Decoder(engine.partition_clocks(), PARTITIONS).slices([columns]):
             slices.append((piece.rows, piece.next_offset))
             dead += piece.dead_letters
     changes, accepted = engine.apply(slices)
@@ -293,7 +295,7 @@ def test_our_own_streams_are_kept_up_for_a_day() -> None:
         most = max(most, *engine.size().values())
     # A day's events of the one, and of the others, with their viewers and clocks; a minute more at most.
     assert most <= 2 * 1442
-    assert len(engine.snapshot().own_clocks_us) <= 146
+    assert len(take_snapshot(engine).own_clocks_us) <= 146
     assert disk.before == []
     # Nobody is left in a stream that is not kept up any more.
     assert sum(held.active[f"__smoke-{number}"] for number in range(minutes // 10 - 146)) == 0

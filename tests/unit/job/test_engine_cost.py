@@ -1,4 +1,4 @@
-"""What the counting costs: in lines of the engine that were executed, not in time, so that no machine is too slow."""
+"""What the counting costs: in lines of the counting that were executed, not in time, so that no machine is too slow."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
-from streampulse.job import engine as engine_module
-from streampulse.job.engine import Engine
+from streampulse.job import counting
+from streampulse.job.counting.engine import Engine
 from streampulse.job.rows import CHAT_MESSAGE, STREAM_STOP, VIEWER_JOIN, Rows
 
 MINUTE_US = 60_000_000
@@ -24,7 +24,7 @@ Entry = tuple[str, str, int, int]
 
 
 def lines_executed(action: Callable[[], object]) -> int:
-    """Return how many lines of the engine an action executes."""
+    """Return how many lines of the counting an action executes."""
     count = 0
 
     def inside(frame: FrameType, event: str, argument: Any) -> Any:
@@ -35,7 +35,7 @@ def lines_executed(action: Callable[[], object]) -> int:
 
     def entering(frame: FrameType, event: str, argument: Any) -> Any:
         del event, argument
-        return inside if frame.f_code.co_filename == engine_module.__file__ else None
+        return inside if frame.f_code.co_filename.startswith(counting.__path__[0]) else None
 
     before = sys.gettrace()
     sys.settrace(entering)
@@ -68,7 +68,7 @@ class Feeder:
         return rows
 
     def feed(self, entries: Iterable[Entry]) -> int:
-        """Apply one batch and return how many lines of the engine it took."""
+        """Apply one batch and return how many lines of the counting it took."""
         rows = self.rows(entries)
         return lines_executed(lambda: self.engine.apply([(rows, self._offset)]))
 

@@ -25,8 +25,8 @@ from streampulse.generator.faults import Faults, Record, Shares
 from streampulse.generator.model import MINUTE_US, Model
 from streampulse.host.measure.match import percentile
 from streampulse.host.migrate import sql_directory
+from streampulse.job.counting.engine import Engine
 from streampulse.job.decode import Decoder
-from streampulse.job.engine import Engine
 from streampulse.job.rows import Slice
 from streampulse.job.store import Batch, Store
 
@@ -119,7 +119,7 @@ class _Simulation:
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             by_partition.setdefault(partition_of(record.key, _PARTITIONS), []).append(record)
-        decoder = Decoder(self._engine.clocks(), _PARTITIONS)
+        decoder = Decoder(self._engine.partition_clocks(), _PARTITIONS)
         made: list[Slice] = []
         for number, some in sorted(by_partition.items()):
             first = self._offsets[number]
