@@ -1,8 +1,9 @@
-"""The tasks of streampulse: each one thin, its docstring its help, the work in src/streampulse/ops."""
+"""The tasks of streampulse. The module of a task in src/streampulse_ops/verbs has its name."""
 
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -10,9 +11,12 @@ from invoke.tasks import task
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops.bench.options import NAMES
-from streampulse_ops.cli.console import Screen
+from streampulse_ops.cli.console import Screen, confirm
 from streampulse_ops.cli.entry import timed
 from streampulse_ops.cli.ownership import explain
+
+if TYPE_CHECKING:
+    from streampulse_ops.environments.session import Session
 
 ENV = "the environment: a folder of ansible/inventories"
 FULL = "monitoring as well: Prometheus, Alertmanager, the exporters, Grafana"
@@ -21,14 +25,20 @@ JSON = "as JSON, for programs"
 YES = "do not ask first"
 
 
+def _session(env: str, verbose: bool = False) -> Session:
+    # Imported when a task runs: `inv --list` and `inv --help` need none of it.
+    from streampulse_ops.environments import session
+
+    return session.open_session(env, Screen(), verbose)
+
+
 @task(help={"env": ENV, "full": FULL, "verbose": VERBOSE})
 @timed
 def up(_context: Context, env: str = "local", full: bool = False, verbose: bool = False) -> str:
     """Bring everything up: machines, software, configuration, start, smoke test. A second run changes nothing."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import stack
+    from streampulse_ops.verbs import up as verb
 
-    return stack.up(session.open_session(env, Screen(), verbose), full)
+    return verb.up(_session(env, verbose), full)
 
 
 @task(
@@ -50,14 +60,13 @@ def down(
     verbose: bool = False,
 ) -> str:
     """Stop the services in reverse order and halt the machines that are ours; the data is kept."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import stack
+    from streampulse_ops.verbs import down as verb
 
-    opened = session.open_session(env, Screen(), verbose)
+    session = _session(env, verbose)
     if wipe:
         command = f"inv down{' --full' * full} --wipe --yes --env {env}"
-        stack.confirm(f"This removes all events, numbers and machines of {env}.", yes, command)
-    return stack.down(opened, full, wipe)
+        confirm(f"This removes all events, numbers and machines of {env}.", yes, command)
+    return verb.down(session, full, wipe)
 
 
 @task(
@@ -79,44 +88,38 @@ def reset(
     keep: str | None = None,
     yes: bool = False,
     verbose: bool = False,
-) -> str | None:
+) -> str:
     """Remove events, checkpoints and rows together, start again, smoke test."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import stack
+    from streampulse_ops.verbs import reset as verb
 
-    opened = session.open_session(env, Screen(), verbose)
-    if keep is not None and not keep.strip(" ,"):
-        raise UsageError("--keep names nothing; to remove everything, leave it out: inv reset")
-    left = stack.kept(keep or "")
-    plan = stack.reset_plan(opened, full, left)
+    session, left = _session(env, verbose), verb.kept(keep)
+    plan = verb.plan(session, full, left)
     if dry_run:
         for line in plan:
-            opened.screen.line(line)
+            session.screen.line(line)
         return "nothing was changed"
     command = f"inv reset{' --full' * full}{f' --keep {keep}' if left else ''} --yes --env {env}"
-    stack.confirm(stack.reset_question(env, full, left), yes, command)
-    return stack.reset(opened, full, left)
+    confirm(verb.question(env, full, left), yes, command)
+    return verb.reset(session, full, left)
 
 
 @task(help={"env": ENV, "full": "promises and budgets, what fires, lag and freshness as well", "json": JSON})
 @timed
 def status(_context: Context, env: str = "local", full: bool = False, json: bool = False) -> None:
     """Show each service's state, since when, its memory and version; exit 1 when one is down, or an alert pages."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import status as table
+    from streampulse_ops.verbs import status as verb
 
-    opened = session.open_session(env, Screen())
-    (table.show_full if full else table.show)(opened, table.collect(opened), json)
+    session = _session(env)
+    (verb.show_full if full else verb.show)(session, verb.collect(session), json)
 
 
 @task(help={"env": ENV, "every": "seconds between two looks", "once": "one look, as it is where there is no terminal"})
 @timed
 def top(_context: Context, env: str = "local", every: int = 5, once: bool = False) -> None:
     """Show what `status --full` shows, again and again in the same place, until Ctrl-C."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import top as live
+    from streampulse_ops.verbs import top as verb
 
-    live.show(session.open_session(env, Screen()), every, once)
+    verb.show(_session(env), every, once)
 
 
 @task(
@@ -148,22 +151,19 @@ def silence(
     json: bool = False,
 ) -> str | None:
     """Keep alerts quiet during maintenance; without options, list the silences that there are."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import silence as quiet
+    from streampulse_ops.verbs import silence as verb
 
-    wish = quiet.Wish(for_, reason, alert, service, host, all_, expire, dry_run)
-    return quiet.run(session.open_session(env, Screen()), wish, json)
+    return verb.run(_session(env), verb.Wish(for_, reason, alert, service, host, all_, expire, dry_run), json)
 
 
 @task(help={"env": ENV, "json": JSON})
 @timed
 def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
     """Find what is wrong, and say its cause and its fix; exit 1 when there is anything."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import doctor as checks
+    from streampulse_ops.verbs import doctor as verb
 
-    opened = session.open_session(env, Screen())
-    return checks.show(opened, checks.examine(opened), json)
+    session = _session(env)
+    return verb.show(session, verb.examine(session), json)
 
 
 @task(
@@ -173,7 +173,7 @@ def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
         "env": ENV,
         "follow": "also what comes",
         "lines": "the newest so many, of all together",
-        "since": "nothing older: 10m, today, 09:30, '2026-01-31 09:30'",
+        "since": "nothing older: 10m, today, 09:30, '2026-01-31 09:30', a printed time; UTC",
         "level": "nothing of less weight: err, warning, notice, info",
     },
 )
@@ -188,21 +188,18 @@ def logs(
     level: str = "",
 ) -> str | None:
     """Print the journal of a service, or of all services of all hosts in the order of time."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import logs as journal
+    from streampulse_ops.verbs import logs as verb
 
-    wish = journal.Wish(follow, lines, since, level)
-    return journal.show(session.open_session(env, Screen()), service or "", wish)
+    return verb.show(_session(env), service or "", verb.Wish(follow, lines, since, level))
 
 
 @task(positional=["topic"], help={"topic": "its name; the events' without", "n": "how many records", "env": ENV})
 @timed
 def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "local") -> None:
     """Print the newest records of a topic."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import health
+    from streampulse_ops.verbs import peek as verb
 
-    health.peek(session.open_session(env, Screen()), topic or "", n)
+    verb.peek(_session(env), topic or "", n)
 
 
 @task(
@@ -217,66 +214,48 @@ def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "lo
 @timed
 def open_(_context: Context, what: str | None = None, env: str = "local", tunnel: bool = False) -> None:
     """Print the address of a page or a user interface, or open a tunnel to it."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import look
+    from streampulse_ops.verbs import open as verb
 
-    look.page(session.open_session(env, Screen()), what or "api", tunnel)
+    verb.page(_session(env), what or "api", tunnel)
 
 
 @task(positional=["host"], help={"host": "its name; the first without", "env": ENV})
 @timed
 def ssh(_context: Context, host: str | None = None, env: str = "local") -> None:
     """Log in to a host."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import look
+    from streampulse_ops.verbs import ssh as verb
 
-    look.shell(session.open_session(env, Screen()), host or "")
+    verb.shell(_session(env), host or "")
 
 
 @task(help={"env": ENV})
 @timed
 def verify(_context: Context, env: str = "local") -> None:
     """Recompute every number from the raw topic and compare."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import health
+    from streampulse_ops.verbs import verify as verb
 
-    health.verify(session.open_session(env, Screen()), [])
+    verb.verify(_session(env))
 
 
 @task(help={"env": ENV, "full": "also ask Prometheus whether it reads every target"})
 @timed
 def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
     """Send a few events of its own, expect exactly their numbers everywhere, and remove them."""
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import health
+    from streampulse_ops.verbs import smoke as verb
 
-    opened = session.open_session(env, Screen())
-    health.smoke(opened)
+    session = _session(env)
+    verb.smoke(session)
     if full:
-        health.targets(opened)
+        verb.targets(session)
 
 
-@task(
-    help={"env": ENV, "verify": "hash every file again", "relock": "write artifacts.lock.yml anew, from artifacts.yml"}
-)
+@task(help={"env": ENV, "verify": "hash every file again", "relock": "write artifacts.lock.yml from artifacts.yml"})
 @timed
 def artifacts(_context: Context, env: str = "local", verify: bool = False, relock: bool = False) -> str:
     """Fetch and build what is pushed to the hosts, checked against its pins."""
-    from streampulse_ops import artifacts as building
-    from streampulse_ops import paths
-    from streampulse_ops.environments import session
-    from streampulse_ops.verbs import stack
+    from streampulse_ops.verbs import artifacts as verb
 
-    screen = Screen()
-    if relock:
-        return (
-            f"{building.jars.relock(paths.repository(), screen.line)} jars pinned: look at git diff artifacts.lock.yml"
-        )
-    opened = session.open_session(env, screen)
-    machine = building.architecture_of(opened.environment)
-    prepared = building.prepare(stack.pythons_of(opened), machine, lambda text: screen.now("artifacts", text))
-    checked = f", {building.verify(prepared)} files hashed again" if verify else ""
-    return prepared.summary() + checked
+    return verb.relock(Screen()) if relock else verb.fetch(env, Screen(), verify)
 
 
 @task(positional=["action", "name"], help={"action": "new, or secrets", "name": "the environment's name"})
@@ -284,10 +263,10 @@ def artifacts(_context: Context, env: str = "local", verify: bool = False, reloc
 def env(_context: Context, action: str, name: str) -> str | None:
     """Make a new environment (new NAME), or print fresh secrets for its vault (secrets NAME)."""
     from streampulse_ops.environments import environment, secrets
-    from streampulse_ops.environments import new as new_environment
+    from streampulse_ops.verbs import env as verb
 
     if action == "new":
-        return f"write your hosts into {new_environment.make(name)}"
+        return f"write your hosts into {verb.new(name)}"
     if action != "secrets":
         raise UsageError(f"{action} is nothing that can be done with an environment: inv env new NAME")
     environment.load(name)
@@ -331,7 +310,7 @@ def vendor(_context: Context, update: str | None = None) -> str:
 @task(help={"check": "change nothing, exit 1 when a file is stale"})
 @timed
 def docs(_context: Context, check: bool = False) -> None:
-    """Write what is made from the code anew: the reference pages, Prometheus' rules, Grafana's dashboards."""
+    """Write the files that are made from the code: reference pages, Prometheus' rules, Grafana's dashboards."""
     from streampulse_ops.docs import pages
 
     if pages.main(["--check"] if check else []) != 0:
@@ -368,7 +347,6 @@ def bench(
 ) -> str:
     """Measure the real stack in an environment of its own and hold it against its limits; exit 1 when one is missed."""
     from streampulse_ops.bench import options, run
-    from streampulse_ops.environments import session
 
     asked = options.read(
         only=only,
@@ -381,4 +359,4 @@ def bench(
         repeats=repeats,
         days=days,
     )
-    return run.run(session.open_session(env, Screen()), asked)
+    return run.run(_session(env), asked)

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
@@ -75,40 +75,6 @@ def run(
     if done.returncode != 0:
         raise CommandError(f"`{shlex.join(words)}` failed: {last_words(done.stderr or done.stdout, done.returncode)}")
     return done.stdout
-
-
-def stream(
-    arguments: Sequence[str | Path],
-    on_line: Callable[[str], None],
-    *,
-    cwd: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    log: Path | None = None,
-) -> int:
-    """Run a program, hand over each line that it prints as it comes, and return its exit code.
-
-    :param log: a file that gets the whole output.
-    :raises CommandError: it is not there.
-    """
-    words = [str(argument) for argument in arguments]
-    try:
-        process = subprocess.Popen(  # noqa: S603 - as above
-            words,
-            cwd=cwd,
-            env=program_environment(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-    except FileNotFoundError:
-        raise CommandError(f"{words[0]} is not installed") from None
-    with process, (log or Path(os.devnull)).open("a", encoding="utf-8") as kept:
-        for line in process.stdout or ():
-            kept.write(line)
-            on_line(line.rstrip("\n"))
-    return process.returncode
 
 
 def last_words(output: str, code: int) -> str:

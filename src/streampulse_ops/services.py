@@ -83,8 +83,3 @@ def on_host(host: Host) -> list[Service]:
 def base_on_host(host: Host) -> list[Service]:
     """Return the services that a host runs in any case, in the order of starting."""
     return [service for service in on_host(host) if not service.full]
-
-
-def hosts_of(environment: Environment, service: Service) -> list[Host]:
-    """Return the hosts that run a service."""
-    return [host for host in environment.hosts if runs(host, service)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,28 +40,42 @@ class Prepared:
         return f"{self.ready} ready{new}"
 
 
-# As the kernel names the architectures that there are wheels for, and what else people call them.
+# Names of the architectures that there are wheels for, and the kernel's name of each.
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
 def architecture_of(environment: Environment) -> str:
     """Return the hosts' architecture: the inventory's, else this machine's where hosts run on it, else x86_64.
 
-    :raises OperatorError: the inventory names one that there are no wheels for.
+    :raises OperatorError: there are no wheels for the inventory's architecture.
     """
-    own = "x86_64" if environment.provider == "existing" else platform.machine().lower()
+    own = platform.machine().lower() if environment.ours else "x86_64"
     given = str(environment.variables.get("host_architecture", own))
     if given not in ARCHITECTURES:
         raise OperatorError(f"host_architecture is {given} for {environment.inventory}: set x86_64 or aarch64 there")
     return ARCHITECTURES[given]
 
 
-def prepare(pythons: Iterable[str], machine: str, report: Report) -> Prepared:
+def pythons_of(environment: Environment) -> Sequence[str]:
+    """Return the tags of the hosts' Pythons, such as ``cp313``, as far as the control machine can know them.
+
+    :raises OperatorError: the inventory names a Python that is not supported.
+    """
+    if environment.provider == "nspawn":
+        return [PYTHONS[str(environment.variables.get("machine_os") or "debian13")]]
+    known = PYTHONS.values()
+    given = environment.variables.get("host_pythons", sorted(known))
+    if not given or not isinstance(given, list | tuple) or any(python not in known for python in given):
+        raise OperatorError(f"host_pythons is {given} in {environment.inventory}: list some of {', '.join(known)}")
+    return given
+
+
+def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
     """Fetch or build every set that is not there yet.
 
     :param pythons: tags of the hosts' Pythons, such as ``cp313``.
     :param machine: the hosts' architecture, such as ``x86_64``.
-    :raises OperatorError: something cannot be fetched, or its hash is not the pinned one; the text names it.
+    :raises OperatorError: a set cannot be fetched, or its hash is not the pinned one; the text names it.
     """
     store, root = Store(paths.cache_home() / "artifacts"), paths.repository()
     lock = jars.read_lock(root)

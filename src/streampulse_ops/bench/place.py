@@ -10,8 +10,10 @@ from typing import Any
 from streampulse.core.errors import OperatorError
 from streampulse_ops import services
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts.remote import Remote
-from streampulse_ops.verbs import health, stack
+from streampulse_ops.hosts import command
+from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.verbs.down import down
+from streampulse_ops.verbs.reset import reset
 
 
 @contextmanager
@@ -22,7 +24,7 @@ def own(session: Session, keep: bool) -> Iterator[None]:
     :raises OperatorError: it is there already, or its hosts are not ours to make.
     """
     environment = session.environment
-    if environment.provider == "existing":
+    if not environment.ours:
         raise OperatorError(
             f"{session.name} is made of hosts that exist already, and the benchmark fills, kills and removes what it "
             f"works on: give it an environment of its own, inv bench --env bench"
@@ -45,7 +47,7 @@ def own(session: Session, keep: bool) -> Iterator[None]:
                 f"kept: inv status --env {session.name}; remove it: inv down --wipe --env {session.name}"
             )
         else:
-            stack.down(session, full=False, wipe=True)
+            down(session, full=False, wipe=True)
 
 
 class Place:
@@ -73,7 +75,7 @@ class Place:
 
         :raises OperatorError: it failed; the text is its own.
         """
-        return self.run([health.COMMAND, *words])
+        return self.run([command.COMMAND, *words])
 
     def measure(self, words: Sequence[str]) -> Any:
         """Run a measurement on the host and return its answer.
@@ -91,7 +93,7 @@ class Place:
         :raises OperatorError: it ended before the body did; the text is its own.
         """
         self.used = True
-        self.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", health.COMMAND, "measure", *words])
+        self.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", command.COMMAND, "measure", *words])
         try:
             yield
             if not self._active(unit):
@@ -108,7 +110,7 @@ class Place:
     def renew(self) -> None:
         """Make topics, tables and checkpoints as they were at the beginning, unless they still are."""
         if self.used:
-            stack.reset(self.session, full=False)
+            reset(self.session, full=False)
             self.used = False
 
     def run(self, words: Sequence[str]) -> str:
@@ -119,8 +121,7 @@ class Place:
         with Remote(self.session.environment, self.host) as remote:
             code, output, errors = remote.run(list(words))
         if code != 0:
-            said = [line for line in (errors or output).splitlines() if line.strip()] or [f"exit code {code}"]
-            raise OperatorError(f"{self.host.name}: {said[-1].removeprefix('streampulse: ')}")
+            raise OperatorError(f"{self.host.name}: {command.said(code, output, errors)}")
         return output
 
     def stop(self, service: str) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees: a few calm lines, the running one updated in place on a terminal and plain in a log."""
+"""The lines that a task prints: updated in place on a terminal, plain in a log."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from rich.console import Console
 from rich.status import Status
+
+from streampulse.core.errors import OperatorError
 
 NAME_WIDTH = 18
 TEXT_WIDTH = 50
@@ -25,7 +26,7 @@ def took(seconds: float) -> str:
 
 
 class Step:
-    """One thing that matters: what it is doing while it runs, what came of it at the end."""
+    """One step of a task: its notes while it runs, its result at the end."""
 
     def __init__(self, screen: Screen, name: str) -> None:
         self._screen = screen
@@ -34,16 +35,16 @@ class Step:
         self.text = "done"
 
     def note(self, text: str) -> None:
-        """Say what is going on now."""
+        """Show the current activity."""
         self._screen.now(self.name, text)
 
     def done(self, text: str) -> None:
-        """Say what came of it."""
+        """Set the result that is shown at the end."""
         self.text = text
 
     @property
     def seconds(self) -> float:
-        """How long it has been running, in seconds."""
+        """The time since the step began, in seconds."""
         return time.monotonic() - self._begun
 
 
@@ -56,14 +57,6 @@ class Screen:
         self.console = console or Console(highlight=False, soft_wrap=True, emoji=False, markup=False, width=width)
         self._status: Status | None = None
 
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._quiet()
-
     def line(self, text: str) -> None:
         """Print a line that stays."""
         self._quiet()
@@ -71,7 +64,7 @@ class Screen:
         sys.stdout.flush()
 
     def now(self, name: str, text: str) -> None:
-        """Show what is going on: in place on a terminal, as a line elsewhere."""
+        """Show the current activity: in place on a terminal, as a line elsewhere."""
         shown = f"{name:<{NAME_WIDTH}}{text} ..."
         if not self.console.is_terminal:
             self.line(f"  {shown}")
@@ -82,12 +75,12 @@ class Screen:
             self._status.update(shown)
 
     def part(self, name: str, text: str, seconds: float) -> None:
-        """Print the line of something that has ended."""
+        """Print the line of a part that has ended."""
         self.line(f"  {name:<{NAME_WIDTH}}{text:<{TEXT_WIDTH}}{took(seconds):>10}")
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Show one step from its beginning to its end; nothing of it stays when it fails, the error says enough."""
+        """Show one step from its beginning to its end. A step that fails prints nothing: the error says enough."""
         step = Step(self, name)
         try:
             yield step
@@ -99,3 +92,20 @@ class Screen:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def confirm(question: str, yes: bool, command: str) -> None:
+    """Ask before something is lost.
+
+    :param yes: the answer was given on the command line.
+    :param command: the command line that does not ask.
+    :raises OperatorError: standard input is not a terminal, or the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise OperatorError(f"{question} Nobody is there to ask: {command}")
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise OperatorError(f"nothing was changed; without being asked: {command}")

@@ -14,9 +14,8 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 
 PROVIDERS = ("nspawn", "vagrant", "existing")
-GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api", "generator", "monitoring")
 NAME_FORM = re.compile(r"[a-z][a-z0-9-]{0,30}")
-# What stands beside the environments in the folder of nspawn's state.
+# Names that nspawn's state folder uses for other files.
 RESERVED = ("images", "forwarding-was-off")
 HOST_FORM = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
@@ -45,6 +44,11 @@ class Environment:
         return str(self.variables["provider"])
 
     @property
+    def ours(self) -> bool:
+        """Whether the project makes and removes the machines; False for hosts that exist already."""
+        return self.provider != "existing"
+
+    @property
     def inventory(self) -> Path:
         """The inventory file that people edit."""
         return self.folder / "hosts.yml"
@@ -59,10 +63,20 @@ class Environment:
         """Return the hosts of a group, in the inventory's order."""
         return [host for host in self.hosts if group in host.groups]
 
+    def require_group(self, group: str) -> list[Host]:
+        """Return the hosts of a group, in the inventory's order.
+
+        :raises OperatorError: the group has no hosts.
+        """
+        hosts = self.in_group(group)
+        if not hosts:
+            raise OperatorError(f"{self.name} has no host in group {group}: add one to {self.inventory}")
+        return hosts
+
     def host(self, name: str) -> Host:
         """Return a host by name.
 
-        :raises OperatorError: there is none of that name; the text lists those that there are.
+        :raises OperatorError: there is no such host; the text lists the hosts.
         """
         for host in self.hosts:
             if host.name == name:

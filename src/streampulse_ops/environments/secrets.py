@@ -49,7 +49,7 @@ def file_for(environment: Environment) -> Path:
 
     :raises OperatorError: an environment of existing hosts has none; the text names the commands.
     """
-    if environment.provider == "existing":
+    if not environment.ours:
         return _vault(environment)
     file = environment.state / "secrets.json"
     known = json.loads(file.read_text(encoding="utf-8"))["streampulse_secrets"] if file.exists() else {}

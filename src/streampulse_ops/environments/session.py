@@ -1,4 +1,4 @@
-"""What every task on an environment has: the environment, its provider, its lock, and the screen."""
+"""A session: the environment of a task, its provider, its lock, and the screen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streampulse_ops.environments import lock
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.machines import Provider
 
-# What the machines' own command says of each machine that it did something to.
+# A line that the machines' own command prints for each machine that it changed.
 TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
 
 
@@ -40,8 +40,22 @@ class Session:
 
     @property
     def ours(self) -> bool:
-        """Whether the machines are made and removed by us; False for hosts that exist already."""
-        return self.environment.provider != "existing"
+        """Whether the project makes and removes the machines; False for hosts that exist already."""
+        return self.environment.ours
+
+    @property
+    def flag(self) -> str:
+        """The option that names the environment in advice to people; empty for the default one."""
+        return "" if self.name == "local" else f" --env {self.name}"
+
+    @property
+    def never_made(self) -> bool:
+        """Whether there are no machines to do anything to.
+
+        Machines that the project makes have state on this machine. Existing hosts may have been set up from another
+        control machine, so they count as made.
+        """
+        return self.ours and not self.environment.state.is_dir()
 
     def headline(self) -> str:
         """Return the line that says what the task is about to work on."""
@@ -57,19 +71,8 @@ class Session:
         if not self.provider.running(host):
             raise OperatorError(f"{host.name} is not running: inv up --env {self.name}")
 
-    def machines_up(self) -> int:
-        """Make and start the machines, and return how many were touched."""
-        return self._machines("up")
-
-    def machines_down(self) -> int:
-        """Halt the machines, and return how many were running."""
-        return self._machines("down")
-
-    def machines_removed(self) -> int:
-        """Remove the machines and all that was made for the environment, and return how many there were."""
-        return self._machines("destroy")
-
-    def _machines(self, verb: str) -> int:
+    def machines(self, verb: str) -> int:
+        """Make and start (``up``), halt (``down``) or remove (``destroy``) the machines; return how many changed."""
         if self.environment.provider == "nspawn" and os.geteuid() != 0:
             lines = as_root([verb, "--env", self.name, "--locked"])
             return sum(1 for line in lines if TOUCHED.match(line))

@@ -1,1 +1,1 @@
-"""Ways to a host: commands over SSH, addresses, tunnels."""
+"""Hosts over SSH: commands, the hosts' own ``streampulse`` command, their journals, addresses and tunnels."""

@@ -1,4 +1,4 @@
-"""Where to look: the addresses of pages and user interfaces, and tunnels to those inside the private network."""
+"""Addresses of pages and user interfaces, and tunnels to those inside the private network."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import services
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.hosts import remote
+from streampulse_ops.hosts import ssh
 
-ANY = "0.0.0.0"  # noqa: S104 - what the inventory may say; nothing listens here
+ANY = "0.0.0.0"  # noqa: S104 - a value of the inventory; nothing listens here
 
 
 @dataclass(frozen=True)
 class Page:
-    """One page: the group whose first host has it, the port's name, the path."""
+    """One page: the group whose first host serves it, the port's name, the path."""
 
     group: str
     port: str
@@ -38,7 +38,7 @@ PAGES: Mapping[str, Page] = {
 def page(name: str) -> Page:
     """Return a page by name.
 
-    :raises OperatorError: there is none of that name; the text lists those that there are.
+    :raises OperatorError: there is no such page; the text lists the pages.
     """
     if name not in PAGES:
         raise OperatorError(f"{name} is not a page. There are: {', '.join(PAGES)}. Try: inv open api")
@@ -51,18 +51,13 @@ def address(environment: Environment, name: str) -> str:
     :raises OperatorError: the environment has no host for it.
     """
     wanted = page(name)
-    hosts = environment.in_group(wanted.group)
-    if not hosts:
-        raise OperatorError(
-            f"{environment.name} has no host in group {wanted.group}: add one to {environment.inventory}"
-        )
-    listens = listening(environment, hosts[0], wanted)
-    host = listens or remote.login(environment, hosts[0]).address
+    first = environment.require_group(wanted.group)[0]
+    host = listening(environment, first, wanted) or ssh.login(environment, first).address
     return f"http://{host}:{services.port(environment, wanted.port)}{wanted.path}"
 
 
 def listening(environment: Environment, host: Host, wanted: Page) -> str:
-    """Return the one address that a page's service listens on by the inventory's will; empty for the usual ones."""
+    """Return the address that the inventory makes a page's service listen on; empty for the default addresses."""
     if wanted.group != "api":
         return ""
     given = str(inventory.variables(environment, host).get("api_listen_address", ANY))
@@ -88,8 +83,8 @@ def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     host = environment.in_group(wanted.group)[0]
     port = services.port(environment, wanted.port)
     target = listening(environment, host, wanted) or str(inventory.variables(environment, host)["private_address"])
-    if "{{" in target:  # the default, or a rule of the inventory's that only a play can work out
-        target = remote.login(environment, host).address
+    if "{{" in target:  # the default, or an expression that only a play can evaluate
+        target = ssh.login(environment, host).address
     forward = f"127.0.0.1:{port}:{target}:{port}"
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
-    return remote.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"
+    return ssh.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"

@@ -1,1 +1,1 @@
-"""One module for each verb of the command line."""
+"""The verbs of the command line: the module of a verb has its name."""

@@ -1,6 +1,6 @@
-"""Finding out what is wrong: read-only, every finding with its cause and its fix.
+"""``inv doctor``: read-only checks, each finding with its cause and its fix.
 
-Later checks are added to CHECKS (what is seen from here) or to the hosts' own `streampulse check`.
+Add a check to CHECKS when the control machine can see the fault, or to the hosts' own ``streampulse check``.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from streampulse.host.slo.report import Firing
 from streampulse_ops import paths, services
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts import links
-from streampulse_ops.hosts.remote import Remote
-from streampulse_ops.verbs import status, watching
-from streampulse_ops.verbs.health import COMMAND
-from streampulse_ops.verbs.watching import with_environment
+from streampulse_ops.hosts import links, monitoring
+from streampulse_ops.hosts.command import COMMAND, NOT_FOUND, with_environment
+from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.verbs import status
+from streampulse_ops.verbs.report import named
 
 API_SECONDS = 5.0
 LOW_BYTES = 2 * 2**30
-# What a shell ends with that does not find the command.
-NOT_FOUND = 127
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw. Of a fault: why, and what mends it."""
+    """The result of one check; a fault has its cause and the command that fixes it."""
 
     check: str
     where: str
@@ -60,7 +58,7 @@ def services_are_running(session: Session) -> Iterator[Finding]:
     """Check that every service that the inventory asks for runs."""
     for row in status.collect(session):
         if row.state in (status.DOWN, status.UNKNOWN):
-            continue  # said once, by the check of the machines or of what the hosts see
+            continue  # reported once, by machines_are_running or hosts_find_nothing
         if row.healthy:
             yield Finding("service", f"{row.service} on {row.host}", ok=True)
         else:
@@ -69,13 +67,13 @@ def services_are_running(session: Session) -> Iterator[Finding]:
 
 
 def hosts_find_nothing(session: Session) -> Iterator[Finding]:
-    """Ask the hosts what they see themselves: ports, topics, workers, the job's progress, tables, disks, clocks."""
+    """Run the hosts' own checks: ports, topics, workers, the job's progress, tables, disks, clocks."""
     for host in session.environment.hosts:
         if session.provider.running(host) and services.on_host(host):
             try:
                 yield from _ask(session, host)
             except OperatorError as error:
-                # One host that cannot be asked does not keep the others from being asked.
+                # The other hosts are asked all the same.
                 yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
 
 
@@ -83,7 +81,7 @@ def _ask(session: Session, host: Host) -> Iterator[Finding]:
     with Remote(session.environment, host) as remote:
         code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=60)
     if code == NOT_FOUND and not services.base_on_host(host):
-        return  # a host that only watches is set up by --full
+        return  # a host that only monitors is set up by --full
     try:
         for item in json.loads(output)["findings"]:
             where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name
@@ -97,23 +95,23 @@ def _ask(session: Session, host: Host) -> Iterator[Finding]:
 def api_answers(session: Session) -> Iterator[Finding]:
     """Check that the API answers this machine."""
     if not session.environment.in_group("api") or links.only_there(session.environment):
-        return  # its own host asks it
+        return  # the check of its own host asks it
     if not session.provider.running(session.environment.in_group("api")[0]):
-        return  # said once, by the check of the machines
+        return  # reported once, by machines_are_running
     address = links.api(session.environment)
     why = _why_not_healthy(f"{address}health")
     yield Finding("api", address, not why, why, f"inv logs api --env {session.name}" if why else "")
 
 
 def _why_not_healthy(url: str) -> str:
-    """Return what is wrong with an API as it is seen from here, nothing where it is well."""
+    """Return the fault of an API as this machine sees it, empty when it is healthy."""
     try:
         with urllib.request.urlopen(url, timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
             return "" if json.load(answer).get("ok") is True else "it says that it is not well"
     except urllib.error.HTTPError as error:
         with error:
             if error.code == HTTPStatus.FORBIDDEN:
-                # It answers, and tells its health to private networks only; its own host asks it, too.
+                # It answers, but reads /health to private networks only; the check of its own host asks too.
                 return ""
             try:
                 said = str(json.load(error)["error"])
@@ -126,22 +124,22 @@ def _why_not_healthy(url: str) -> str:
 
 
 def monitoring_is_content(session: Session) -> Iterator[Finding]:
-    """Check that Prometheus reaches all that it watches, and that no alert fires, where monitoring has been set up."""
+    """Check that Prometheus reaches every target and that no alert fires, where monitoring has been set up."""
     if not session.environment.in_group("monitoring"):
         return
-    host = watching.watching_hosts(session.environment)[0]
+    host = session.environment.in_group("monitoring")[0]
     if not session.provider.running(host):
-        return  # said once, by the check of the machines
+        return  # reported once, by machines_are_running
     name = session.name
     try:
-        report = watching.ask(session)
+        report = monitoring.ask(session)
     except OperatorError as error:
         yield Finding("monitoring", host.name, False, str(error), f"inv up --full --env {name}")
         return
     if report is None:
         return
     for problem in report.problems:
-        # The command is what stands last, as in every message to people.
+        # Every message to people ends with the command.
         cause, _, fix = problem.partition(": inv ")
         fix = f"inv {fix}" if fix else "inv up --full"
         yield Finding("monitoring", host.name, False, cause, with_environment(fix, name))
@@ -155,17 +153,15 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
             yield Finding("target", where, False, cause, fix)
     for alert in report.alerts:
         if alert.silenced or alert.inhibited:
-            # Somebody knows of the one; of the other the cause is among the findings.
+            # Somebody knows of a silenced alert; the cause of an inhibited one is among the findings.
             why = "silenced" if alert.silenced else "follows from another one"
-            yield Finding("alert", f"{watching.named(alert)}: {why}", ok=True)
+            yield Finding("alert", f"{named(alert)}: {why}", ok=True)
         else:
-            yield Finding(
-                "alert", watching.named(alert), False, alert.summary or alert.severity, _first_look(alert, name)
-            )
+            yield Finding("alert", named(alert), False, alert.summary or alert.severity, _first_look(alert, name))
 
 
 def _first_look(alert: Firing, name: str) -> str:
-    """Return where to look first when an alert fires, and what to go on with."""
+    """Return the command to begin with when an alert fires, and its runbook."""
     known = {service.name for service in services.all_services()}
     if alert.service in known:
         look = f"inv logs {alert.service} --env {name}"
@@ -173,12 +169,15 @@ def _first_look(alert: Firing, name: str) -> str:
         look = f"inv ssh {alert.host} --env {name}"
     else:
         look = f"inv status --full --env {name}"
-    page = watching.runbook(alert)
+    runbook = alert.runbook.rpartition("/")[2].removesuffix(".html")
+    # The page of this checkout where it has one, else its address.
+    page = f"docs/runbooks/{runbook}.md"
+    page = page if runbook and (paths.repository() / page).is_file() else alert.runbook
     return f"{look}; runbook: {page}" if page else look
 
 
 def this_machine_has_room(session: Session) -> Iterator[Finding]:
-    """Check that the file systems that we write to here have room."""
+    """Check the free space of the file systems that the tasks write to on this machine."""
     for folder in (session.environment.state, paths.cache_home()):
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(place).free
@@ -188,7 +187,7 @@ def this_machine_has_room(session: Session) -> Iterator[Finding]:
 
 
 def secrets_are_private(session: Session) -> Iterator[Finding]:
-    """Check that nobody but their owner reads keys and secrets."""
+    """Check that only their owner can read keys and secrets."""
     for name in ("secrets.json", "id_ed25519"):
         file = Path(session.environment.state / name)
         if file.exists():
@@ -210,7 +209,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(session: Session) -> list[Finding]:
-    """Run every check. One that cannot be run is a finding too."""
+    """Run every check. A check that fails to run is a finding too."""
     findings: list[Finding] = []
     again = f"inv up --env {session.name}"
     for check in CHECKS:

@@ -1,4 +1,4 @@
-"""Silences for maintenance: checked here as far as that goes, made by the host that watches, and read back there."""
+"""``inv silence``: silences for maintenance, checked here and made by every monitoring host."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from streampulse.host.slo import silence
 from streampulse_ops import services
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import command, monitoring
 from streampulse_ops.monitoring import alerts
-from streampulse_ops.verbs import health, watching
 
-#: What an alert can be about beside a service.
+#: Subjects of alerts that are no services.
 OTHERS = ("host", "slo")
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for, as it was typed."""
+    """The options as they were typed."""
 
     duration: str = ""
     reason: str = ""
@@ -33,19 +33,14 @@ class Wish:
     service: str = ""
     host: str = ""
     everything: bool = False
-    #: None where none is to be ended; what is empty names nothing, such as a variable that is not set.
+    #: The silence to end; None without the option. An empty text is refused: a shell variable may be unset.
     expire: str | None = None
     dry_run: bool = False
-
-    @property
-    def lists(self) -> bool:
-        """Whether nothing is to be changed."""
-        return self == Wish()
 
     def words(self, session: Session) -> list[str]:
         """Return the arguments of the host's own command.
 
-        :raises UsageError: they make no sense, or name what there is not.
+        :raises UsageError: the options contradict each other, or name an alert or a service that does not exist.
         """
         if self.expire is not None:
             if not self.expire.strip():
@@ -65,7 +60,7 @@ class Wish:
         if self.service:
             known(self.service, [*(each.name for each in services.all_services()), *OTHERS], "a service")
         if self.host:
-            # What another environment may have is no wrong usage.
+            # Another environment may have this host, so the usage is right.
             known(
                 self.host,
                 [host.name for host in session.environment.hosts],
@@ -79,20 +74,20 @@ class Wish:
 
 
 def run(session: Session, wish: Wish, as_json: bool) -> str | None:
-    """Make, list or end silences with every host that notifies, print what came of it, and return the closing words.
+    """Make, list or end silences on every monitoring host, print the result, and return the closing words.
 
-    :raises UsageError: the wish makes no sense.
+    :raises UsageError: the options make no sense.
     :raises OperatorError: it could not be done, or not everywhere; the text says where.
     """
     words = wish.words(session)
-    hosts = watching.watching_hosts(session.environment)
+    hosts = session.environment.require_group("monitoring")
     more = ["--dry-run"] if wish.dry_run else []
     if wish.expire is not None:
         answers = _end(session, hosts, wish.expire, more)
     else:
         answers = {}
         for host in hosts:
-            # Those before this one are quiet already, and the text of a refusal says which one is not.
+            # When a host refuses, the hosts before it are silent already; the error names the one that is not.
             answers[host.name] = _ask(session, host, [*words, *more])
     if as_json:
         session.screen.console.print_json(json.dumps(answers))
@@ -103,7 +98,7 @@ def run(session: Session, wish: Wish, as_json: bool) -> str | None:
 
 
 def lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what the hosts answered as lines: once where they agree, each with its host where they do not."""
+    """Return the hosts' answers as lines: once when they agree, else each line with its host."""
     said = {name: silence.said(answer) for name, answer in answers.items()}
     shown = {name: [_without_identity(line) for line in each] for name, each in said.items()}
     first = next(iter(said.values()), [])
@@ -113,17 +108,17 @@ def lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _without_identity(line: str) -> str:
-    """Return a line without the identity that begins it, which each host gives out itself."""
+    """Return a line without its identity, which differs from host to host."""
     return line.partition(" ")[2]
 
 
 def _end(session: Session, hosts: Sequence[Host], text: str, more: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """End the silence whose identity was given, and on the other hosts what was made together with it."""
+    """End the silence with the given identity, and its twins on the other hosts."""
     standing = {host.name: [silence.Silence(**item) for item in _ask(session, host, [])["silences"]] for host in hosts}
     try:
         one = silence.chosen([each for listed in standing.values() for each in listed], text)
     except OperatorError as error:
-        raise OperatorError(watching.with_environment(str(error), session.name)) from None
+        raise OperatorError(command.with_environment(str(error), session.name)) from None
     ended = {}
     for host in hosts:
         listed = standing[host.name]
@@ -133,10 +128,12 @@ def _end(session: Session, hosts: Sequence[Host], text: str, more: Sequence[str]
 
 
 def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
-    code, output, errors = watching.answer(session, host, ["silence", *words, "--json"])
+    code, output, errors = command.run(
+        session, host, ["silence", *words, "--json"], full=True, timeout=monitoring.ANSWER_SECONDS
+    )
     if code != 0:
-        text = watching.with_environment(watching.said(errors, "", code), session.name)
-        raise UsageError(text) if code == health.WRONG_USAGE else OperatorError(f"{host.name}: {text}")
+        text = command.with_environment(command.said(code, "", errors), session.name)
+        raise UsageError(text) if code == command.WRONG_USAGE else OperatorError(f"{host.name}: {text}")
     try:
         answer = dict(json.loads(output))
         silence.said(answer)
@@ -146,14 +143,14 @@ def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
 
 
 def alert_names() -> list[str]:
-    """Return the names of all alerts that there are rules for."""
+    """Return the names of all alerts that have a rule."""
     return sorted({alert.name for alert in alerts.everything()})
 
 
 def known(name: str, names: Iterable[str], what: str, error: type[OperatorError] = UsageError) -> None:
-    """Refuse a name that there is not: a silence about it would keep nothing quiet.
+    """Refuse an unknown name: a silence about it would silence nothing.
 
-    :param error: what is raised where there is no such name; the text has the likeliest one, or all.
+    :param error: the class of the error; its text has the most similar name, or all names.
     """
     listed = list(names)
     if name not in listed:
@@ -164,5 +161,5 @@ def known(name: str, names: Iterable[str], what: str, error: type[OperatorError]
 
 
 def author() -> str:
-    """Return who asks for it: the account behind sudo, and this machine."""
+    """Return the author of the silence: the account behind sudo, and this machine."""
     return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"

@@ -1,4 +1,4 @@
-"""One table: each service on each host, its state, since when, its memory, its version."""
+"""``inv status``: a table of the services on each host, with state, since when, memory and version."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import services
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts.remote import Remote
+from streampulse_ops.hosts import monitoring
+from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.services import Service
-from streampulse_ops.verbs import watching
+from streampulse_ops.verbs import report as reports
 
-# One round trip: systemd's view of each unit, the memory of its processes (each page counted by its share), versions.
-# The patterns are the units; what follows is read by parse().
+# One round trip: systemd's view of each unit, the proportional memory of its processes, and versions. Its arguments are
+# units or patterns of units; parse() reads its output.
 SCRIPT = r"""
+export LC_ALL=C.UTF-8 TZ=UTC
 for unit in "$@"; do
   echo "== $unit"
   case $unit in
-    # Of a pattern, `show` passes over what is not active.
+    # With a pattern, `show` leaves out units that are not active.
     *'*'*) found=$(systemctl list-units --all --plain --no-legend "$unit" | awk 'NR == 1 {print $1}')
            unit=${found:-$unit} ;;
   esac
@@ -51,7 +53,7 @@ for package in prometheus prometheus-alertmanager prometheus-node-exporter prome
   echo "$package=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null | sed 's/[+-].*//')"
 done
 """
-# Of a service that is not of our own release: the line above that has its version.
+# The line above that has the version of a service. Services that are not listed have the release's.
 VERSIONS = {
     "kafka": "kafka",
     "postgres": "postgres",
@@ -65,11 +67,11 @@ VERSIONS = {
 }
 
 
-# States that are the host's and not the service's.
+# States of the host, shown for each of its services.
 DOWN = "machine is down"
 UNKNOWN = "host does not answer"
 ANSWER_SECONDS = 60.0
-# Where a unit of ours is, or a drop-in for a package's; monitoring without it has not been set up by us.
+# Folder of the project's units and drop-ins. Monitoring without one was not set up by the project.
 OURS = "/etc/systemd/system/"
 
 
@@ -93,7 +95,7 @@ class Row:
 def collect(session: Session) -> list[Row]:
     """Ask every host and return a row for each of its services, in the order of starting.
 
-    Monitoring has rows where the host says that it has been set up; of a host that is down, nobody knows.
+    Monitoring has rows where the host says that it has been set up, so it has none on a host that is down.
     """
     rows: list[Row] = []
     for host in session.environment.hosts:
@@ -107,7 +109,7 @@ def collect(session: Session) -> list[Row]:
         try:
             rows += parse(host, listed, _ask(session, host, listed))
         except OperatorError:
-            # One host that cannot be asked does not hide the others; doctor says why.
+            # The other hosts are shown all the same; doctor has the reason.
             rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in base]
     return rows
 
@@ -123,7 +125,7 @@ def _ask(session: Session, host: Host, listed: list[Service]) -> str:
 
 
 def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
-    """Read what the script printed."""
+    """Read the output of SCRIPT."""
     sections: dict[str, dict[str, str]] = {}
     for block in output.split("== ")[1:]:
         title, _, rest = block.partition("\n")
@@ -143,7 +145,7 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
                 service.name,
                 host.name,
                 state,
-                # What runs changes its state also while it goes on.
+                # A running unit's StateChangeTimestamp also moves on reload.
                 _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
                 round(int(found.get("PssKiB", "0")) / 1024),
                 versions.get(VERSIONS.get(service.name, "release"), ""),
@@ -172,13 +174,13 @@ def show(session: Session, rows: list[Row], as_json: bool) -> None:
 
 
 def show_full(session: Session, rows: list[Row], as_json: bool) -> None:
-    """Print the table and what the watching host knows, or the same as JSON.
+    """Print the table and the report of the monitoring host, or the same as JSON.
 
-    :raises OperatorError: something is down, an alert wakes somebody, or monitoring cannot be asked; the text says it.
+    :raises OperatorError: something is down, an alert pages, or monitoring cannot be asked; the text says which.
     """
     report, unknown = None, ""
     try:
-        report = watching.require(session)
+        report = monitoring.require(session)
     except OperatorError as error:
         unknown = str(error)
     if as_json:
@@ -188,8 +190,8 @@ def show_full(session: Session, rows: list[Row], as_json: bool) -> None:
         session.screen.console.print(table(rows))
         if report:
             session.screen.line("")
-            session.screen.console.print(watching.shown(report, session.name))
-    firing = watching.pages(report) if report else []
+            session.screen.console.print(reports.shown(report, session.name))
+    firing = reports.pages(report) if report else []
     alarm = f"firing: {', '.join(firing)}. Why: inv doctor --env {session.name}" if firing else ""
     wrong = [text for text in (_down(session, rows), alarm, unknown) if text]
     if wrong:

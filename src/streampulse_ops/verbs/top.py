@@ -1,4 +1,4 @@
-"""The state of everything at a glance, again and again in the same place."""
+"""``inv top``: what ``inv status --full`` shows, refreshed in place."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from rich.text import Text
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts.remote import Remote
-from streampulse_ops.verbs import status, watching
+from streampulse_ops.hosts import monitoring
+from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.verbs import report as reports
+from streampulse_ops.verbs import status
 
-DEFAULT_SECONDS = 5
 LONGEST_SECONDS = 3600
 
 
 def show(session: Session, every: int, once: bool) -> None:
-    """Show everything until Ctrl-C; once where it is asked for, or where nobody sits at a terminal.
+    """Show everything until Ctrl-C; once with ``once`` or without a terminal.
 
     :param every: seconds from the end of one look to the next.
-    :raises UsageError: that is no such number.
+    :raises UsageError: ``every`` is out of range.
     """
     if not 1 <= every <= LONGEST_SECONDS:
         raise UsageError(f"every {every} seconds cannot be done: write a number from 1 to {LONGEST_SECONDS}")
@@ -42,21 +43,21 @@ def show(session: Session, every: int, once: bool) -> None:
         except Terminated:
             raise
         except KeyboardInterrupt:
-            return  # the ordinary end of it
+            return  # the usual way to end it
 
 
 def look(session: Session, remote: Remote | None) -> RenderableType:
-    """Return the state of everything now. What cannot be found out is said in its place.
+    """Return the state of everything now; an error stands in the place of what could not be read.
 
-    :param remote: a connection to the watching host that is kept, where there is one.
+    :param remote: an open connection to the monitoring host.
     """
     parts: list[RenderableType] = [Text(f"{session.headline()} · {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"), Text()]
     try:
-        report = watching.ask(session, remote) if session.environment.in_group("monitoring") else None
+        report = monitoring.ask(session, remote) if session.environment.in_group("monitoring") else None
         if report is None:
             parts.append(Text(f"no monitoring: inv up --full --env {session.name}"))
         else:
-            parts.append(watching.shown(report, session.name))
+            parts.append(reports.shown(report, session.name))
     except OperatorError as error:
         parts.append(Text(str(error), style="red"))
     parts += [Text(), status.table(status.collect(session))]
@@ -64,9 +65,9 @@ def look(session: Session, remote: Remote | None) -> RenderableType:
 
 
 def _connection(session: Session, kept: ExitStack) -> Remote | None:
-    """Return a connection to the watching host, None where there is no such host or it is down."""
+    """Return a connection to the monitoring host, None where there is no such host or it is down."""
     try:
-        host = watching.watching_hosts(session.environment)[0]
+        host = session.environment.require_group("monitoring")[0]
         session.require_running(host)
     except OperatorError:
         return None

@@ -12,15 +12,15 @@ from rich.console import Console
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
-from streampulse_ops.bench import options, run
+from streampulse_ops.bench import options, place, run
 from streampulse_ops.bench.figures import Figure
 from streampulse_ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
+from streampulse_ops.bench.measures import up as up_measure
 from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import environment
 from streampulse_ops.environments.session import Session
-from streampulse_ops.verbs import stack
 
 GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api")
 
@@ -47,8 +47,8 @@ def did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Stand for the stack, and write down what is done with it."""
     done: list[str] = []
     monkeypatch.setattr(paths, "MACHINES_STATE", tmp_path / "state")
-    monkeypatch.setattr(stack, "up", lambda *_, **__: done.append("up"))
-    monkeypatch.setattr(stack, "down", lambda *_, **how: done.append(f"down wipe={how['wipe']}"))
+    monkeypatch.setattr(up_measure, "up", lambda *_, **__: done.append("up"))
+    monkeypatch.setattr(place, "down", lambda *_, **how: done.append(f"down wipe={how['wipe']}"))
 
     def good(_place: Place, _options: options.Options) -> Outcome:
         done.append("measured")

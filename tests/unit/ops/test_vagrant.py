@@ -58,3 +58,18 @@ def test_another_key_is_taken_of_a_new_machine_only(world: World, tmp_path: Path
     assert known.read_text() == "[127.0.0.1]:2200 ssh-ed25519 BBBB2\n"
     own.forget()
     assert list(environment.state.iterdir()) == []
+
+
+def test_vagrants_listings() -> None:
+    assert vagrant.machine_state("1,a,metadata,provider,libvirt\n1,a,state,running\n") == "running"
+    assert vagrant.machine_state("") == "not_created"
+    lines = ["Host a", "  HostName 127.0.0.1", "  User vagrant", "  Port 2222", '  IdentityFile "/k/1"', "Host b"]
+    assert vagrant.ssh_hosts(lines) == {
+        "a": {
+            "ansible_host": "127.0.0.1",
+            "ansible_user": "vagrant",
+            "ansible_port": 2222,
+            "ansible_ssh_private_key_file": "/k/1",
+        },
+        "b": {},
+    }

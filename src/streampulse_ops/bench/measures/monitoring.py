@@ -11,7 +11,7 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.measures.up import timed
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
-from streampulse_ops.verbs import stack
+from streampulse_ops.verbs.up import bring_up
 
 #: Events a second while memory is looked at.
 RATE: Final = 3_000
@@ -32,7 +32,7 @@ def measure(place: Place, options: Options) -> Outcome:
     changed: list[int] = []
 
     def full() -> None:
-        count, missing = stack.bring_up(session, full=True)
+        count, missing = bring_up(session, full=True)
         # What could not be had has no unit.
         every[:] = [service for service in every if service.name not in {name.lower() for name in missing}]
         changed.append(count)

@@ -10,12 +10,13 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.environments.session import Session
-from streampulse_ops.verbs import stack
+from streampulse_ops.verbs.down import down
+from streampulse_ops.verbs.up import up
 
 
 def first(session: Session) -> Outcome:
     """Bring the stack up from nothing; images and artifacts come out of the caches where they are there."""
-    seconds = timed(lambda: stack.up(session, full=False))
+    seconds = timed(lambda: up(session, full=False))
     note = "from no machine, with the caches of images and artifacts as they were"
     return Outcome([Figure("up.first", "up, the first time", seconds, "s", note=note)], {"first": seconds})
 
@@ -24,16 +25,16 @@ def measure(place: Place, options: Options) -> Outcome:
     """Bring the running stack up again, down, and up once more, each with its smoke test."""
     del options
     session = place.session
-    unchanged = timed(lambda: stack.up(session, full=False))
-    down = timed(lambda: stack.down(session, full=False, wipe=False))
-    again = timed(lambda: stack.up(session, full=False))
+    unchanged = timed(lambda: up(session, full=False))
+    halted = timed(lambda: down(session, full=False, wipe=False))
+    again = timed(lambda: up(session, full=False))
     return Outcome(
         [
             Figure("up.unchanged", "up, nothing to change", unchanged, "s"),
-            Figure("up.down", "down", down, "s"),
+            Figure("up.down", "down", halted, "s"),
             Figure("up.again", "up after down, to the end of smoke", again, "s"),
         ],
-        {"unchanged": unchanged, "down": down, "again": again},
+        {"unchanged": unchanged, "down": halted, "again": again},
     )
 
 

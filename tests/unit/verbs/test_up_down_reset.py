@@ -1,4 +1,4 @@
-"""The verbs over a provider made of facts: what is done, in which order, and what is not."""
+"""up, down and reset over a stand-in provider: what they do, and in which order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import inventory, lock, secrets
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.verbs import health, stack
+from streampulse_ops.verbs import down as down_verb
+from streampulse_ops.verbs import reset as reset_verb
+from streampulse_ops.verbs import up as up_verb
+from streampulse_ops.verbs.down import down
+from streampulse_ops.verbs.reset import kept, plan, question, reset
+from streampulse_ops.verbs.up import up
 
 GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
 
@@ -108,66 +113,67 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(artifacts, "prepare", prepare)
     monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}})
-    monkeypatch.setattr(
-        health, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
-    )
+    for verb in (up_verb, reset_verb):
+        monkeypatch.setattr(
+            verb, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
+        )
     return World(Session(environment, provider, screen), provider, did, out)
 
 
 def test_up_makes_configures_and_checks(world: World) -> None:
-    words = stack.up(world.session, full=False)
+    words = up(world.session, full=False)
     assert world.did == ["artifacts cp311 cp312 cp313", "start a", "start b", "site", "smoke"]
     assert words.startswith("5 changed · http://")
     assert (world.session.environment.state / "secrets.json").stat().st_mode & 0o077 == 0
 
 
 def test_down_stops_in_reverse_and_the_second_does_nothing(world: World) -> None:
-    stack.up(world.session, full=False)
+    up(world.session, full=False)
     world.did.clear()
-    assert stack.down(world.session, full=False, wipe=False).startswith("5 changed")
+    assert down(world.session, full=False, wipe=False).startswith("5 changed")
     assert world.did == ["stop a b", "stop b", "stop a"]
     world.did.clear()
-    assert stack.down(world.session, full=False, wipe=False).startswith("0 changed")
+    assert down(world.session, full=False, wipe=False).startswith("0 changed")
     assert world.did == []
 
 
 def test_down_of_machines_of_which_one_has_crashed(world: World) -> None:
-    stack.up(world.session, full=False)
+    up(world.session, full=False)
     world.provider.up.discard("b")
     world.did.clear()
-    stack.down(world.session, full=False, wipe=False)
+    down(world.session, full=False, wipe=False)
     assert world.did == ["stop a", "stop a"]  # the playbook limited to a, then the machine
     assert "not running, left alone: b" in world.out.getvalue()
 
 
 def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack.up(world.session, full=False)
+    up(world.session, full=False)
 
     def unreachable(*_arguments: Any, **_named: Any) -> int:
         raise OperatorError("a cannot be reached")
 
     monkeypatch.setattr(ansible, "play", unreachable)
     world.did.clear()
-    stack.down(world.session, full=False, wipe=False)
+    down(world.session, full=False, wipe=False)
     assert world.did == ["stop b", "stop a"]
     assert "a cannot be reached" in world.out.getvalue()
 
 
 def test_wiping_removes_the_machines_and_what_was_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    stack.up(world.session, full=False)
-    clear_away, cleared = stack.clear_away, []
+    up(world.session, full=False)
+    clear_away, cleared = down_verb.clear_away, []
 
     def noted(session: Session) -> None:
         cleared.append(bool(lock.descriptors()))
         clear_away(session)
 
-    monkeypatch.setattr(stack, "clear_away", noted)
+    monkeypatch.setattr(down_verb, "clear_away", noted)
     world.did.clear()
-    stack.down(world.session, full=False, wipe=True)
+    down(world.session, full=False, wipe=True)
     assert world.did == ["destroy b", "destroy a", "forget"]
     assert not world.session.environment.state.exists()
     assert cleared == [True], "the state was cleared away without the lock"
-    assert stack.down(world.session, full=False, wipe=True) == "nothing is there, nothing to do"
+    assert down(world.session, full=False, wipe=True) == "nothing is there, nothing to do"
 
 
 @pytest.mark.parametrize(("wipe", "plays"), [(False, ["stop a b"]), (True, ["stop a b", "wipe"])])
@@ -180,14 +186,14 @@ def test_existing_hosts_are_taken_down_from_a_machine_that_knows_nothing_of_them
     monkeypatch.setattr(world.provider, "stop", lambda _host: False)
     monkeypatch.setattr(world.provider, "destroy", lambda _host: False)
     assert not environment.state.exists()
-    stack.down(dataclasses.replace(world.session, environment=environment), full=False, wipe=wipe)
+    down(dataclasses.replace(world.session, environment=environment), full=False, wipe=wipe)
     assert [done for done in world.did if done != "forget"] == plays
 
 
 def test_reset_wipes_stopped_services_only(world: World) -> None:
-    stack.up(world.session, full=False)
+    up(world.session, full=False)
     world.did.clear()
-    stack.reset(world.session, full=False)
+    reset(world.session, full=False)
     assert world.did == ["artifacts cp311 cp312 cp313", "stop a b", "wipe", "site", "smoke"]
 
 
@@ -203,28 +209,28 @@ def watched(world: World) -> World:
 
 
 def test_full_comes_after_the_base_and_ends_before_it(watched: World) -> None:
-    stack.up(watched.session, full=True)
+    up(watched.session, full=True)
     assert watched.did[-3:] == ["site", "monitoring", "smoke"]
     watched.did.clear()
-    stack.reset(watched.session, full=True)
+    reset(watched.session, full=True)
     stopped_and_wiped = ["monitoring_stop a b", "stop a b", "monitoring_wipe", "wipe"]
     assert watched.did[1:] == [*stopped_and_wiped, "site", "monitoring", "smoke"]
     watched.did.clear()
-    stack.down(watched.session, full=True, wipe=False)
+    down(watched.session, full=True, wipe=False)
     assert watched.did == ["monitoring_stop a b", "stop a b", "stop b", "stop a"]
 
 
 def test_without_full_monitoring_is_left_alone(watched: World) -> None:
-    stack.up(watched.session, full=False)
-    stack.reset(watched.session, full=False)
-    stack.down(watched.session, full=False, wipe=False)
+    up(watched.session, full=False)
+    reset(watched.session, full=False)
+    down(watched.session, full=False, wipe=False)
     assert not [done for done in watched.did if done.startswith("monitoring")]
 
 
 @pytest.mark.parametrize("verb", ["up", "down", "reset", "plan"])
 def test_full_needs_somebody_who_watches(world: World, verb: str) -> None:
-    verbs: dict[str, Callable[..., Any]] = {"up": stack.up, "reset": stack.reset, "plan": stack.reset_plan}
-    verbs["down"] = functools.partial(stack.down, wipe=False)
+    verbs: dict[str, Callable[..., Any]] = {"up": up, "reset": reset, "plan": plan}
+    verbs["down"] = functools.partial(down, wipe=False)
     with pytest.raises(OperatorError, match=r"demo has no host in group monitoring: add one to .*hosts\.yml"):
         verbs[verb](world.session, full=True)
     assert world.did == []
@@ -239,7 +245,7 @@ def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: p
 
     monkeypatch.setattr(ansible, "play", play)
     with pytest.raises(IncompleteError) as caught:
-        stack.up(watched.session, full=True)
+        up(watched.session, full=True)
     assert watched.did[-1] == "smoke", "the rest is checked all the same"
     assert str(caught.value) == (
         "Grafana could not be had (its repository does not answer); all the rest is up. "
@@ -248,9 +254,9 @@ def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: p
     assert caught.value.done.startswith("2 changed · http://")
 
 
-@pytest.mark.parametrize("keep", ["", "kafka", "kafka,postgres", " kafka , postgres,checkpoints ", "metrics"])
+@pytest.mark.parametrize("keep", ["kafka", "kafka,postgres", " kafka , postgres,checkpoints ", "metrics"])
 def test_what_can_be_kept(keep: str) -> None:
-    assert stack.kept(keep) == tuple(word.strip() for word in keep.split(",") if word.strip())
+    assert kept(keep) == tuple(word.strip() for word in keep.split(",") if word.strip())
 
 
 @pytest.mark.parametrize(
@@ -263,14 +269,14 @@ def test_what_can_be_kept(keep: str) -> None:
 )
 def test_what_would_lose_or_double_numbers_is_refused_with_the_reason(keep: str, reason: str) -> None:
     with pytest.raises(OperatorError, match=reason):
-        stack.kept(keep)
+        kept(keep)
 
 
 def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> None:
     watched.session.environment.state.mkdir(parents=True)
-    stack.reset(watched.session, full=False, keep=("kafka",))
-    assert watched.did[-1] == f"smoke {stack.RECOUNT_SECONDS}"
-    stack.reset(watched.session, full=False, keep=("kafka", "postgres"))
+    reset(watched.session, full=False, keep=("kafka",))
+    assert watched.did[-1] == f"smoke {reset_verb.RECOUNT_SECONDS}"
+    reset(watched.session, full=False, keep=("kafka", "postgres"))
     assert watched.did[-1] == "smoke"
 
 
@@ -283,7 +289,7 @@ def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatc
         return 0
 
     monkeypatch.setattr(ansible, "play", play)
-    stack.reset(watched.session, full=True, keep=("kafka", "metrics"))
+    reset(watched.session, full=True, keep=("kafka", "metrics"))
     wanted = {"full": True, "streampulse_environment": "demo", "streampulse_keep": ["kafka", "metrics"]}
     assert given["wipe"] == given["monitoring_wipe"] == wanted
 
@@ -302,63 +308,32 @@ def test_a_plan_says_what_goes_and_what_stays(
     watched: World, full: bool, keep: tuple[str, ...], removed: list[str], left: list[str]
 ) -> None:
     watched.session.environment.state.mkdir(parents=True)
-    lines = stack.reset_plan(watched.session, full, keep)
+    lines = plan(watched.session, full, keep)
     [gone] = [line for line in lines if line.startswith("  remove")]
-    kept = "".join(line for line in lines if line.startswith("  keep"))
+    stays = "".join(line for line in lines if line.startswith("  keep"))
     for word in ("events", "checkpoints", "rows", "Prometheus"):
         assert (word in gone) is (word in removed)
-        assert (word in kept) is (word in left)
-    question = stack.reset_question("demo", full, keep)
-    assert all(word in question for word in removed)
-    assert not any(word in question for word in left)
+        assert (word in stays) is (word in left)
+    asked = question("demo", full, keep)
+    assert all(word in asked for word in removed)
+    assert not any(word in asked for word in left)
 
 
 def test_what_was_never_there_is_not_reset(world: World) -> None:
-    for reset in (stack.reset, stack.reset_plan):
+    for verb in (reset, plan):
         with pytest.raises(OperatorError, match=r"nothing of demo is there that could be reset: inv up --env demo$"):
-            reset(world.session, full=False)
+            verb(world.session, full=False)
     assert world.did == []
 
 
 def test_a_plan_changes_nothing(world: World) -> None:
     world.session.environment.state.mkdir(parents=True)
-    assert any("checkpoints" in line for line in stack.reset_plan(world.session, full=False))
+    assert any("checkpoints" in line for line in plan(world.session, full=False))
     assert world.did == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
-)
-def test_who_is_asked_must_say_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr("sys.stdin", Terminal(answer))
-    if goes_on:
-        stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
-    else:
-        with pytest.raises(OperatorError, match="nothing was changed"):
-            stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
-
-
-def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(OperatorError, match="Nobody is there to ask: inv down --wipe --yes"):
-        stack.confirm("All of it?", yes=False, command="inv down --wipe --yes")
-    stack.confirm("All of it?", yes=True, command="")
-
-
-@pytest.mark.parametrize("given", ["cp313", ["cp399"], [], {"cp313": 1}])
-def test_pythons_that_are_not_supported_are_refused(world: World, given: object) -> None:
-    variables = {"provider": "existing", "host_pythons": given}
-    environment = dataclasses.replace(world.session.environment, variables=variables)
-    with pytest.raises(OperatorError, match=r"host_pythons is .* list some of cp311, cp313, cp312"):
-        stack.pythons_of(dataclasses.replace(world.session, environment=environment))
 
 
 def test_nothing_is_fetched_for_existing_hosts_without_secrets(world: World) -> None:
     environment = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
     with pytest.raises(OperatorError, match="demo has no secrets"):
-        stack.up(dataclasses.replace(world.session, environment=environment), full=False)
+        up(dataclasses.replace(world.session, environment=environment), full=False)
     assert world.did == []

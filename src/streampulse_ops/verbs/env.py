@@ -1,4 +1,4 @@
-"""Making a new environment: a folder with an inventory to fill in."""
+"""``inv env``: a new environment, and fresh secrets for its vault."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from streampulse_ops.environments import environment
 TEMPLATE = "staging"
 
 
-def make(name: str) -> Path:
+def new(name: str) -> Path:
     """Write the inventory of a new environment of existing hosts, and return its file.
 
-    :raises OperatorError: the name is taken or has not the right form.
+    :raises OperatorError: the name is taken or has the wrong form.
     """
     environment.check_name(name)
     if name in environment.names():

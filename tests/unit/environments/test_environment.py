@@ -8,8 +8,8 @@ import pytest
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.environments import environment
-from streampulse_ops.environments import new as new_environment
 from streampulse_ops.environments.environment import parse
+from streampulse_ops.verbs import env
 
 FOLDER = Path("inventories/x")
 
@@ -105,17 +105,17 @@ def test_a_file_that_is_not_utf8_is_named(inventories: Path) -> None:
 
 
 def test_a_new_environment_can_be_loaded_and_is_made_once(inventories: Path) -> None:
-    file = new_environment.make("mine")
+    file = env.new("mine")
     assert file == inventories / "mine" / "hosts.yml"
     assert environment.load("mine").provider == "existing"
     with pytest.raises(OperatorError, match="mine is an environment already"):
-        new_environment.make("mine")
+        env.new("mine")
     for wrong in ("Mine", "a/b", "../x", "-x", ""):
         with pytest.raises(OperatorError, match="lower-case letters"):
-            new_environment.make(wrong)
+            env.new(wrong)
     for reserved in environment.RESERVED:
         with pytest.raises(OperatorError, match="the machines' own files are called so"):
-            new_environment.make(reserved)
+            env.new(reserved)
     assert sorted(path.name for path in inventories.iterdir()) == ["local", "mine", "staging"]
 
 

@@ -19,9 +19,11 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import journal
+from streampulse_ops.hosts.journal import Entry, Names
 from streampulse_ops.machines.existing import Existing
-from streampulse_ops.verbs import logs as journal
-from streampulse_ops.verbs.logs import Entry, Names, Wish
+from streampulse_ops.verbs import logs
+from streampulse_ops.verbs.logs import Wish
 
 NAMES = Names(services.all_services())
 
@@ -81,7 +83,14 @@ def test_what_waited_long_enough_comes_in_the_order_of_time_with_what_goes_befor
 
 @pytest.mark.parametrize(
     ("since", "said"),
-    [("10m", "-10m"), ("1h 30min", "-1h 30min"), ("today", "today"), ("10 min ago", "10 min ago"), ("09:30", "09:30")],
+    [
+        ("10m", "-10m"),
+        ("1h 30min", "-1h 30min"),
+        ("today", "today"),
+        ("10 min ago", "10 min ago"),
+        ("09:30", "09:30"),
+        ("2026-01-31T12:00:00.123Z", "2026-01-31 12:00:00.123 UTC"),
+    ],
 )
 def test_a_length_of_time_is_meant_as_that_long_ago(since: str, said: str) -> None:
     assert Wish(since=since).words() == [f"--since={said}"]
@@ -135,10 +144,10 @@ def test_the_newest_lines_of_all_hosts_together(hosts: Hosts, capsys: pytest.Cap
         return printed(line(1), line(4, "a4")) if host == "a" else printed(line(2, "b2"), line(3, "b3"))
 
     say(what)
-    assert journal.show(session, "kafka", Wish(lines=3)) is None
+    assert logs.show(session, "kafka", Wish(lines=3)) is None
     assert [each.rpartition(" ")[2] for each in capsys.readouterr().out.splitlines()] == ["b2", "b3", "a4"]
     assert asked == ["--lines=3", "--lines=3"]
-    words = journal.show(session, "", Wish(lines=3, since="1h"))
+    words = logs.show(session, "", Wish(lines=3, since="1h"))
     assert words is not None
     assert "--lines 30" in words
 
@@ -149,11 +158,11 @@ def test_a_host_that_cannot_be_read_does_not_hide_the_other(
     session, say = hosts
     say(lambda host, *_: printed(line(1, "seen")) if host == "a" else ["sh", "-c", "echo 'no route' >&2; exit 255"])
     with pytest.raises(OperatorError, match=r"not all of it: b did not show its journal \(no route\)"):
-        journal.show(session, "kafka", Wish())
+        logs.show(session, "kafka", Wish())
     assert "seen" in capsys.readouterr().out
     monkeypatch.setattr(session.provider, "running", lambda host: host.name == "a")
     with pytest.raises(OperatorError, match="not all of it: b is not running"):
-        journal.show(session, "kafka", Wish())
+        logs.show(session, "kafka", Wish())
     assert "seen" in capsys.readouterr().out
 
 
@@ -161,7 +170,7 @@ def test_a_time_that_is_none_is_wrong_usage(hosts: Hosts) -> None:
     session, say = hosts
     say(lambda *_: ["sh", "-c", "echo 'Failed to parse timestamp: noonish' >&2; exit 1"])
     with pytest.raises(UsageError, match="noonish is no time: write --since 10m"):
-        journal.show(session, "kafka", Wish(since="noonish"))
+        logs.show(session, "kafka", Wish(since="noonish"))
 
 
 def test_what_comes_is_merged_and_goes_on_where_the_first_look_ended(
@@ -180,7 +189,7 @@ def test_what_comes_is_merged_and_goes_on_where_the_first_look_ended(
 
     say(what)
     with pytest.raises(OperatorError, match="a says no more"):
-        journal.show(session, "kafka", Wish(follow=True))
+        logs.show(session, "kafka", Wish(follow=True))
     assert [each.rpartition(" ")[2] for each in capsys.readouterr().out.splitlines()] == ["a1", "b8", "a9"]
     assert asked["a"] == ["--follow", "--no-tail", "--after-cursor=c1"]
     assert asked["b"][:2] == ["--follow", "--no-tail"]
@@ -197,7 +206,7 @@ def test_what_is_followed_has_one_beginning_and_the_same_level(hosts: Hosts) -> 
 
     say(what)
     with pytest.raises(OperatorError, match=r"a says no more \(journalctl: no such thing\)"):
-        journal.show(session, "kafka", Wish(follow=True, since="10m", level="warning"))
+        logs.show(session, "kafka", Wish(follow=True, since="10m", level="warning"))
     for live, options in asked:
         assert "--priority=warning" in options
         beginnings = [word for word in options if word.startswith(("--since=", "--after-cursor="))]
@@ -222,13 +231,15 @@ def test_a_signal_ends_what_follows(hosts: Hosts, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(journal.Journals, "_start", noted)
     monkeypatch.setattr(journal.Journals, "_merge", told)
-    journal.show(session, "kafka", Wish(follow=True))
+    logs.show(session, "kafka", Wish(follow=True))
     assert [process.returncode for process in started] == [-signal.SIGTERM, -signal.SIGTERM]
 
 
 def test_one_host_is_not_held_back(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
     session, _ = hosts
-    journals = journal.Journals(session, [(session.environment.hosts[0], [])], NAMES, [])
+    journals = journal.Journals(
+        session, [(session.environment.hosts[0], [])], NAMES, [], lambda one: session.screen.line(one.line())
+    )
     arrived: queue.SimpleQueue[tuple[float, Entry | None]] = queue.SimpleQueue()
     merging = threading.Thread(target=journals._merge, args=(arrived, 1, 0.0))
     merging.start()
@@ -244,11 +255,13 @@ def test_what_is_asked_of_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     host = Host("a", frozenset({"kafka"}), {"ansible_host": "192.0.2.1", "ansible_user": "ops"})
     environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
     session = Session(environment, Existing(environment), Screen())
-    journals = journal.Journals(session, [], NAMES, [])
+    journals = journal.Journals(session, [], NAMES, [], lambda one: session.screen.line(one.line()))
     ran: list[list[str]] = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))
     journals._start(host, ["kafka.service"], ["--lines=5", "--priority=err"], live=False)
     journals._start(host, ["kafka.service"], ["--follow"], live=True)
-    assert ran[0][-1].startswith("sudo -n env SYSTEMD_COLORS=0 journalctl --no-pager --quiet --all --output=json ")
+    assert ran[0][-1].startswith(
+        "sudo -n env SYSTEMD_COLORS=0 TZ=UTC journalctl --no-pager --quiet --all --output=json "
+    )
     assert ran[0][-1].endswith(" --lines=5 --priority=err --unit=kafka.service")
     assert ["-tt" in command for command in ran] == [False, True]

@@ -13,10 +13,14 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts import links
+from streampulse_ops.hosts import command, links, monitoring
 from streampulse_ops.machines.existing import Existing
-from streampulse_ops.verbs import health, look, silence, watching
-from streampulse_ops.verbs import logs as journal
+from streampulse_ops.verbs import logs, silence
+from streampulse_ops.verbs.open import page
+from streampulse_ops.verbs.peek import peek
+from streampulse_ops.verbs.smoke import smoke, targets
+from streampulse_ops.verbs.ssh import PIPED_SHELL, shell
+from streampulse_ops.verbs.verify import verify
 
 
 @pytest.fixture
@@ -31,14 +35,15 @@ def down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 
 LOOKS: list[Callable[[Session], object]] = [
-    lambda session: look.page(session, "api", tunnel=False),
-    lambda session: look.page(session, "api", tunnel=True),
-    lambda session: look.shell(session, ""),
-    lambda session: journal.show(session, "api", journal.Wish(lines=1)),
-    lambda session: health.peek(session, "", 1),
-    lambda session: health.verify(session, []),
-    health.smoke,
-    watching.require,
+    lambda session: page(session, "api", tunnel=False),
+    lambda session: page(session, "api", tunnel=True),
+    lambda session: shell(session, ""),
+    lambda session: logs.show(session, "api", logs.Wish(lines=1)),
+    lambda session: peek(session, "", 1),
+    verify,
+    smoke,
+    targets,
+    monitoring.require,
     lambda session: silence.run(session, silence.Wish(), as_json=False),
 ]
 
@@ -61,9 +66,9 @@ def test_a_machine_that_is_down_is_said_to_be_down(down: Session, task: Callable
 def test_what_peek_cannot_show_is_one_line(
     down: Session, monkeypatch: pytest.MonkeyPatch, code: int, errors: str, said: str
 ) -> None:
-    monkeypatch.setattr(health, "on_host", lambda *_asked, **_more: (code, "", errors))
+    monkeypatch.setattr(command, "on_master", lambda *_asked, **_more: (code, "", errors))
     with pytest.raises(OperatorError) as caught:
-        health.peek(down, "x", 3)
+        peek(down, "x", 3)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
     # What was asked for wrongly is not mended by looking at the stack.
@@ -74,8 +79,8 @@ def test_what_peek_cannot_show_is_one_line(
 def test_peek_prints_what_the_host_said(
     down: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(health, "on_host", lambda *_asked, **_more: (0, "partition 0\n  [x]\n", ""))
-    health.peek(down, "", 3)
+    monkeypatch.setattr(command, "on_master", lambda *_asked, **_more: (0, "partition 0\n  [x]\n", ""))
+    peek(down, "", 3)
     assert capsys.readouterr().out == "partition 0\n  [x]\n"
 
 
@@ -87,7 +92,7 @@ def test_commands_that_are_piped_in_get_no_greeting(
     monkeypatch.setattr(down.provider, "running", lambda _host: True)
     monkeypatch.setattr(os, "execvpe", lambda _file, command, _environment: started.append(command))
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: terminal))
-    look.shell(down, "")
-    (command,) = started
-    assert command[0] == "ssh"
-    assert ("-T" in command, command[-1] == look.PIPED_SHELL) == (not terminal, not terminal)
+    shell(down, "")
+    (ran,) = started
+    assert ran[0] == "ssh"
+    assert ("-T" in ran, ran[-1] == PIPED_SHELL) == (not terminal, not terminal)

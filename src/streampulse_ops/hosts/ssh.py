@@ -1,4 +1,4 @@
-"""Logging in to hosts: one kept connection each, host keys checked."""
+"""Logging in to hosts over SSH, with host keys checked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops.environments.environment import Environment, Host
 
 CONNECT_SECONDS = 10
-# What it has to say comes as an exception; its log would put a traceback before our one line.
+# paramiko raises what it logs; its log would print a traceback before the one line of the task.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
@@ -43,6 +43,10 @@ class Login:
         if self.known_hosts:
             words += ["-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
         return [*words, f"{self.user}@{self.address}" if self.user else self.address]
+
+    def as_root(self, words: list[str]) -> list[str]:
+        """Return the words of a command as this account runs it with root's rights."""
+        return words if self.user == "root" else ["sudo", "-n", *words]
 
 
 def login(environment: Environment, host: Host) -> Login:
@@ -116,7 +120,7 @@ class Remote:
         :param live: show the output as it comes.
         :raises OperatorError: the host cannot be reached, or the command did not end in time.
         """
-        words = arguments if self.login.user == "root" else ["sudo", "-n", *arguments]
+        words = self.login.as_root(arguments)
         try:
             done = self._connection.run(shlex.join(words), hide=not live, warn=True, timeout=timeout, in_stream=False)
         except CommandTimedOut:

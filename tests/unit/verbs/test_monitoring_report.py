@@ -17,8 +17,9 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import command, monitoring
 from streampulse_ops.machines.existing import Existing
-from streampulse_ops.verbs import doctor, silence, status, top, watching
+from streampulse_ops.verbs import doctor, silence, status, top
 
 Said = tuple[int, str, str]
 
@@ -54,7 +55,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Said], list[list[str]]]:
                 asked.append(list(words[1:]))
                 return said
 
-        monkeypatch.setattr(watching, "Remote", Connection)
+        monkeypatch.setattr(command, "Remote", Connection)
         return asked
 
     return say
@@ -163,7 +164,7 @@ def test_an_environment_that_nobody_watches(tmp_path: Path) -> None:
     environment = Environment("demo", tmp_path, (Host("a", frozenset({"kafka"})),), {"provider": "existing"})
     alone = Session(environment, Existing(environment), Screen())
     with pytest.raises(OperatorError, match="demo has no host in group monitoring: add one to"):
-        watching.require(alone)
+        monitoring.require(alone)
     assert list(doctor.monitoring_is_content(alone)) == []
 
 
@@ -340,7 +341,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
                 return 0, json.dumps({"made": made, "firing": [], "dry_run": False}), ""
             return 0, json.dumps({"silences": kept[host.name]}), ""
 
-        monkeypatch.setattr(watching, "answer", answered)
+        monkeypatch.setattr(command, "run", answered)
         return asked
 
     return say

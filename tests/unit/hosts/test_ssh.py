@@ -13,8 +13,8 @@ from paramiko.ssh_exception import SSHException
 from streampulse.core.errors import OperatorError
 from streampulse_ops import command
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.hosts import remote
-from streampulse_ops.hosts.remote import Remote
+from streampulse_ops.hosts import ssh
+from streampulse_ops.hosts.ssh import Remote
 
 ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "existing", "ansible_user": "deploy"})
 
@@ -47,10 +47,10 @@ def test_a_key_that_is_somebody_elses_is_named_with_its_owner(tmp_path: Path, mo
     key.parent.mkdir(parents=True)
     key.touch()
     host = Host("h", frozenset(), {"ansible_ssh_private_key_file": str(key)})
-    assert remote.login(environment, host).key == str(key)
+    assert ssh.login(environment, host).key == str(key)
     monkeypatch.setattr("os.access", lambda *_asked: False)
     with pytest.raises(OperatorError, match=f"demo belongs to {key.owner()}, who made it .*: run the task as"):
-        remote.login(environment, host)
+        ssh.login(environment, host)
 
 
 def test_the_last_words_of_a_program_are_without_colours() -> None:

@@ -1,0 +1,108 @@
+"""``inv reset``: the state of streampulse is wiped, everything starts again, smoke test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops.environments.session import Session, changing
+from streampulse_ops.verbs.down import play_each, stop_services
+from streampulse_ops.verbs.smoke import smoke
+from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, start_machines
+
+#: The values of ``--keep``, each with what it keeps.
+KEEPABLE = {
+    "kafka": "all events (Kafka's topics)",
+    "postgres": "all rows of the tables",
+    "checkpoints": "the job's checkpoints",
+    "metrics": "what Prometheus and Alertmanager have stored",
+}
+#: The longest wait, in seconds, until all events that were kept in Kafka are counted again.
+RECOUNT_SECONDS = 1800
+
+
+def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
+    """Remove topics, checkpoints and tables together, start again, check, and return the closing words.
+
+    :param keep: the state that is left alone, of KEEPABLE.
+    :raises IncompleteError: everything is up again but optional components that could not be installed.
+    """
+    _check(session, full)
+    session.screen.line(session.headline())
+    missing: dict[str, str] = {}
+    with changing(session, "inv reset"):
+        facts = prepare_artifacts(session)
+        start_machines(session)
+        stop_services(session, full)
+        play_each(session, full, "wipe", keep=keep)
+        configure(session, facts, full, missing)
+        # Events that are kept without their tables are counted again before those of the smoke test.
+        smoke(session, RECOUNT_SECONDS if "kafka" in keep and "postgres" not in keep else 0)
+    return closing(session, f"state is {'as new but for what was kept' if keep else 'new'}", missing)
+
+
+def plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
+    """Return what a reset would do, line by line.
+
+    :param keep: the state that is left alone, of KEEPABLE.
+    """
+    _check(session, full)
+    hosts = ", ".join(host.name for host in session.environment.hosts)
+    about = [name for name in KEEPABLE if full or name != "metrics"]
+    gone = ", ".join(KEEPABLE[name] for name in about if name not in keep)
+    left = ", ".join(KEEPABLE[name] for name in about if name in keep)
+    return [
+        f"reset of {session.name} would, on {hosts}:",
+        *(["  stop Prometheus, Alertmanager, the probe and the exporters"] if full else []),
+        "  stop the generator, the API, the job, Spark, Kafka and PostgreSQL, in that order",
+        f"  remove {gone}" if gone else "  remove nothing that is of lasting value",
+        *([f"  keep {left}"] if left else []),
+        "  start everything again and run the smoke test",
+        *([] if full else ["  leave monitoring alone (--full takes it in)"]),
+    ]
+
+
+def question(name: str, full: bool, keep: Sequence[str] = ()) -> str:
+    """Return the question before a reset.
+
+    :param name: the environment.
+    :param keep: the state that is left alone, of KEEPABLE.
+    """
+    about = [word for word in KEEPABLE if word not in keep and (full or word != "metrics")]
+    return f"This removes {', '.join(KEEPABLE[word] for word in about) or 'nothing, and restarts all'} of {name}."
+
+
+def kept(text: str | None) -> tuple[str, ...]:
+    """Read ``--keep``.
+
+    :param text: words of KEEPABLE, separated by commas; None without the option.
+    :raises UsageError: a word is unknown or missing, or the state cannot be kept without another one.
+    """
+    if text is not None and not text.strip(" ,"):
+        raise UsageError("--keep names nothing; to remove everything, leave it out: inv reset")
+    words = tuple(word.strip() for word in (text or "").split(",") if word.strip())
+    unknown = [word for word in words if word not in KEEPABLE]
+    if unknown:
+        raise UsageError(f"{unknown[0]} is nothing that can be kept. There are: {', '.join(KEEPABLE)}")
+    for word, needed, why in (
+        ("checkpoints", "postgres", "ahead of new tables, they would have events passed over"),
+        ("postgres", "kafka", "numbers whose events are gone could never be recomputed"),
+    ):
+        if word in words and needed not in words:
+            # The advice names everything that has to be kept, not only the next word.
+            whole = [each for each in ("kafka", "postgres") if each == needed or each not in words]
+            raise UsageError(
+                f"{word} cannot be kept without {needed}: {why}; inv reset --keep {','.join([*whole, *words])}"
+            )
+    return words
+
+
+def _check(session: Session, full: bool) -> None:
+    """Check that there is something to reset.
+
+    :raises OperatorError: machines were never made, or ``--full`` is given without a monitoring group.
+    """
+    if full:
+        session.environment.require_group("monitoring")
+    if session.never_made:
+        raise OperatorError(f"nothing of {session.name} is there that could be reset: inv up{session.flag}")

@@ -1,0 +1,33 @@
+"""The question before something is lost."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.cli.console import confirm
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
+)
+def test_who_is_asked_must_say_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    if goes_on:
+        confirm("All of it?", yes=False, command="inv down --wipe --yes")
+    else:
+        with pytest.raises(OperatorError, match="nothing was changed"):
+            confirm("All of it?", yes=False, command="inv down --wipe --yes")
+
+
+def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(OperatorError, match="Nobody is there to ask: inv down --wipe --yes"):
+        confirm("All of it?", yes=False, command="inv down --wipe --yes")
+    confirm("All of it?", yes=True, command="")

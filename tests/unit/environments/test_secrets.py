@@ -1,0 +1,55 @@
+"""Secrets of an environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.environments import secrets
+from streampulse_ops.environments.environment import Environment
+
+
+def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    environment = Environment("demo", tmp_path / "inventory", (), {"provider": "vagrant"})
+    environment.state.mkdir(parents=True)
+    previous = os.umask(0)
+    try:
+        file = secrets.file_for(environment)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    first = json.loads(file.read_text())["streampulse_secrets"]
+    assert set(first) == set(secrets.NAMES)
+    assert len(set(first.values())) == len(first)
+    assert json.loads(secrets.file_for(environment).read_text())["streampulse_secrets"] == first
+    assert len(first["kafka_cluster_id"]) == 22
+    # Made by an older release: what is new is added, the rest stays.
+    old = {name: value for name, value in first.items() if not name.startswith("api_")}
+    file.write_text(json.dumps({"streampulse_secrets": old}))
+    now = json.loads(secrets.file_for(environment).read_text())["streampulse_secrets"]
+    assert set(now) == set(secrets.NAMES)
+    assert old.items() <= now.items()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
+    environment = Environment("demo", tmp_path, (), {"provider": "existing"})
+    with pytest.raises(OperatorError, match=r"inv env secrets demo \| ansible-vault encrypt"):
+        secrets.file_for(environment)
+    (tmp_path / "vault.yml").write_text(secrets.as_yaml())
+    assert set(yaml.safe_load(secrets.as_yaml())["streampulse_secrets"]) == set(secrets.NAMES)
+    with pytest.raises(OperatorError, match="is not encrypted: ansible-vault encrypt"):
+        secrets.file_for(environment)
+    (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
+    with pytest.raises(OperatorError, match="ANSIBLE_VAULT_PASSWORD_FILE"):
+        secrets.file_for(environment)
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/p")
+    assert secrets.file_for(environment) == tmp_path / "vault.yml"

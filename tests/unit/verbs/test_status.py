@@ -1,0 +1,43 @@
+"""inv status: what is read from the answer of a host."""
+
+from __future__ import annotations
+
+from streampulse_ops.environments.environment import Host
+from streampulse_ops.services import Service
+from streampulse_ops.verbs import status
+
+HOST = Host("h", frozenset({"kafka", "api"}))
+OUTPUT = """\
+== kafka.service
+Id=kafka.service
+ActiveState=active
+SubState=running
+ActiveEnterTimestamp=Sat 2026-01-31 12:00:00 UTC
+PssKiB=318464
+== streampulse-api.service
+PssKiB=0
+== versions
+kafka=4.3.1-abc
+release=0123
+"""
+
+
+def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
+    listed = [Service("kafka", "kafka.service", "kafka"), Service("api", "streampulse-api.service", "api")]
+    kafka, api = status.parse(HOST, listed, OUTPUT)
+    assert kafka == status.Row("kafka", "h", "active (running)", "2026-01-31 12:00:00 UTC", 311, "4.3.1-abc")
+    assert kafka.healthy
+    assert api.state == "not installed"
+    assert not api.healthy
+
+
+def test_monitoring_that_nobody_has_set_up_is_not_missed() -> None:
+    listed = [Service("prometheus", "prometheus.service", "monitoring", full=True)]
+    nowhere = "== prometheus.service\nActiveState=inactive\nSubState=dead\nFragmentPath=\nDropInPaths=\n"
+    assert status.parse(HOST, listed, nowhere) == []
+    of_others = nowhere.replace("FragmentPath=", "FragmentPath=/usr/lib/systemd/system/prometheus.service")
+    assert status.parse(HOST, listed, of_others) == []
+    drop_in = "DropInPaths=/etc/systemd/system/prometheus.service.d/streampulse.conf"
+    [stopped] = status.parse(HOST, listed, of_others.replace("DropInPaths=", drop_in))
+    assert stopped.state == "inactive (dead)"
+    assert not stopped.healthy
