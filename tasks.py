@@ -284,13 +284,21 @@ def lint(_context: Context) -> str:
     return quality.lint(Screen())
 
 
-@task(name="test", positional=["only"], help={"only": "what pytest gets instead of everything, as one word"})
-def run_tests(_context: Context, only: str | None = None) -> None:
+@task(
+    name="test",
+    positional=["only"],
+    optional=["changed"],
+    help={
+        "only": "what pytest gets instead of everything, as one word",
+        "changed": "only what a change can have touched: since a commit, else since the branch left upstream or main",
+    },
+)
+def run_tests(_context: Context, only: str | None = None, changed: str | bool | None = None) -> None:
     """Run the linters and every test, as CI does; the last line is the summary."""
     from streampulse_ops.quality import suite as quality
 
     try:
-        code = quality.test(Screen(), shlex.split(only or ""))
+        code = quality.test(Screen(), shlex.split(only or ""), changed)
     except OperatorError as error:
         raise Exit(f"test: {error}", code=1) from None
     except OSError as error:

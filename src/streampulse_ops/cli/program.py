@@ -51,9 +51,10 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
             try:
                 super().parse_tasks()
             except ParseError as error:
-                # Invoke has no positional argument that may be left out; ours get an empty one.
-                name = error.context.name if error.context else None
-                if name not in OPTIONAL_WORD or not error.context.missing_positional_args:
+                # Invoke has no positional argument that may be left out: such tasks get an empty one. Without it Invoke
+                # also calls the value of `test --changed REV` ambiguous, in an error that names no task.
+                name = error.context.name if error.context else words[0]
+                if name not in OPTIONAL_WORD or (error.context and not error.context.missing_positional_args):
                     raise
                 after = self.core.unparsed.index(name) + 1
                 self.core.unparsed.insert(after, "")

@@ -14,6 +14,7 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.command import program_environment
 from streampulse_ops.machines import tools
 from streampulse_ops.monitoring import promlint
+from streampulse_ops.quality import changed as changes
 
 #: The linter that Prometheus' own programs are.
 RULES = "rules"
@@ -89,19 +90,37 @@ def shell_scripts(root: Path) -> list[Path]:
     return found
 
 
-def test(screen: Screen, arguments: Sequence[str]) -> int:
+def test(screen: Screen, arguments: Sequence[str], changed: str | bool | None) -> int:
     """Run every test, the linters among them, and return pytest's exit code. The last line is its summary.
 
-    :param arguments: what pytest gets instead of everything.
+    :param arguments: options and tests for pytest instead of everything; beside ``changed``, options only.
+    :param changed: run what differs from this commit can have touched; True for where the branch began.
+    :raises OperatorError: git knows no such commit.
     """
     needed = dict(TEST_TOOLS)
     if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         del needed["initdb"]
+    root = paths.repository()
+    if changed:
+        chosen = changes.tests_for(root, None if changed is True else changed)
+        screen.line(f"touched by the change: {' '.join(chosen) or 'no test'}")
+        if not chosen:
+            return 0
+    else:
+        chosen = list(TEST_FOLDERS)
     tools.ensure(needed, "the tests", screen.line)
-    folders = [folder for folder in TEST_FOLDERS if (paths.repository() / folder).is_dir()]
-    everything = ["-v", *_side_by_side(), *folders]
-    command = [sys.executable, "-m", "pytest", *(arguments or everything)]
-    return _run(command, capture=False).returncode
+    if changed or not arguments:
+        # In the order of TEST_FOLDERS.
+        chosen = [test for folder in TEST_FOLDERS for test in _within(root, folder, chosen)]
+        arguments = ["-v", *_side_by_side(), *arguments, *chosen]
+    return _run([sys.executable, "-m", "pytest", *arguments], capture=False).returncode
+
+
+def _within(root: Path, folder: str, chosen: Sequence[str]) -> list[str]:
+    """Return what of the chosen tests is in a folder: the folder itself where all of its tests are."""
+    if folder in chosen or changes.EVERYTHING[0] in chosen:
+        return [folder] if (root / folder).is_dir() else []
+    return [test for test in chosen if test.startswith(f"{folder}/")]
 
 
 def _side_by_side() -> list[str]:
