@@ -49,8 +49,8 @@ def lines_executed(action: Callable[[], object]) -> int:
 class Feeder:
     """Makes rows with offsets and event ids of their own and applies them as batches of partition 0."""
 
-    def __init__(self) -> None:
-        self.engine = Engine(TIMEOUT_US)
+    def __init__(self, timeout_us: int = TIMEOUT_US) -> None:
+        self.engine = Engine(timeout_us)
         self._offset = 0
 
     def rows(self, entries: Iterable[Entry]) -> Rows:
@@ -79,6 +79,34 @@ def joins(viewers: int, ts: int) -> list[Entry]:
 
 def stops(times: Iterable[int]) -> list[Entry]:
     return [("a", "host", STREAM_STOP, ts) for ts in times]
+
+
+def idle(streams: int, code: int = CHAT_MESSAGE) -> list[Entry]:
+    return [(f"idle-{number}", "u", code, NOW_US + number % 60 * 1_000_000) for number in range(streams)]
+
+
+def test_a_batch_costs_with_5000_idle_streams_as_with_50() -> None:
+    costs = []
+    for streams in (50, 5_000):
+        feeder = Feeder(timeout_us=2 * MINUTE_US)
+        feeder.feed(idle(streams, VIEWER_JOIN))
+        feeder.feed([("a", "u", VIEWER_JOIN, NOW_US + MINUTE_US)])
+        same_minute = feeder.feed([("a", "u", CHAT_MESSAGE, NOW_US + MINUTE_US + 1)])
+        # In the minute in which the viewers' time runs out, a batch visits those whose time ran out since the last.
+        feeder.feed([("a", "u", CHAT_MESSAGE, NOW_US + 2 * MINUTE_US + 500_000)])
+        expiring = feeder.feed([("a", "u", CHAT_MESSAGE, NOW_US + 2 * MINUTE_US + 500_001)])
+        costs.append((same_minute, expiring))
+        assert feeder.engine.size()["streams"] == streams + 1
+    assert costs[0] == costs[1]
+
+
+def test_streams_without_viewers_cost_nothing_when_the_minute_moves() -> None:
+    costs = []
+    for streams in (50, 5_000):
+        feeder = Feeder()
+        feeder.feed(idle(streams))
+        costs.append([feeder.feed([("a", "u", CHAT_MESSAGE, NOW_US + n * MINUTE_US)]) for n in range(1, 10)])
+    assert costs[0] == costs[1]
 
 
 def test_stops_cost_as_much_as_the_viewers_they_end() -> None:

@@ -14,7 +14,6 @@ from streampulse.job.counting.clocks import Clocks
 from streampulse.job.counting.duplicates import is_duplicate
 from streampulse.job.counting.streams import Partition, SettledGroup, Stream, Viewer
 from streampulse.job.counting.viewers import Viewers
-from streampulse.job.counting.windows import WindowCounts
 from streampulse.job.rows import EVENT_ID_BYTES, STREAM_STOP, Rows
 
 #: How far behind ``PresenceRow.last_event_us`` may be in the table, in microseconds.
@@ -37,13 +36,15 @@ class Engine:
     """
 
     def __init__(self, viewer_timeout_us: int) -> None:
-        self.viewers = Viewers(viewer_timeout_us)
+        # Streams with anything that the tables may not hold yet.
+        self._touched: set[Stream] = set()
+        self.viewers = Viewers(viewer_timeout_us, self._touched)
         self.clocks = Clocks()
         self.partitions: dict[int, Partition] = {}
         # The horizon of internal streams that was last looked at.
         self._horizon = 0
-        # Streams with anything that the tables may not hold yet.
-        self._touched: set[Stream] = set()
+        # The window of the event clock up to which the tables have rows.
+        self._emitted: int | None = None
 
     # -- what the driver asks -----------------------------------------------------------------------------------
 
@@ -103,8 +104,12 @@ class Engine:
 
     def streams(self) -> Iterator[Stream]:
         """Yield all streams of all partitions."""
+        for group in self._groups():
+            yield from group.streams.values()
+
+    def _groups(self) -> Iterator[SettledGroup]:
         for partition in self.partitions.values():
-            yield from partition.streams()
+            yield from partition.groups()
 
     def stream(self, partition: Partition, stream_id: str) -> Stream:
         """Return a stream of a partition, a new one where it has none of that id."""
@@ -178,9 +183,7 @@ class Engine:
         """Count an accepted event."""
         stream = viewer.stream
         window = ts // WINDOW_US
-        counts = stream.windows.get(window)
-        if counts is None:
-            counts = stream.windows[window] = WindowCounts(window)
+        counts = stream.windows.get(window) or stream.counts(window)
         stream.seen[event_id] = counts.window
         counts.ids.append(event_id)
         counts.times.append(ts)
@@ -213,12 +216,13 @@ class Engine:
         """Recompute the marked presences, and stop counting viewers whose time has run out."""
         self.viewers.recount_marked()
         if self.clocks.event is not None:
-            self._touched.update(self.viewers.expire(self.clocks.event))
+            self.viewers.expire(self.clocks.event)
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
     def _emit(self, changes: Changes) -> None:
-        for stream in self._streams_to_write():
+        streams = self._streams_to_write()
+        for stream in streams:
             newest = self.clocks.window_of(stream.stream_id)
             if newest is not None:
                 stream.write_rows(newest, changes)
@@ -227,13 +231,22 @@ class Engine:
                 stream.written = written
                 changes.presences.append(PresenceRow(stream.stream_id, written[0], stream.own_clock, stream.last_event))
         self._touched.clear()
+        for stream in streams:
+            self._drop_if_empty(stream)
 
-    def _streams_to_write(self) -> Iterator[Stream]:
-        window = None if self.clocks.event is None else self.clocks.event // WINDOW_US
-        for stream in self.streams():
-            behind = window is not None and (stream.emitted is None or stream.emitted < window)
-            if behind or stream in self._touched:
-                yield stream
+    def _streams_to_write(self) -> list[Stream]:
+        """Return the touched streams and, where the event clock has reached another minute, those with viewers."""
+        streams = list(self._touched)
+        window = self._event_window()
+        if window != self._emitted:
+            self._emitted = window
+            for group in self._groups():
+                group.watched = {stream: None for stream in group.watched if stream.differences}
+                streams.extend(stream for stream in group.watched if stream not in self._touched)
+        return streams
+
+    def _event_window(self) -> int | None:
+        return None if self.clocks.event is None else self.clocks.event // WINDOW_US
 
     def state_row(self, stream: Stream) -> tuple[int, int | None, int]:
         """Return what the row of ``stream_presence`` depends on."""
@@ -246,6 +259,7 @@ class Engine:
         for stream in self.streams():
             stream.emitted = self.clocks.window_of(stream.stream_id)
             stream.mark_clean()
+        self._emitted = self._event_window()
         self._touched.clear()
 
     # -- settling -------------------------------------------------------------------------------------------------
@@ -266,7 +280,9 @@ class Engine:
         if group.fold is not None and fold <= group.fold:
             return
         group.fold = fold
-        streams = list(group.streams.values())
+        streams: dict[Stream, None] = {}
+        for window in [w for w in group.unsettled if w < fold]:
+            streams.update(group.unsettled.pop(window))
         for stream in streams:
             self.viewers.settle_stops(stream, fold)
         for window in [w for w in group.expiry if w < fold]:
@@ -294,10 +310,12 @@ class Engine:
         idle.difference_update([presence.stream_id for presence in changes.presences])
         for partition in self.partitions.values():
             for stream_id in idle.intersection(partition.internal.streams):
-                stream = partition.internal.streams.pop(stream_id)
+                stream = partition.internal.streams[stream_id]
+                partition.internal.remove(stream)
                 for viewer in stream.viewers.values():
                     self.viewers.set_last(viewer, None)
                     self.viewers.unwatch_settled(viewer)
+                self._touched.discard(stream)
                 if stream.written is not None and stream.written[0]:
                     changes.presences.append(PresenceRow(stream_id, 0, stream.own_clock, stream.last_event))
         for stream_id in idle:

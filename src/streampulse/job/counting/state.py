@@ -53,7 +53,8 @@ def take_snapshot(engine: Engine) -> Snapshot:
                 p.ordinary.fold,
                 {
                     stream.stream_id: present
-                    for stream in p.streams()
+                    for group in p.groups()
+                    for stream in group.streams.values()
                     if (present := {v.user: v.settled for v in stream.viewers.values() if v.settled is not None})
                 },
                 p.internal.fold,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
 
 from streampulse.events import is_internal
 from streampulse.job.counting.changes import WINDOW_US, Changes, WindowRange
@@ -95,7 +94,8 @@ class Stream:
         # Change of the number of active viewers, by window from the fold on; windows without a change are absent.
         self.differences: dict[int, int] = {}
         self.active_before_fold = 0
-        # The tables hold everything up to this window; None: nothing was ever written.
+        # The tables hold everything up to this window, and it has no later row that they hold; None: nothing was ever
+        # written.
         self.emitted = emitted
         self.dirty_windows: set[int] = set()
         # All windows from this one on have to be written again.
@@ -110,13 +110,27 @@ class Stream:
     def shift(self, window: int, by: int) -> None:
         """Change the number of active viewers from a window on."""
         differences = self.differences
-        total = differences.get(window, 0) + by
-        if total:
-            differences[window] = total
+        held = differences.get(window)
+        if held is None:
+            differences[window] = by
+            self.group.unsettled.setdefault(window, {})[self] = None
+            self.group.watched[self] = None
+        elif held + by:
+            differences[window] = held + by
         else:
-            differences.pop(window, None)
+            del differences[window]
+            if window not in self.windows:
+                self.group.unsettled[window].pop(self, None)
         if (self.emitted is None or window <= self.emitted) and (self.dirty_from is None or window < self.dirty_from):
             self.dirty_from = window
+
+    def counts(self, window: int) -> WindowCounts:
+        """Return the counts of an unsettled window, new ones where it had no event."""
+        counts = self.windows.get(window)
+        if counts is None:
+            counts = self.windows[window] = WindowCounts(window)
+            self.group.unsettled.setdefault(window, {})[self] = None
+        return counts
 
     def is_empty(self) -> bool:
         """Tell whether nothing of the stream has to be kept."""
@@ -174,13 +188,25 @@ class Stream:
 class SettledGroup:
     """Streams of one partition that are settled up to the same window, the fold."""
 
-    __slots__ = ("expiry", "fold", "streams")
+    __slots__ = ("expiry", "fold", "streams", "unsettled", "watched")
 
     def __init__(self) -> None:
         self.fold: int | None = None
         self.streams: dict[str, Stream] = {}
+        # By window the streams with counts or a difference in it: a move of the fold visits only these.
+        self.unsettled: dict[int, dict[Stream, None]] = {}
+        # All streams with differences, and some that had them. Without differences nobody is present at the end of any
+        # unsettled window, so a move of the event clock to another minute visits only these.
+        self.watched: dict[Stream, None] = {}
         # By window the viewers whose settled past may run out in it.
         self.expiry: dict[int, dict[Viewer, None]] = {}
+
+    def remove(self, stream: Stream) -> None:
+        """Forget a stream and everything that was kept of it."""
+        del self.streams[stream.stream_id]
+        self.watched.pop(stream, None)
+        for window in stream.windows.keys() | stream.differences.keys():
+            self.unsettled[window].pop(stream, None)
 
 
 class Partition:
@@ -196,7 +222,6 @@ class Partition:
         # Internal streams go on where the partition's clock stands still, or where it never had one.
         self.internal = SettledGroup()
 
-    def streams(self) -> Iterator[Stream]:
-        """Yield all streams of the partition."""
-        yield from self.ordinary.streams.values()
-        yield from self.internal.streams.values()
+    def groups(self) -> tuple[SettledGroup, SettledGroup]:
+        """Return the ordinary and the internal streams."""
+        return self.ordinary, self.internal

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from heapq import heappop, heappush
+from itertools import count
 
 from streampulse.job.counting.changes import WINDOW_US
 from streampulse.job.counting.presence import (
@@ -23,17 +25,24 @@ class Viewers:
 
     :param timeout_us: after this long without an event a viewer is no longer present, in microseconds; a window at
         least.
+    :param touched: streams whose number of present viewers changes are added here.
     :raises ValueError: the time-out is shorter.
     """
 
-    def __init__(self, timeout_us: int) -> None:
+    def __init__(self, timeout_us: int, touched: set[Stream]) -> None:
         if timeout_us < WINDOW_US:
             raise ValueError("the viewer time-out is shorter than a window")
         self._timeout = timeout_us
         # With the last event at t, the viewer is present at x while x <= t + reach.
         self._reach = timeout_us - 1
+        self._touched = touched
         # By minute the viewers whose time may run out in it: compared then with the viewer's own last event.
         self._expiring: dict[int, dict[Viewer, None]] = {}
+        # The minute that the event clock has reached, and the viewers whose time may run out in it: a heap by time.
+        # Entries of viewers who left or moved on since stay until their time comes.
+        self._reached = -1
+        self._expiring_now: list[tuple[int, int, Viewer]] = []
+        self._entries = count()
         self._marked: list[Viewer] = []
 
     # -- one event ----------------------------------------------------------------------------------------------
@@ -166,20 +175,23 @@ class Viewers:
         viewer.stream.present[viewer] = None
         if viewer.expires_minute is None:
             viewer.stream.now += 1
-            self._schedule(viewer, last)
+            self._schedule(viewer)
 
-    def expire(self, clock: int) -> list[Stream]:
-        """Stop counting the viewers whose time has run out at the event clock, and return their streams."""
-        changed = []
-        for minute in [minute for minute in self._expiring if minute <= clock // WINDOW_US]:
-            for viewer in list(self._expiring[minute]):
-                if viewer.last is None or viewer.last + self._timeout <= clock:
-                    self._uncount(viewer)
-                    changed.append(viewer.stream)
-                elif (viewer.last + self._timeout) // WINDOW_US != minute:
-                    self._unschedule(viewer)
-                    self._schedule(viewer, viewer.last)
-        return changed
+    def expire(self, clock: int) -> None:
+        """Stop counting the viewers whose time has run out at the event clock, in microseconds since the epoch."""
+        if clock // WINDOW_US > self._reached:
+            self._reached = clock // WINDOW_US
+            for minute in [minute for minute in self._expiring if minute <= self._reached]:
+                for viewer in self._expiring.pop(minute):
+                    self._schedule(viewer)
+        while self._expiring_now and self._expiring_now[0][0] <= clock:
+            _, _, viewer = heappop(self._expiring_now)
+            if viewer.expires_minute is None or viewer.expires_minute > self._reached:
+                continue
+            if viewer.last is None or viewer.last + self._timeout <= clock:
+                self._uncount(viewer)
+            else:
+                self._schedule(viewer)
 
     def active_at(self, stream: Stream, event_clock: int | None) -> int:
         """Return the number of viewers present just after the stream's clock."""
@@ -189,22 +201,26 @@ class Viewers:
         # An internal stream ahead of the event clock has few viewers.
         return sum(1 for v in stream.viewers.values() if v.last is not None and clock - v.last <= self._reach)
 
-    def _schedule(self, viewer: Viewer, last: int) -> None:
-        viewer.expires_minute = (last + self._timeout) // WINDOW_US
-        self._expiring.setdefault(viewer.expires_minute, {})[viewer] = None
-
-    def _unschedule(self, viewer: Viewer) -> None:
-        if viewer.expires_minute is not None:
-            bucket = self._expiring[viewer.expires_minute]
-            del bucket[viewer]
-            if not bucket:
-                del self._expiring[viewer.expires_minute]
-            viewer.expires_minute = None
+    def _schedule(self, viewer: Viewer) -> None:
+        expires = (viewer.last or 0) + self._timeout
+        viewer.expires_minute = minute = expires // WINDOW_US
+        if minute > self._reached:
+            self._expiring.setdefault(minute, {})[viewer] = None
+        else:
+            heappush(self._expiring_now, (expires, next(self._entries), viewer))
 
     def _uncount(self, viewer: Viewer) -> None:
-        if viewer.expires_minute is not None:
-            viewer.stream.now -= 1
-            self._unschedule(viewer)
+        minute = viewer.expires_minute
+        if minute is None:
+            return
+        viewer.expires_minute = None
+        viewer.stream.now -= 1
+        self._touched.add(viewer.stream)
+        if minute > self._reached:
+            bucket = self._expiring[minute]
+            del bucket[viewer]
+            if not bucket:
+                del self._expiring[minute]
 
     # -- the settled past -----------------------------------------------------------------------------------------
 
