@@ -1,10 +1,12 @@
-"""Which services there are, from the same variables that the roles use."""
+"""The list of services in ansible/services.yml, as the tasks read it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import yaml
 
@@ -13,14 +15,25 @@ from streampulse_ops import paths
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
 
-# The group of what every host runs that has any other group.
+# The group of a service that runs on every host of any other group.
 EVERY = "all"
-VARIABLES = "ansible/playbooks/group_vars/all/streampulse.yml"
+LIST = "ansible/services.yml"
+RELEASE = "/opt/streampulse/current"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a service: the name of its port, the path, and what is there."""
+
+    group: str
+    port: str
+    path: str
+    about: str
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service: what people call it, its unit, and the group whose hosts run it.
+    """One service: an entry of the list, whose head explains the fields.
 
     The group ``all`` stands for every host that has any other group. Monitoring (``full``) is there only where
     ``--full`` has set it up, which the host itself must say.
@@ -30,6 +43,12 @@ class Service:
     unit: str
     group: str
     full: bool = False
+    version: str = RELEASE
+    user: str = ""
+    severity: str = ""
+    needed: str = ""
+    packaged: bool = False
+    ports: Mapping[str, str] = field(default_factory=dict)
 
 
 def port(environment: Environment, name: str) -> int:
@@ -47,13 +66,31 @@ def port(environment: Environment, name: str) -> int:
 
 
 @cache
+def entries() -> tuple[dict[str, Any], ...]:
+    """Return the entries of the list as they are written, in the order of starting."""
+    return tuple(yaml.safe_load((paths.repository() / LIST).read_text(encoding="utf-8"))["streampulse_services"])
+
+
+@cache
 def all_services() -> tuple[Service, ...]:
     """Return every service, in the order of starting."""
-    listed = yaml.safe_load((paths.repository() / VARIABLES).read_text(encoding="utf-8"))["streampulse_services"]
-    # What depends on the host (the version in PostgreSQL's unit) is a pattern here; systemctl takes patterns.
+    known = Service.__dataclass_fields__.keys() - {"unit"}
     return tuple(
-        Service(s["name"], re.sub(r"\{\{.*?\}\}", "*", s["unit"]), s["group"], bool(s.get("full"))) for s in listed
+        Service(
+            # PostgreSQL's unit carries its version, which depends on the host; systemctl takes patterns.
+            unit=re.sub(r"\{\{.*?\}\}", "*", entry["unit"]),
+            **{name: value for name, value in entry.items() if name in known},
+        )
+        for entry in entries()
     )
+
+
+@cache
+def pages() -> Mapping[str, Page]:
+    """Return the pages of all services by name."""
+    return {
+        name: Page(group=entry["group"], **page) for entry in entries() for name, page in entry.get("pages", {}).items()
+    }
 
 
 def named(name: str) -> Service:

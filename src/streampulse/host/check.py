@@ -28,25 +28,9 @@ from streampulse.core import limits as values
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, SettingsError, load
 
-#: What people call a service, and its systemd unit. PostgreSQL's carries its version and is looked for.
-UNITS: Final = {
-    "kafka": "kafka.service",
-    "spark-master": "spark-master.service",
-    "spark-worker": "spark-worker.service",
-    "postgres": "postgresql@*-main.service",
-    "job": "streampulse-job.service",
-    "generator": "streampulse-generator.service",
-    "api": "streampulse-api.service",
-}
-#: Monitoring. Its packages may be there for another's sake; a unit is ours where systemd has a file of ours for it.
-MONITORING: Final = {
-    "node-exporter": "prometheus-node-exporter.service",
-    "postgres-exporter": "prometheus-postgres-exporter.service",
-    "probe": "streampulse-probe.service",
-    "alertmanager": "prometheus-alertmanager.service",
-    "prometheus": "prometheus.service",
-    "grafana": "grafana-server.service",
-}
+#: The services that the inventory asks this host for, as the role base wrote them from the list of services.
+SERVICES_FILE: Final = Path("/etc/streampulse/services.json")
+#: The roles put units and drop-ins here. Monitoring's packages may be there for another reason.
 OURS: Final = "/etc/systemd/system/"
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
 #: Where the alerts begin, so that both say the same.
@@ -95,22 +79,24 @@ class Host:
         lines = self.command("systemctl", "show", unit, f"--property={names}").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the services of this host: name, unit, full, listens (pairs of address and port) and data.
+
+        :raises OperatorError: the file is missing.
+        """
+        try:
+            return list(json.loads(SERVICES_FILE.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise OperatorError(f"{SERVICES_FILE} is missing, which lists the services of this host") from None
+
     def services(self) -> dict[str, str]:
-        """Return the services whose unit is installed on this host, with the unit."""
+        """Return the services of this host whose unit is installed, with the unit."""
         found = {}
-        for name, pattern in UNITS.items():
-            if "*" in pattern:
-                lines = self.command("systemctl", "list-units", "--all", "--plain", "--no-legend", pattern).splitlines()
-                units = [line.split()[0] for line in lines if line.split()]
-            else:
-                units = [pattern]
-            for unit in units:
-                if self.properties(unit).get("LoadState") == "loaded":
-                    found[name] = unit
-        for name, unit in MONITORING.items():
-            seen = self.properties(unit)
-            if OURS in seen.get("FragmentPath", "") + seen.get("DropInPaths", ""):
-                found[name] = unit
+        for each in self.listed():
+            seen = self.properties(each["unit"])
+            ours = OURS in seen.get("FragmentPath", "") + seen.get("DropInPaths", "")
+            if ours if each["full"] else seen.get("LoadState") == "loaded":
+                found[each["name"]] = each["unit"]
         return found
 
     def uptime(self) -> float:
@@ -188,8 +174,8 @@ def findings_of(host: Host) -> list[Finding]:
 
     try:
         services = host.services()
-    except OSError as error:
-        return [_fault("units", f"systemd does not answer ({error})", "systemctl status")]
+    except (OSError, OperatorError) as error:
+        return [_unknown_services(error)]
     findings: list[Finding] = []
     for name, about, function in CHECKS:
         if about and not about & services.keys():
@@ -211,6 +197,12 @@ def findings_of(host: Host) -> list[Finding]:
                 _fault(name, f"an answer that is not understood ({_line(error)})", f"inv logs {_service_of(name)}")
             )
     return findings
+
+
+def _unknown_services(error: OSError | OperatorError) -> Finding:
+    if isinstance(error, OperatorError):
+        return _fault("units", str(error), "inv up")
+    return _fault("units", f"systemd does not answer ({error})", "systemctl status")
 
 
 def _fault(name: str, cause: str, fix: str) -> Finding:
@@ -235,18 +227,12 @@ def _service_of(name: str) -> str:
 
 
 @check("disk")
-def disk(_: Host, services: dict[str, str]) -> Iterator[Finding]:
-    """Look at the space and the inodes of every file system that something of ours writes to."""
-    owners = {
-        "/": None,
-        "/var/lib/kafka": "kafka",
-        "/var/lib/postgresql": "postgres",
-        "/var/lib/spark-worker": "spark-worker",
-        "/var/lib/streampulse-job": "job",
-    }
+def disk(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look at the space and the inodes of every file system that a service writes to."""
+    paths = ["/", *(each["data"] for each in host.listed() if each["data"] and each["name"] in services)]
     seen: set[int] = set()
-    for path, owner in owners.items():
-        if not Path(path).is_dir() or (owner is not None and owner not in services):
+    for path in paths:
+        if not Path(path).is_dir():
             continue
         device = os.stat(path).st_dev  # noqa: PTH116 - beside statvfs, which has no Path method
         if device in seen:
@@ -287,12 +273,13 @@ def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
 @check("units")
 def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     """Look at each service's unit: active, and not coming back again and again."""
+    full = {each["name"] for each in host.listed() if each["full"]}
     for name, unit in services.items():
         seen = host.properties(unit)
         state = f"{seen.get('ActiveState')} ({seen.get('SubState')})"
         restarts = int(seen.get("NRestarts") or 0)
         since = host.uptime() - int(seen.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-        again = f"inv logs {name}; inv up{' --full' * (name in MONITORING)}"
+        again = f"inv logs {name}; inv up{' --full' * (name in full)}"
         if seen.get("ActiveState") == "failed":
             yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", again)
         elif seen.get("ActiveState") != "active":
@@ -307,40 +294,15 @@ def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
             yield _fine(f"units.{name}", f"{unit} {state}" + (f", restarted {restarts} times" if restarts else ""))
 
 
-def _ports(services: dict[str, str]) -> Iterator[tuple[str, str, int]]:
-    """Yield the addresses that this host's services listen on, as far as the host's own settings tell."""
-    environment = os.environ
-    if "kafka" in services:
-        for server in load(KafkaSettings).bootstrap_servers.split(","):
-            host, _, port = server.strip().rpartition(":")
-            yield "kafka", host.strip("[]"), int(port)
-    if "postgres" in services:
-        settings = load(PostgresSettings)
-        yield "postgres", settings.host, settings.port
-    for name, setting in (
-        ("spark-master", "STREAMPULSE_SPARK_MASTER"),
-        ("spark-master", "STREAMPULSE_SPARK_MASTER_UI"),
-    ):
-        if name in services and environment.get(setting):
-            host, _, port = environment[setting].split("://", 1)[1].rstrip("/").rpartition(":")
-            yield name, host, int(port)
-    for name in ("job", "generator"):
-        prefix = f"STREAMPULSE_{name.upper()}_METRICS_"
-        if name in services and environment.get(f"{prefix}PORT"):
-            yield name, environment.get(f"{prefix}HOST", "127.0.0.1"), int(environment[f"{prefix}PORT"])
-    if "api" in services:
-        api = load(ApiSettings)
-        yield "api", _reachable(api.host), api.port
-
-
 def _reachable(host: str) -> str:
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - nothing is bound here
 
 
-@check("ports", *UNITS)
+@check("ports")
 def ports(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     """Connect to every port that this host's services should listen on."""
-    for name, address, port in _ports(services):
+    listens = [(each["name"], *pair) for each in host.listed() if each["name"] in services for pair in each["listens"]]
+    for name, address, port in listens:
         try:
             host.connects(address, port)
         except OSError as error:

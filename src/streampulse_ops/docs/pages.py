@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings
 from streampulse.core import settings
 from streampulse.core.errors import OperatorError
 from streampulse.host import cli
-from streampulse_ops import paths
+from streampulse_ops import paths, services
 from streampulse_ops.docs.markdown import table
 from streampulse_ops.monitoring import dashboards, page, rules
 
@@ -120,6 +120,38 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "maximum" in kind:
         limits.append(f"{'up to' if 'exclusiveMinimum' in kind or above is None else 'to'} {_number(kind['maximum'])}")
     return " ".join([name, *limits])
+
+
+def services_page(root: Path) -> str:
+    """Return the reference of services.
+
+    :param root: the checkout.
+    """
+    ports = yaml.safe_load((root / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))
+    numbers = ports["all"]["vars"]["streampulse_default_ports"]
+    rows = [
+        (
+            f"`{each.name}`{' (full)' * each.full}",
+            f"`{each.unit.replace('*', 'VERSION')}`{' (packaged)' * each.packaged}",
+            f"`{each.group}`",
+            f"`{each.user}`",
+            each.needed,
+            each.severity,
+            ", ".join(f"{purpose} {numbers[name]}".strip() for name, purpose in each.ports.items()),
+        )
+        for each in services.all_services()
+    ]
+    return "\n".join(
+        [
+            "# Services\n",
+            _HEADER,
+            "The order is the order of starting. Only `--full` sets up, stops and wipes the services that are marked",
+            "`full`. The group `all` is every host that has another group. *Needed* says how many hosts of the group",
+            "must run the service, *down* the severity of the alert when they do not.\n",
+            *table(("service", "unit", "group", "user", "needed", "down", "listens on"), rows),
+            "",
+        ]
+    )
 
 
 def commands_page(root: Path) -> str:
@@ -252,6 +284,7 @@ def _rules(name: str) -> Callable[[Path], str]:
 PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
+    f"{FOLDER}/services.md": services_page,
     page.FILE: page.page,
     **{name: _rules(name) for name in rules.FILES},
     **dashboards.FILES,

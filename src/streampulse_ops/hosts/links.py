@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from streampulse.core.errors import OperatorError
 from streampulse_ops import services
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.hosts import ssh
+from streampulse_ops.services import Page, pages
 
 ANY = "0.0.0.0"  # noqa: S104 - a value of the inventory; nothing listens here
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page: the group whose first host serves it, the port's name, the path."""
-
-    group: str
-    port: str
-    path: str
-    about: str
-
-
-PAGES: Mapping[str, Page] = {
-    "api": Page("api", "api", "/", "the page and the API"),
-    "docs": Page("api", "api", "/docs", "the API's documentation"),
-    "spark": Page("spark_master", "spark_master_ui", "/", "Spark's master: workers, applications"),
-    "worker": Page("spark_worker", "spark_worker_ui", "/", "the first Spark worker: executors, their logs"),
-    "prometheus": Page("monitoring", "prometheus", "/", "figures, targets, rules; with --full"),
-    "alertmanager": Page("monitoring", "alertmanager", "/", "what is firing, silences; with --full"),
-    "grafana": Page("monitoring", "grafana", "/", "dashboards; with --full"),
-}
 
 
 def page(name: str) -> Page:
@@ -40,9 +17,9 @@ def page(name: str) -> Page:
 
     :raises OperatorError: there is no such page; the text lists the pages.
     """
-    if name not in PAGES:
-        raise OperatorError(f"{name} is not a page. There are: {', '.join(PAGES)}. Try: inv open api")
-    return PAGES[name]
+    if name not in pages():
+        raise OperatorError(f"{name} is not a page. There are: {', '.join(pages())}. Try: inv open api")
+    return pages()[name]
 
 
 def address(environment: Environment, name: str) -> str:
@@ -67,7 +44,7 @@ def listening(environment: Environment, host: Host, wanted: Page) -> str:
 def only_there(environment: Environment) -> bool:
     """Return whether the API can be asked from its own host only."""
     hosts = environment.in_group("api")
-    given = listening(environment, hosts[0], PAGES["api"]) if hosts else ""
+    given = listening(environment, hosts[0], pages()["api"]) if hosts else ""
     return given == "localhost" or given.startswith("127.") or given == "::1"
 
 

@@ -16,11 +16,13 @@ from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.services import Service
 from streampulse_ops.verbs import report as reports
 
-# One round trip: systemd's view of each unit, the proportional memory of its processes, and versions. Its arguments are
-# units or patterns of units; parse() reads its output.
+# One round trip, for pairs of a unit and the source of its version: a link, or the name of a package. The script prints
+# systemd's view of the unit, the proportional memory of its processes and the version; parse() reads its output.
 SCRIPT = r"""
 export LC_ALL=C.UTF-8 TZ=UTC
-for unit in "$@"; do
+while [ $# -gt 0 ]; do
+  unit=$1 version=$2
+  shift 2
   echo "== $unit"
   case $unit in
     # With a pattern, `show` leaves out units that are not active.
@@ -42,30 +44,14 @@ for unit in "$@"; do
     done
   fi
   echo "PssKiB=$kib"
-done
-echo "== versions"
-echo "kafka=$(basename "$(readlink /opt/kafka/current)")"
-echo "spark=$(basename "$(readlink /opt/spark/current)")"
-echo "release=$(basename "$(readlink /opt/streampulse/current)")"
-echo "postgres=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' 'postgresql-*' 2>/dev/null |
-  awk '$1 == "ii" && $2 ~ /^[0-9]+\.[0-9]/ {print $2; exit}')"
-for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter grafana; do
-  echo "$package=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null | sed 's/[+-].*//')"
+  case $version in
+    /*) version=$(basename "$(readlink "$version")") ;;
+    *) version=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' "$version" 2>/dev/null |
+         awk '$1 == "ii" {sub(/[+-].*/, "", $2); print $2; exit}') ;;
+  esac
+  echo "Version=$version"
 done
 """
-# The line above that has the version of a service. Services that are not listed have the release's.
-VERSIONS = {
-    "kafka": "kafka",
-    "postgres": "postgres",
-    "spark-master": "spark",
-    "spark-worker": "spark",
-    "node-exporter": "prometheus-node-exporter",
-    "postgres-exporter": "prometheus-postgres-exporter",
-    "alertmanager": "prometheus-alertmanager",
-    "prometheus": "prometheus",
-    "grafana": "grafana",
-}
-
 
 # States of the host, shown for each of its services.
 DOWN = "machine is down"
@@ -117,7 +103,8 @@ def collect(session: Session) -> list[Row]:
 def _ask(session: Session, host: Host, listed: list[Service]) -> str:
     with Remote(session.environment, host) as remote:
         code, output, errors = remote.run(
-            ["sh", "-c", SCRIPT, "status", *(service.unit for service in listed)], timeout=ANSWER_SECONDS
+            ["sh", "-c", SCRIPT, "status", *(word for service in listed for word in (service.unit, service.version))],
+            timeout=ANSWER_SECONDS,
         )
     if code != 0:
         raise OperatorError(f"{host.name} did not answer the question ({errors.strip()})")
@@ -130,7 +117,6 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
     for block in output.split("== ")[1:]:
         title, _, rest = block.partition("\n")
         sections[title.strip()] = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
-    versions = sections.get("versions", {})
     rows = []
     for service in listed:
         found = sections.get(service.unit, {})
@@ -148,7 +134,7 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
                 # A running unit's StateChangeTimestamp also moves on reload.
                 _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
                 round(int(found.get("PssKiB", "0")) / 1024),
-                versions.get(VERSIONS.get(service.name, "release"), ""),
+                found.get("Version", ""),
             )
         )
     return rows

@@ -18,7 +18,7 @@ from streampulse_ops import paths
         (["frobnicate"], 2, "No idea what 'frobnicate' is"),
         (["up", "--frobnicate"], 2, "--frobnicate"),
         (["status", "--env", "stagin"], 1, "stagin is not an environment. There are:"),
-        (["open", "grafanna"], 1, "grafanna is not a page. There are: api"),
+        (["open", "grafanna"], 1, "grafanna is not a page. There are: "),
         (["up", "--env"], 2, "inv: --env needed value and was not given one! See: inv --list"),
         (["logs", "--lines"], 2, "inv: --lines needed value"),
         (["logs", "--lines", "-5", "--env", "staging"], 2, "logs: -5 lines cannot be shown: inv logs job --lines"),

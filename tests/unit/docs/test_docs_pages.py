@@ -14,8 +14,8 @@ import yaml
 from streampulse.events import parse, partition_of
 from streampulse.host import cli, migrate
 from streampulse.job import dead_letters, store
+from streampulse_ops import services
 from streampulse_ops.docs import pages as docs
-from streampulse_ops.hosts import links
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted(
@@ -78,32 +78,12 @@ def test_every_subcommand_and_page_that_is_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     subcommands = set(re.findall(r"`streampulse ([a-z][\w-]*)", text))
     assert subcommands <= set(cli.COMMANDS)
-    assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(links.PAGES)
+    assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(services.pages())
 
 
 def default_ports() -> dict[str, int]:
     document = yaml.safe_load((ROOT / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))
     return dict(document["all"]["vars"]["streampulse_default_ports"])
-
-
-def test_the_ports_are_those_that_are_given_out() -> None:
-    ports = default_ports()
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    section = text.partition("## Hosts and services")[2].partition("\n## ")[0]
-    shown = {int(number) for number in re.findall(r"\b(\d{4,5})\b", section)}
-    assert shown == set(ports.values())
-
-
-def test_the_services_are_those_that_there_are() -> None:
-    variables = yaml.safe_load((ROOT / "ansible/playbooks/group_vars/all/streampulse.yml").read_text(encoding="utf-8"))
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    section = text.partition("## Hosts and services")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `([\w-]+)` \| `([\w@.-]+)`[^|]*\| `(\w+)` \| `([\w-]+)` \|", section, re.MULTILINE)
-    expected = [
-        (each["name"], re.sub(r"\{\{.*\}\}", "VERSION", each["unit"]), each["group"], each["user"])
-        for each in variables["streampulse_services"]
-    ]
-    assert rows == expected
 
 
 def test_the_versions_of_the_jars_are_those_that_are_pinned() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops import services
+from streampulse_ops import paths, services
 from streampulse_ops.environments.environment import Host
 
 HOST = Host("h", frozenset({"kafka", "api"}))
@@ -23,3 +24,16 @@ def test_services_are_those_of_the_roles() -> None:
     assert services.on_host(Host("left", frozenset({"all"}))) == []
     with pytest.raises(OperatorError, match=r"kafak is not a service. There are: postgres, kafka"):
         services.named("kafak")
+
+
+def test_every_service_has_a_role_a_unit_and_ports_that_are_given_out() -> None:
+    root = paths.repository()
+    given = yaml.safe_load((root / "ansible/ports/defaults.yml").read_text())["all"]["vars"][
+        "streampulse_default_ports"
+    ]
+    listed = [name for service in services.all_services() for name in service.ports]
+    assert sorted(listed) == sorted(given)
+    for service in services.all_services():
+        assert (root / "ansible/roles" / service.name.replace("-", "_") / "tasks/main.yml").is_file()
+        unit = service.unit.replace("*-main", "")
+        assert any((root / "systemd" / f"{unit}{end}").is_file() for end in (".j2", ".conf.j2")), unit

@@ -14,11 +14,10 @@ ActiveState=active
 SubState=running
 ActiveEnterTimestamp=Sat 2026-01-31 12:00:00 UTC
 PssKiB=318464
+Version=4.3.1-abc
 == streampulse-api.service
 PssKiB=0
-== versions
-kafka=4.3.1-abc
-release=0123
+Version=0123
 """
 
 
