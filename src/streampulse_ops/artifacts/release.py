@@ -13,35 +13,63 @@ from streampulse_ops.artifacts.store import ArtifactSet, digest_of
 from streampulse_ops.command import CommandError, run
 from streampulse_ops.machines import Report
 
-# What ends up in the wheel. The tasks' own code stays on the control machine: changing it makes no new release.
+# All that hosts run of this repository. Nothing else makes a new release, so nothing else restarts a service.
 SOURCES = ("src/streampulse/**/*", "sql/**/*")
-OTHERS = ("pyproject.toml", "README.md", "LICENSE", "requirements/host.lock")
+LOCK = "requirements/host.lock"
+# How the wheel is built. pyproject.toml says more, for people and for the control machine; hosts install the wheel
+# without what it says of dependencies.
+BUILD = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "streampulse"
+version = "{version}"
+
+[project.scripts]
+streampulse = "streampulse.host.cli:main"
+
+[tool.hatch.build.targets.wheel]
+packages = ["src/streampulse"]
+
+[tool.hatch.build.targets.wheel.force-include]
+sql = "streampulse/sql"
+"""
 
 
 def inputs(root: Path) -> list[Path]:
-    """Return every file that decides what the release is."""
+    """Return the files that decide what the release is, relative to the checkout.
+
+    :param root: the checkout.
+    """
     found = {file for pattern in SOURCES for file in root.glob(pattern) if file.is_file()}
     relative = {file.relative_to(root) for file in found if "__pycache__" not in file.parts}
-    return sorted(relative | {Path(name) for name in OTHERS if (root / name).is_file()})
+    return sorted(relative | {Path(LOCK)})
 
 
 def release_set(root: Path) -> ArtifactSet:
-    """Return the set with our wheel."""
+    """Return the set with our wheel.
+
+    :param root: the checkout.
+    """
     files = inputs(root)
-    digest = digest_of(*(part for file in files for part in (str(file), (root / file).read_bytes())))
     version = _version(root)
+    build = BUILD.format(version=version)
+    digest = digest_of(build, *(part for file in files for part in (str(file), (root / file).read_bytes())))
 
     def make(folder: Path, _report: Report) -> None:
-        # From a copy: what is built is what was hashed, and nothing is written beside people's work.
+        # From a copy, so that what is built is what was hashed, and nothing is written into the checkout.
         with tempfile.TemporaryDirectory() as scratch:
             for file in files:
                 (Path(scratch) / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / file, Path(scratch) / file)
+            (Path(scratch) / "pyproject.toml").write_text(build, encoding="utf-8")
             try:
                 run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=Path(scratch))
             except CommandError as error:
-                raise OperatorError(f"our own wheel cannot be built: {error}; see pyproject.toml") from None
-        shutil.copyfile(root / "requirements/host.lock", folder / "host.lock")
+                raise OperatorError(f"our own wheel cannot be built: {error}; see src/streampulse") from None
+        shutil.copyfile(root / LOCK, folder / "host.lock")
 
     wheel = f"streampulse-{version}-py3-none-any.whl"
     return ArtifactSet("release", digest, make, "building our own wheel", {"id": digest[:12], "wheel": wheel})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,23 +99,48 @@ def test_every_root_is_pinned() -> None:
         assert lock[name]["version"] == str(wanted[name]["version"])
 
 
-def test_a_release_changes_with_what_is_in_it_and_not_with_the_tasks(tmp_path: Path) -> None:
-    root = tmp_path
-    (root / "src/streampulse").mkdir(parents=True)
-    (root / "requirements").mkdir()
-    (root / "src/streampulse_ops").mkdir()
-    (root / "src/streampulse/a.py").write_text("A = 1\n")
-    (root / "src/streampulse_ops/b.py").write_text("B = 1\n")
-    (root / "pyproject.toml").write_text('[project]\nversion = "9"\n')
-    (root / "requirements/host.lock").write_text("x==1\n")
-    first = release.release_set(root).digest
-    (root / "src/streampulse_ops/b.py").write_text("B = 2\n")
-    assert release.release_set(root).digest == first
-    (root / "src/streampulse/a.py").write_text("A = 2\n")
-    second = release.release_set(root).digest
-    assert second != first
-    (root / "requirements/host.lock").write_text("x==2\n")
-    assert release.release_set(root).digest not in (first, second)
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the files under version control."""
+    root, copy = paths.repository(), tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, copy / name)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("src/streampulse/events.py", True),
+        ("src/streampulse/api/static/page.html", True),
+        ("sql/0001.base.sql", True),
+        ("requirements/host.lock", True),
+        ("README.md", False),
+        ("LICENSE", False),
+        ("pyproject.toml", False),
+        ("ansible/services.yml", False),
+        ("docs/runbooks/kafka-down.md", False),
+        ("grafana/dashboards/streampulse-overview.json", False),
+        ("prometheus/rules/alerts.yml", False),
+        ("src/streampulse_ops/services.py", False),
+    ],
+)
+def test_a_release_changes_with_what_hosts_run_and_with_nothing_else(checkout: Path, name: str, counts: bool) -> None:
+    before = release.release_set(checkout).digest
+    with (checkout / name).open("a") as handle:
+        handle.write("\n# changed\n")
+    assert (release.release_set(checkout).digest != before) is counts
+
+
+def test_the_wheel_is_built_as_pyproject_says() -> None:
+    project = tomllib.loads((paths.repository() / "pyproject.toml").read_text())
+    build = tomllib.loads(release.BUILD)
+    assert build["project"]["name"] == project["project"]["name"]
+    assert build["project"]["scripts"] == project["project"]["scripts"]
+    assert build["tool"]["hatch"]["build"]["targets"] == project["tool"]["hatch"]["build"]["targets"]
 
 
 def test_a_digest_tells_where_one_part_ends() -> None:

@@ -265,8 +265,8 @@ def test_what_does_not_answer_is_a_fault_and_not_a_traceback(world: World, monke
 
 
 def test_no_systemd_or_no_list_is_one_fault(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def nothing(_: str) -> dict[str, str]:
-        raise FileNotFoundError("systemctl")
+    def nothing(unit: str) -> dict[str, str]:
+        raise FileNotFoundError(f"systemctl, asked for {unit}")
 
     world.host.properties = nothing  # type: ignore[method-assign]
     assert [each.check for each in world.faults()] == ["units"]
