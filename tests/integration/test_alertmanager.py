@@ -19,10 +19,10 @@ from ports import free_port
 
 from streampulse.host import cli
 from streampulse.host.slo import report
-from streampulse_ops.monitoring import alerts, promlint, promtools
+from streampulse_ops.monitoring import promlint, promtools, rules
 
 ROOT = Path(__file__).parents[2]
-BY_NAME = {(each.name, each.severity): each for each in alerts.everything()}
+BY_NAME = {(each.name, each.severity): each for each in rules.alerts()}
 
 
 class Told(ThreadingHTTPServer):

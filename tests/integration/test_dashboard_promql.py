@@ -15,7 +15,7 @@ from dashboard_queries import Prometheus, boards, wrong_in_prometheus
 from ports import free_port
 from stack import until
 
-from streampulse_ops.monitoring import promtools
+from streampulse_ops.monitoring import promtools, rules
 from streampulse_ops.monitoring.dashboards import panels
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("prometheus")
     address = f"127.0.0.1:{free_port()}"
-    (folder / "prometheus.yml").write_text(CONFIGURATION.format(rules=ROOT / "prometheus/rules", address=address))
+    rules.write(folder / "rules")
+    (folder / "prometheus.yml").write_text(CONFIGURATION.format(rules=folder / "rules", address=address))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [

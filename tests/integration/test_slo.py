@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from ports import free_port
 
-from streampulse.core import limits as values
 from streampulse.host import cli
-from streampulse_ops.monitoring import promtools
-
-RULES = Path(__file__).parents[2] / "prometheus/rules"
+from streampulse_ops.monitoring import promtools, rules
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("prometheus")
     port, nobody = free_port(), free_port()
-    shutil.copytree(RULES, folder / "rules")
+    rules.write(folder / "rules")
     jobs = [
         {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{number}"], "labels": {"host": host}}]}
         for name, number, host in (("kafka", port, "a"), ("api", nobody, "b"))
@@ -85,7 +80,8 @@ def test_it_takes_every_question(
     assert cli.main(["slo", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {promise["name"]: promise["objective"] for promise in found["promises"]} == {
-        slo.name: slo.objective for slo in values.OBJECTIVES
+        name: next(iter(vars(slo.indicators).values())).objective
+        for name, slo in vars(rules.values().objectives).items()
     }
     assert found["time"] == pytest.approx(time.time(), abs=10)
     assert [(target["job"], target["host"], target["up"]) for target in found["targets"]] == [

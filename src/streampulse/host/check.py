@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from streampulse.core import limits as values
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, SettingsError, load
 
@@ -33,15 +32,11 @@ SERVICES_FILE: Final = Path("/etc/streampulse/services.json")
 #: The roles put units and drop-ins here. Monitoring's packages may be there for another reason.
 OURS: Final = "/etc/systemd/system/"
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
-#: Where the alerts begin, so that both say the same.
-DISK_FULL_PERCENT: Final = round(100 * values.DISK_FULL.value)
-MEMORY_LEFT_PERCENT: Final = round(100 * values.MEMORY_LOW.value)
-#: A service that came back this often, the last time within FLAPPING_SECONDS, is flapping.
-FLAPPING_RESTARTS: Final = round(values.UNIT_FLAPPING.value)
-FLAPPING_SECONDS: Final = values.UNIT_FLAPPING.window_seconds
+#: The limits of the alerts, so that both say the same: the role base writes them from prometheus/values.yml. In the
+#: wheel they would restart the services when they change.
+LIMITS_FILE: Final = Path("/etc/streampulse/limits.json")
 #: The job commits every second or so while there is anything to read.
 JOB_SILENT_SECONDS: Final = 30
-CLOCK_SECONDS: Final = values.CLOCK_OFFSET.value
 _ANSWER_SECONDS: Final = 5.0
 
 
@@ -98,6 +93,19 @@ class Host:
             if ours if each["full"] else seen.get("LoadState") == "loaded":
                 found[each["name"]] = each["unit"]
         return found
+
+    def limits(self) -> dict[str, float]:
+        """Return the limits of the alerts.
+
+        They are disk_full and memory_low (ratios), clock_offset and unit_flapping_seconds (seconds), unit_flapping
+        (restarts).
+
+        :raises OperatorError: the file is missing.
+        """
+        try:
+            return dict(json.loads(LIMITS_FILE.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise OperatorError(f"{LIMITS_FILE} is missing, which has the limits of the alerts") from None
 
     def uptime(self) -> float:
         """Return the seconds since the boot, on the clock of systemd's monotonic stamps."""
@@ -230,6 +238,7 @@ def _service_of(name: str) -> str:
 def disk(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     """Look at the space and the inodes of every file system that a service writes to."""
     paths = ["/", *(each["data"] for each in host.listed() if each["data"] and each["name"] in services)]
+    limit = 100 * host.limits()["disk_full"]
     seen: set[int] = set()
     for path in paths:
         if not Path(path).is_dir():
@@ -243,9 +252,9 @@ def disk(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         inodes = os.statvfs(path)
         inode_percent = 100 * (1 - inodes.f_favail / inodes.f_files) if inodes.f_files else 0.0
         fix = f"du -xh --max-depth=2 {path} | sort -h | tail"
-        if percent >= DISK_FULL_PERCENT:
+        if percent >= limit:
             yield _fault("disk", f"the file system of {path} is {percent:.0f} % full", fix)
-        elif inode_percent >= DISK_FULL_PERCENT:
+        elif inode_percent >= limit:
             yield _fault("disk", f"the file system of {path} has used {inode_percent:.0f} % of its inodes", fix)
         else:
             yield _fine("disk", f"{path} {percent:.0f} % full, {usage.free / 2**30:.1f} GiB free")
@@ -257,7 +266,7 @@ def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
     amounts = host.memory()
     total, available = amounts["MemTotal"], amounts["MemAvailable"]
     percent = 100 * available / total
-    if percent < MEMORY_LEFT_PERCENT:
+    if percent < 100 * host.limits()["memory_low"]:
         yield _fault(
             "memory",
             f"only {percent:.0f} % of {total / 2**20:.1f} GiB is available",
@@ -273,6 +282,7 @@ def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
 @check("units")
 def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     """Look at each service's unit: active, and not coming back again and again."""
+    limits = host.limits()
     full = {each["name"] for each in host.listed() if each["full"]}
     for name, unit in services.items():
         seen = host.properties(unit)
@@ -284,7 +294,7 @@ def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
             yield _fault(f"units.{name}", f"{unit} has failed ({seen.get('Result')})", again)
         elif seen.get("ActiveState") != "active":
             yield _fault(f"units.{name}", f"{unit} is {state}", again)
-        elif restarts >= FLAPPING_RESTARTS and since < FLAPPING_SECONDS:
+        elif restarts >= limits["unit_flapping"] and since < limits["unit_flapping_seconds"]:
             yield _fault(
                 f"units.{name}",
                 f"{unit} has come back {restarts} times, the last time {since:.0f} s ago",
@@ -439,14 +449,14 @@ def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
 
 
 @check("clock", "job", "api")
-def clock(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+def clock(host: Host, _: dict[str, str]) -> Iterator[Finding]:
     """Hold this host's clock against the database's: lateness and the future are told by the brokers' stamps."""
     began = time.time()
     ((theirs,),) = _query("SELECT extract(epoch FROM clock_timestamp())::float8")
     ended = time.time()
     # Asking took a while: any instant in between is right.
     off = began - theirs if theirs < began else max(theirs - ended, 0.0)
-    if off > CLOCK_SECONDS:
+    if off > host.limits()["clock_offset"]:
         yield _fault("clock", f"this host's clock and the database host's are {off:.1f} s apart", "timedatectl")
     else:
         yield _fine("clock", f"within {off:.1f} s of the database host's")

@@ -1,8 +1,8 @@
-"""The files of the repository that are made from its code: reference pages, Prometheus' rules, dashboards.
+"""The files of the repository that are made from its code: reference pages and dashboards.
 
 ``python -m streampulse_ops.docs.pages`` writes them, with ``--check`` it says which are stale. The settings come from
 the classes of :mod:`streampulse.core.settings` and the roles' argument specifications, the commands from the tasks and
-from the parsers of the ``streampulse`` command, rules and dashboards from :mod:`streampulse_ops.monitoring`.
+from the parsers of the ``streampulse`` command, dashboards from :mod:`streampulse_ops.monitoring`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.host import cli
 from streampulse_ops import paths, services
 from streampulse_ops.docs.markdown import table
-from streampulse_ops.monitoring import dashboards, page, rules
+from streampulse_ops.monitoring import dashboards, page
 
 FOLDER: Final = "docs/reference"
 COMMAND: Final = "./inv docs"
@@ -276,17 +276,12 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rules(name: str) -> Callable[[Path], str]:
-    return lambda _root: rules.file(name)
-
-
 #: Each file that is made, relative to the checkout, and what makes it from there.
 PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
     f"{FOLDER}/services.md": services_page,
     page.FILE: page.page,
-    **{name: _rules(name) for name in rules.FILES},
     **dashboards.FILES,
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import jinja2
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
 from streampulse_ops.command import program_environment
-from streampulse_ops.monitoring import promtools
+from streampulse_ops.monitoring import promtools, rules
 
 #: The exit code that says that nothing could be looked at, after the reason.
 NOT_DONE: Final = 3
@@ -80,8 +81,11 @@ def commands(root: Path, scratch: Path) -> Iterator[list[str]]:
     :raises promtools.Unavailable: a program is not here and cannot be fetched.
     """
     promtool = str(promtools.find("promtool", _say))
-    yield [promtool, "check", "rules", "--lint-fatal", *_files(root, "prometheus/rules/*.yml")]
-    yield [promtool, "test", "rules", *_files(root, "prometheus/tests/*.yml")]
+    rendered = rules.write(scratch / "rules")
+    # The tests name the rules by their place beside them.
+    tests = shutil.copytree(root / "prometheus/tests", scratch / "tests")
+    yield [promtool, "check", "rules", "--lint-fatal", *map(str, rendered)]
+    yield [promtool, "test", "rules", *map(str, sorted(tests.glob("*.yml")))]
     files = []
     for number, given in enumerate(combinations()):
         file = scratch / f"alertmanager-{number}.yml"
@@ -92,10 +96,6 @@ def commands(root: Path, scratch: Path) -> Iterator[list[str]]:
     for receiver, labels in ROUTES:
         asked = [f"--config.file={files[-1]}", f"--verify.receivers={receiver}", *labels]
         yield [amtool, "config", "routes", "test", *asked]
-
-
-def _files(root: Path, pattern: str) -> list[str]:
-    return sorted(str(file.relative_to(root)) for file in root.glob(pattern))
 
 
 def _say(text: str) -> None:

@@ -1,13 +1,12 @@
-"""Prometheus' own programs on the control machine, for looking at rules and configurations: nothing is installed.
+"""Prometheus' own programs on the control machine, which look at rules and configurations.
 
-Those on PATH are used. Where they are missing, apt fetches the package that has them, and only the program is taken
-out of it, into the cache; no service comes with it, and no right is needed but the right to use apt.
+A program on PATH is used. Otherwise apt downloads its package, which is unpacked into the cache and not installed: no
+service comes with it, and no right is needed but the right to use apt.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -17,99 +16,84 @@ from streampulse_ops import paths
 from streampulse_ops.command import CommandError, run, which
 from streampulse_ops.machines import Report
 
-#: Each program and the packages that may have it: Debian 13 has promtool in one of its own.
+#: Each program's packages, the first that apt knows: Debian 13 has promtool in a package of its own.
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "promtool": ("promtool", "prometheus"),
     "amtool": ("prometheus-alertmanager",),
     "prometheus": ("prometheus",),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
 }
-#: What a program opens as it starts, at this very place; kept beside the program.
+#: Alertmanager opens its templates at this place.
 TEMPLATES: Final = Path("/usr/share/prometheus/alertmanager")
 #: A package is 10 to 20 MB.
 _SECONDS: Final = 300
 
 
 class Unavailable(OperatorError):  # noqa: N818 - says what it is about
-    """A program is not here and cannot be fetched; the text says why."""
+    """A program is not installed and apt cannot download it; the text says why."""
 
 
 def templates() -> Path:
-    """Return the folder of the templates that Alertmanager opens: the system's own, else what was fetched with it."""
-    return TEMPLATES if TEMPLATES.is_dir() else paths.cache_home() / "promtools" / "templates"
+    """Return the folder of Alertmanager's templates: the system's own, else that of the downloaded package."""
+    if TEMPLATES.is_dir():
+        return TEMPLATES
+    return _folder("prometheus-alertmanager") / TEMPLATES.relative_to("/")
 
 
 def find(program: str, report: Report) -> Path:
-    """Return the path of a program, fetched first where it is missing.
+    """Return the path of a program, downloaded first where it is missing.
 
     :param program: one of :data:`PACKAGES`.
-    :param report: gets one line for what is fetched.
-    :raises Unavailable: it is not here and cannot be fetched.
+    :param report: gets one line for a download.
+    :raises Unavailable: it is not installed and apt cannot download it.
     """
     installed = which(program)
     if installed is not None:
         return Path(installed)
-    kept = paths.cache_home() / "promtools" / program
-    if not os.access(kept, os.X_OK):
-        _fetch(program, kept, report)
-    return kept
-
-
-def _fetch(program: str, to: Path, report: Report) -> None:
-    if which("apt-get") is None or which("dpkg-deb") is None:
-        raise Unavailable(f"{program} is not here, and there is no apt to fetch it with: put it on PATH")
-    packages = PACKAGES[program]
-    report(f"fetching {program} out of the package {' or '.join(packages)} with apt, into {to.parent}")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    # In the cache's own folder, so that the last step is a rename.
-    with tempfile.TemporaryDirectory(dir=to.parent) as name:
-        folder = Path(name)
+    try:
+        return _downloaded(program, report)
+    except CommandError:
+        # A fresh machine has no lists of packages yet.
         try:
-            found = _download(program, packages, folder)
-        except CommandError:
-            # A fresh machine has no lists of packages yet.
-            _update()
-            try:
-                found = _download(program, packages, folder)
-            except CommandError as error:
-                raise Unavailable(f"{program} is not here, and apt cannot fetch it ({error})") from None
-        if program == "prometheus-alertmanager":
-            kept = to.parent / "templates"
-            kept.mkdir(exist_ok=True)
-            for file in found.parents[2].glob(f"{TEMPLATES.relative_to('/')}/*.tmpl"):
-                file.replace(kept / file.name)
-        found.chmod(0o755)
-        found.replace(to)
-
-
-def _download(program: str, packages: tuple[str, ...], folder: Path) -> Path:
-    """Return the program's path, unpacked from the first of the packages that has it.
-
-    :raises CommandError: none of them can be had, or none has it.
-    """
-    wrong: CommandError | None = None
-    for package in packages:
-        here = folder / package
-        shutil.rmtree(here, ignore_errors=True)
-        here.mkdir()
-        try:
-            run(["apt-get", "download", package], cwd=here, timeout=_SECONDS)
-            (archive,) = here.glob("*.deb")
-            run(["dpkg-deb", "-x", archive, here / "files"], timeout=_SECONDS)
+            run([*([] if os.geteuid() == 0 else ["sudo", "-n"]), "apt-get", "update", "-qq"], timeout=_SECONDS)
+            return _downloaded(program, report)
         except CommandError as error:
-            wrong = error
-            continue
-        found = here / "files/usr/bin" / program
+            raise Unavailable(
+                f"{program} is not installed, and apt cannot download it ({error}): put it on PATH"
+            ) from None
+
+
+def _downloaded(program: str, report: Report) -> Path:
+    """Return the program in the first of its packages that apt knows.
+
+    :raises CommandError: apt or dpkg-deb is missing, or apt knows none of them.
+    """
+    failed = CommandError(f"no package of {', '.join(PACKAGES[program])} has {program}")
+    for package in PACKAGES[program]:
+        found = _folder(package) / "usr/bin" / program
+        try:
+            if not found.is_file():
+                report(f"downloading {program} in the package {package} with apt, into {_folder(package)}")
+                _download(package)
+        except CommandError as error:
+            failed = error
         if found.is_file():
             return found
-    raise wrong or CommandError(f"no {program} in {', '.join(packages)}")
+    raise failed
 
 
-def _update() -> None:
-    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if prefix and which("sudo") is None:
-        return
-    try:
-        run([*prefix, "apt-get", "update", "-qq"], timeout=_SECONDS)
-    except CommandError as error:
-        raise Unavailable(f"apt's lists cannot be renewed ({error})") from None
+def _folder(package: str) -> Path:
+    return paths.cache_home() / "packages" / package
+
+
+def _download(package: str) -> None:
+    """Unpack a package into the cache."""
+    folder = _folder(package)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        run(["apt-get", "download", package], cwd=Path(name), timeout=_SECONDS)
+        (archive,) = Path(name).glob("*.deb")
+        run(["dpkg-deb", "-x", archive, Path(name) / "files"], timeout=_SECONDS)
+        # Another process may have been quicker.
+        if not folder.exists():
+            (Path(name) / "files").rename(folder)

@@ -1,105 +1,120 @@
-"""The files under prometheus/rules, as text: YAML that people can read, made from the rules that the code has."""
+"""The rules of Prometheus and their values, as the files under ``prometheus/`` have them.
+
+The rules are Jinja templates with ``<< >>`` around values, since ``{{ }}`` is Prometheus' own. The role ``prometheus``
+renders them for hosts; here they are rendered for promtool, the tests, the dashboards and the documentation.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-import textwrap
-from collections.abc import Callable, Iterator
-from typing import Final
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
 
-from streampulse.core.limits import span
-from streampulse_ops.monitoring import alerts, recording
-from streampulse_ops.monitoring.model import Alert, Group, Recorded
+import jinja2
+import yaml
 
-FOLDER: Final = "prometheus/rules"
-#: Markers in annotations; the role prometheus puts its own addresses in their place.
+from streampulse_ops import paths
+
+#: Placeholders in links; the roles put their own addresses in their place.
 RUNBOOKS: Final = "@RUNBOOKS@"
 GRAFANA: Final = "@GRAFANA@"
-
-_HEADER: Final = """\
----
-# Made by `./inv docs` from src/streampulse_ops/monitoring. Change the code, not this file.
-"""
-_WIDTH: Final = 110
-
-FILES: Final[dict[str, Callable[[], tuple[Group, ...]]]] = {
-    f"{FOLDER}/recording.yml": recording.groups,
-    f"{FOLDER}/slo.yml": alerts.promise_groups,
-    f"{FOLDER}/alerts.yml": alerts.groups,
-}
+_SIZES: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def file(name: str) -> str:
-    """Return the text of a file of rules.
+@dataclass(frozen=True)
+class Alert:
+    """One alerting rule.
 
-    :param name: its path in the repository, one of :data:`FILES`.
+    :param severity: page, ticket or none.
+    :param service: a service, ``host``, ``slo``, or a template of Prometheus that gives one.
+    :param runbook: the page of docs/runbooks, without its ending.
     """
-    return render(FILES[name]())
+
+    name: str
+    severity: str
+    service: str
+    labels: dict[str, str]
+    runbook: str
+    #: Whether the alert has a host, which its dashboard then shows.
+    per_host: bool
 
 
-def render(groups: tuple[Group, ...]) -> str:
-    """Return a file of rules."""
-    return _HEADER + "groups:\n" + "\n".join(line for group in groups for line in _group(group)) + "\n"
+def document() -> dict[str, Any]:
+    """Return prometheus/values.yml."""
+    text = (paths.repository() / "prometheus/values.yml").read_text(encoding="utf-8")
+    found: dict[str, Any] = yaml.safe_load(text)
+    return found
 
 
-def _group(group: Group) -> Iterator[str]:
-    yield f"  - name: {group.name}"
-    if group.interval_seconds:
-        yield f"    interval: {span(group.interval_seconds)}"
-    yield "    rules:"
-    for rule in group.rules:
-        yield from _recorded(rule) if isinstance(rule, Recorded) else _alert(rule)
+@cache
+def values() -> SimpleNamespace:
+    """Return prometheus/values.yml with attributes for its keys: ``values().limits.disk_full.value``."""
+    found: SimpleNamespace = json.loads(json.dumps(document()), object_hook=lambda pairs: SimpleNamespace(**pairs))
+    return found
 
 
-def _recorded(rule: Recorded) -> Iterator[str]:
-    yield f"      - record: {rule.record}"
-    yield from _block("expr", "|", rule.expr.splitlines(), 8)
-    if rule.labels:
-        yield "        labels:"
-        for name, value in rule.labels.items():
-            yield f"          {name}: {value}"
+def seconds(span: str) -> int:
+    """Return a span of Prometheus, such as ``40s`` or ``5m``, in seconds."""
+    return int(span[:-1]) * _SIZES[span[-1]]
 
 
-def _alert(rule: Alert) -> Iterator[str]:
-    yield f"      - alert: {rule.name}"
-    yield from _block("expr", "|", rule.expr.splitlines(), 8)
-    if rule.hold_seconds:
-        yield f"        for: {span(rule.hold_seconds)}"
-    yield "        labels:"
-    for name, value in alert_labels(rule).items():
-        yield from _folded(name, value, 10)
-    yield "        annotations:"
-    for name, value in alert_annotations(rule).items():
-        yield from _folded(name, value, 10)
-
-
-def alert_labels(rule: Alert) -> dict[str, str]:
-    """Return the labels that a rule gives its alerts, beside those of its series."""
-    return {"severity": rule.severity, "service": rule.service, **rule.labels}
-
-
-def alert_annotations(rule: Alert) -> dict[str, str]:
-    """Return what a rule says about its alerts."""
-    host = "?var-host={{ $labels.host }}" if rule.per_host else ""
+@cache
+def texts() -> dict[str, str]:
+    """Return each file of rules by its name, with placeholders for addresses."""
+    folder = paths.repository() / "prometheus/rules"
+    # The role renders with the same marks (ansible/roles/prometheus/vars/main.yml).
+    environment = jinja2.Environment(  # noqa: S701 - no HTML
+        loader=jinja2.FileSystemLoader(folder),
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    given = {**document(), "prometheus_runbooks_url": RUNBOOKS, "streampulse_grafana_url": GRAFANA}
     return {
-        "summary": rule.summary,
-        "description": rule.description,
-        "runbook_url": f"{RUNBOOKS}/{rule.runbook}.html",
-        "dashboard_url": f"{GRAFANA}/d/streampulse-{rule.dashboard}{host}",
+        file.name.removesuffix(".j2"): environment.get_template(file.name).render(given)
+        for file in sorted(folder.glob("*.yml.j2"))
     }
 
 
-def _folded(name: str, value: str, indent: int) -> Iterator[str]:
-    """Yield a value that YAML folds back into one line, whatever characters it has."""
-    if re.fullmatch(r"[a-z][a-z-]*", value):
-        yield f"{' ' * indent}{name}: {value}"
-        return
-    yield from _block(
-        name, ">-", textwrap.wrap(value, _WIDTH - indent, break_long_words=False, break_on_hyphens=False), indent
+def write(folder: Path) -> list[Path]:
+    """Write the files of rules into a new folder and return their paths."""
+    folder.mkdir()
+    for name, text in texts().items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+@cache
+def groups() -> tuple[dict[str, Any], ...]:
+    """Return the groups of rules, as Prometheus reads them."""
+    return tuple(group for text in texts().values() for group in yaml.safe_load(text)["groups"])
+
+
+@cache
+def recorded() -> frozenset[str]:
+    """Return the names of the series that recording rules make."""
+    return frozenset(rule["record"] for group in groups() for rule in group["rules"] if "record" in rule)
+
+
+@cache
+def alerts() -> tuple[Alert, ...]:
+    """Return every alert, in the order of the files."""
+    return tuple(_alert(rule) for group in groups() for rule in group["rules"] if "alert" in rule)
+
+
+def _alert(rule: dict[str, Any]) -> Alert:
+    labels, annotations = dict(rule["labels"]), rule["annotations"]
+    (runbook,) = re.findall(rf"^{RUNBOOKS}/([a-z0-9-]+)\.html$", annotations["runbook_url"])
+    return Alert(
+        name=rule["alert"],
+        severity=labels.pop("severity"),
+        service=labels.pop("service"),
+        labels=labels,
+        runbook=runbook,
+        per_host="var-host=" in annotations["dashboard_url"],
     )
-
-
-def _block(name: str, style: str, lines: list[str], indent: int) -> Iterator[str]:
-    yield f"{' ' * indent}{name}: {style}"
-    for line in lines:
-        yield f"{' ' * (indent + 2)}{line}" if line else ""

@@ -17,7 +17,7 @@ from streampulse_ops import services
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, monitoring
-from streampulse_ops.monitoring import alerts
+from streampulse_ops.monitoring import rules
 
 #: Subjects of alerts that are no services.
 OTHERS = ("host", "slo")
@@ -144,7 +144,7 @@ def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
 
 def alert_names() -> list[str]:
     """Return the names of all alerts that have a rule."""
-    return sorted({alert.name for alert in alerts.everything()})
+    return sorted({alert.name for alert in rules.alerts()})
 
 
 def known(name: str, names: Iterable[str], what: str, error: type[OperatorError] = UsageError) -> None:

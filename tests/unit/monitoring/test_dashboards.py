@@ -14,14 +14,15 @@ import yaml
 from dashboard_queries import MAY_BE_EMPTY, Query, boards, panels, queries
 from promql_names import metric_names
 
-from streampulse.core import limits as values
-from streampulse_ops.monitoring import alerts, dashboards, metrics, model, recording
+from streampulse_ops import services
+from streampulse_ops.monitoring import dashboards, metrics, rules
 
 ROOT = Path(__file__).parents[3]
 BOARDS = boards()
 PANELS = [(uid, panel) for uid, board in BOARDS.items() for panel in panels(board)]
 #: What a figure is compared with that is no threshold of an alert: up or down, one or none, a budget that is spent.
 PLAIN_STEPS = {0.0, 1.0}
+VALUES = rules.values()
 
 
 #: Metrics of ours that no panel shows, with the reason.
@@ -167,17 +168,17 @@ def test_a_panel_asks_the_environment_that_is_chosen(uid: str, panel: dict[str, 
 
 
 def allowed_steps() -> set[float]:
-    """Return every limit of values.py, as alerts compare with it, and as a share of what is left."""
-    limits = [value for value in vars(values).values() if isinstance(value, values.Threshold)]
+    """Return every limit of values.yml, as alerts compare with it, and as a share of what is left."""
+    values = rules.values()
+    limits = [limit for limit in vars(values.limits).values() if hasattr(limit, "value")]
     found = {limit.value for limit in limits}
     # A count above a limit is a count from the next one on.
-    found |= {limit.value + 1 for limit in limits if limit.unit is values.Unit.COUNT}
+    found |= {limit.value + 1 for limit in limits if limit.unit == "count"}
     # What is shown as in use, where the limit is on what is free.
-    found |= {1 - limit.value for limit in limits if limit.unit is values.Unit.RATIO}
-    found |= {float(seconds) for seconds in (values.FRESH_SECONDS, values.COMPLETE_SECONDS, values.QUICK_SECONDS)}
-    found |= {indicator.objective for slo in values.OBJECTIVES for indicator in slo.indicators}
-    found |= {burn.factor for burn in values.BURNS}
-    return found
+    found |= {1 - limit.value for limit in limits if limit.unit == "ratio"}
+    found |= {values.fresh_seconds, values.complete_seconds, values.quick_seconds}
+    found |= {sli.objective for slo in vars(values.objectives).values() for sli in vars(slo.indicators).values()}
+    return found | {burn.factor for burn in values.burns}
 
 
 @every_panel
@@ -186,32 +187,32 @@ def test_thresholds_are_those_of_the_alerts(uid: str, panel: dict[str, Any]) -> 
     assert steps[0]["value"] is None
     limits = [step["value"] for step in steps[1:]]
     assert limits == sorted(limits)
-    assert set(limits) <= allowed_steps() | PLAIN_STEPS, f"{uid}: not in values.py"
+    assert set(limits) <= allowed_steps() | PLAIN_STEPS, f"{uid}: not in values.yml"
 
 
 #: Where a panel's limit is an alert's: dashboard, panel, the limit, and whether it wakes somebody.
 SHARED = [
-    ("overview", 20, values.PIPELINE_STALLED.value, "red"),
-    ("overview", 21, values.FRESH_SECONDS, "red"),
-    ("overview", 24, values.DEAD_LETTERS_GROWING.value, "orange"),
-    ("overview", 25, values.API_ERROR_RATE.value, "red"),
-    ("pipeline", 10, values.PIPELINE_STALLED.value, "red"),
-    ("pipeline", 22, values.BATCHES_SLOW.value, "orange"),
-    ("spark", 6, values.BATCHES_SLOW.value, "orange"),
-    ("spark", 4, values.NO_EXECUTOR.value + 1, "green"),
-    ("kafka", 2, values.PARTITIONS_OFFLINE.value + 1, "red"),
-    ("kafka", 3, values.UNDER_REPLICATED.value + 1, "red"),
-    ("postgres", 2, values.POSTGRES_CONNECTIONS.value, "orange"),
-    ("postgres", 3, values.POSTGRES_QUERY.value, "orange"),
-    ("postgres", 24, values.POSTGRES_BLOAT.value, "orange"),
-    ("api", 3, values.API_ERROR_RATE.value, "red"),
-    ("api", 12, values.API_ERROR_RATE.value, "red"),
-    ("api", 13, values.QUICK_SECONDS, "red"),
-    ("host", 3, 1 - values.MEMORY_LOW.value, "orange"),
-    ("host", 4, values.DISK_FULL.value, "red"),
-    ("host", 5, values.CLOCK_OFFSET.value, "orange"),
-    ("host", 6, values.UNIT_FAILED.value, "orange"),
-    ("host", 14, values.DISK_FULL.value, "red"),
+    ("overview", 20, VALUES.limits.pipeline_stalled.value, "red"),
+    ("overview", 21, VALUES.fresh_seconds, "red"),
+    ("overview", 24, VALUES.limits.dead_letters_growing.value, "orange"),
+    ("overview", 25, VALUES.limits.api_error_rate.value, "red"),
+    ("pipeline", 10, VALUES.limits.pipeline_stalled.value, "red"),
+    ("pipeline", 22, VALUES.limits.batches_slow.value, "orange"),
+    ("spark", 6, VALUES.limits.batches_slow.value, "orange"),
+    ("spark", 4, VALUES.limits.no_executor.value + 1, "green"),
+    ("kafka", 2, VALUES.limits.partitions_offline.value + 1, "red"),
+    ("kafka", 3, VALUES.limits.under_replicated.value + 1, "red"),
+    ("postgres", 2, VALUES.limits.postgres_connections.value, "orange"),
+    ("postgres", 3, VALUES.limits.postgres_query.value, "orange"),
+    ("postgres", 24, VALUES.limits.postgres_bloat.value, "orange"),
+    ("api", 3, VALUES.limits.api_error_rate.value, "red"),
+    ("api", 12, VALUES.limits.api_error_rate.value, "red"),
+    ("api", 13, VALUES.quick_seconds, "red"),
+    ("host", 3, 1 - VALUES.limits.memory_low.value, "orange"),
+    ("host", 4, VALUES.limits.disk_full.value, "red"),
+    ("host", 5, VALUES.limits.clock_offset.value, "orange"),
+    ("host", 6, VALUES.limits.unit_failed.value, "orange"),
+    ("host", 14, VALUES.limits.disk_full.value, "red"),
 ]
 
 
@@ -224,13 +225,12 @@ def test_a_colour_changes_where_the_alert_does(name: str, number: int, limit: fl
 
 PROMQL = [query for query in queries() if query.language == "promql"]
 OURS = {name: metric for metric in metrics.catalogue() for name in metric.series}
-RECORDED = {rule.record for group in recording.groups() for rule in group.rules if isinstance(rule, model.Recorded)}
 
 
 @pytest.mark.parametrize("query", PROMQL, ids=str)
 def test_a_query_reads_only_metrics_that_there_are(query: Query) -> None:
     named = metric_names(query.text)
-    assert named <= set(OURS) | RECORDED | set(metrics.FOREIGN) | set(FOREIGN)
+    assert named <= set(OURS) | rules.recorded() | set(metrics.FOREIGN) | set(FOREIGN)
     for name in named & set(OURS):
         labels = {*OURS[name].labels, "host", "job"} | ({"le"} if OURS[name].kind == "histogram" else set())
         for matchers in re.findall(rf"(?<![\w:]){name}\{{([^}}]*)\}}", query.text):
@@ -257,7 +257,7 @@ def links() -> list[tuple[str, str]]:
 
 
 #: What the alerts' own test finds under docs/runbooks, and the page of all pages.
-RUNBOOKS = {rule.runbook for rule in alerts.everything()} | {"index"}
+RUNBOOKS = {rule.runbook for rule in rules.alerts()} | {"index"}
 
 
 @pytest.mark.parametrize(("uid", "url"), links())
@@ -280,7 +280,7 @@ def test_every_alert_of_the_table_leads_to_its_runbook() -> None:
     (override,) = [each for each in table["fieldConfig"]["overrides"] if each["matcher"]["options"] == "what to do"]
     (mappings,) = [each["value"] for each in override["properties"] if each["id"] == "mappings"]
     shown = {alert: result["text"] for alert, result in mappings[0]["options"].items()}
-    assert shown == {rule.name: rule.runbook for rule in alerts.everything()}
+    assert shown == {rule.name: rule.runbook for rule in rules.alerts()}
 
 
 def test_every_service_of_the_table_leads_to_a_dashboard() -> None:
@@ -289,7 +289,7 @@ def test_every_service_of_the_table_leads_to_a_dashboard() -> None:
     leads = dict(re.findall(r'"dashboard", "(\w+)", "(?:job)?", "([\w|-]*)"', target["expr"]))
     assert {f"streampulse-{name}" for name in leads} <= set(BOARDS)
     jobs = {job for pattern in leads.values() for job in pattern.split("|") if job}
-    assert jobs <= set(alerts.UNITS.values())
+    assert jobs <= {service.name for service in services.all_services()}
 
 
 def host_names(document: Any) -> Iterator[str]:

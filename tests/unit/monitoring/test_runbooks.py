@@ -14,8 +14,7 @@ from streampulse.host import cli, wait
 from streampulse_ops import paths, services
 from streampulse_ops.docs import pages as docs
 from streampulse_ops.environments import environment
-from streampulse_ops.monitoring import alerts, dashboards, metrics, recording, runbooks
-from streampulse_ops.monitoring.model import Recorded
+from streampulse_ops.monitoring import dashboards, metrics, rules, runbooks
 from streampulse_ops.monitoring.runbooks import Runbook, Step
 
 ROOT = Path(__file__).parents[3]
@@ -47,14 +46,14 @@ def text_of(book: Runbook) -> str:
 
 def test_every_alert_leads_to_the_page_that_lists_it() -> None:
     listed = {name: book.name for book in BOOKS.values() for name in book.alerts}
-    assert listed == {alert.name: alert.runbook for alert in alerts.everything()}
+    assert listed == {alert.name: alert.runbook for alert in rules.alerts()}
     assert sum(len(book.alerts) for book in BOOKS.values()) == len(listed), "an alert is on two pages"
 
 
 @every_book
 def test_a_page_is_as_bad_as_the_worst_of_its_alerts(book: Runbook) -> None:
     order = ["page", "ticket", "none"]
-    worst = min((order.index(alert.severity) for alert in alerts.everything() if alert.name in book.alerts), default=2)
+    worst = min((order.index(alert.severity) for alert in rules.alerts() if alert.name in book.alerts), default=2)
     assert book.severity == order[worst]
     assert datetime.date(2026, 1, 1) < book.last_updated
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", book.name)
@@ -120,7 +119,7 @@ def test_tasks_options_and_commands_are_those_that_there_are(book: Runbook, step
 
 @every_book
 def test_what_only_full_sets_up_is_put_right_with_full(book: Runbook) -> None:
-    about = {alert.service for alert in alerts.everything() if alert.name in book.alerts}
+    about = {alert.service for alert in rules.alerts() if alert.name in book.alerts}
     # A host may be one that only watches, and any unit may be one of those.
     full = {service.name for service in services.all_services() if service.full} | {"host"}
     watching = re.search(r"`(?:prometheus|alertmanager|probe|grafana|node_exporter|postgres_exporter)_", text_of(book))
@@ -160,7 +159,7 @@ def test_every_path_is_one_that_there_is(book: Runbook) -> None:
 @every_book
 def test_every_alert_dashboard_and_metric_is_one_that_there_is(book: Runbook) -> None:
     text = text_of(book)
-    names = {alert.name for alert in alerts.everything()}
+    names = {alert.name for alert in rules.alerts()}
     for word in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", text):
         assert word in names | {"OutOfMemoryError"}, word
     related = book.sections["Related Monitoring"]
@@ -170,7 +169,7 @@ def test_every_alert_dashboard_and_metric_is_one_that_there_is(book: Runbook) ->
     known = {series for metric in metrics.catalogue() for series in (metric.name, *metric.series)} | set(
         metrics.FOREIGN
     )
-    known |= {rule.record for group in recording.groups() for rule in group.rules if isinstance(rule, Recorded)}
+    known |= rules.recorded()
     for name in re.findall(r"`((?:streampulse|node|pg|kafka)_[a-z_]+)`", related):
         assert name in known, name
 

@@ -17,6 +17,13 @@ from streampulse.host import check, migrate
 from streampulse.host.check import Finding, findings_of
 
 UPTIME = 10_000.0
+LIMITS = {
+    "disk_full": 0.9,
+    "memory_low": 0.05,
+    "clock_offset": 2.0,
+    "unit_flapping": 3,
+    "unit_flapping_seconds": 600,
+}
 ENVIRONMENT = {
     "STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
     "STREAMPULSE_KAFKA_TOPIC": "stream.events",
@@ -71,6 +78,9 @@ class FakeHost(check.Host):
 
     def properties(self, unit: str) -> dict[str, str]:
         return self.units.get(unit, {"LoadState": "not-found", "ActiveState": "inactive"})
+
+    def limits(self) -> dict[str, float]:
+        return LIMITS
 
     def uptime(self) -> float:
         return UPTIME
@@ -308,6 +318,17 @@ def test_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     usage(90, 10)
     (found,) = check.disk(FakeHost(), {})
     assert found.cause == "the file system of / is 90 % full"
+
+
+def test_without_the_limits_of_the_alerts_the_checks_name_the_file_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "LIMITS_FILE", tmp_path / "limits.json")
+    monkeypatch.setattr(check.Host, "listed", lambda _: [])
+    found = {each.check: each for each in findings_of(check.Host())}
+    for name in ("disk", "memory", "units"):
+        assert found[name].cause == f"{tmp_path / 'limits.json'} is missing, which has the limits of the alerts"
+        assert found[name].fix == "inv up"
 
 
 def test_the_command_prints_and_tells_by_its_exit_code(

@@ -17,6 +17,7 @@ from ansible.errors import AnsibleFilterError
 from streampulse_ops import paths
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments import inventory
+from streampulse_ops.monitoring import rules
 
 ROOT = paths.repository()
 
@@ -181,7 +182,7 @@ def test_targets_follow_from_the_inventory(tmp_path: Path, provider: str) -> Non
 def test_rules_lead_to_pages_that_this_environment_has(tmp_path: Path) -> None:
     written = rendered(tmp_path, "nspawn")
     texts = {Path(file["path"]).name: file["content"] for file in written["rules"]}
-    assert texts.keys() == {file.name for file in (ROOT / "prometheus/rules").glob("*.yml")}
+    assert texts.keys() == rules.texts().keys()
     assert "http://10.0.0.4:19090/user/runbooks/" in "".join(texts.values())
     assert "http://10.0.0.4:3000/d/" in "".join(texts.values())
     assert not any(mark in text for text in texts.values() for mark in ("@RUNBOOKS@", "@GRAFANA@"))

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from streampulse.core import limits as values
 from streampulse.core.errors import OperatorError
 from streampulse.host.slo.server import Alertmanager, Prometheus, Sample
 
@@ -17,7 +16,9 @@ WINDOWS: Final = ("5m", "1h", "1d", "30d")
 #: The alert that always fires: where it is missing, no other one would arrive either.
 DEAD_MAN: Final = "Watchdog"
 #: After a start, until an alert has arrived in Alertmanager and the promises are recorded, at most.
-_SETTLES_SECONDS: Final = 2 * values.RECORD_SECONDS
+_SETTLES_SECONDS: Final = 120
+#: The promises in the order of the documentation (prometheus/values.yml).
+ORDER: Final = ("freshness", "correctness", "availability", "latency", "completeness")
 SEVERITIES: Final = ("page", "ticket")
 #: Each figure and what it is in PromQL: one value without labels, or none where nobody knows.
 FIGURES: Final[Mapping[str, str]] = {
@@ -33,9 +34,11 @@ FIGURES: Final[Mapping[str, str]] = {
         "(sum(rate(streampulse_job_dead_letters_total[5m])) or sum(rate(streampulse_job_records_total[5m])) * 0) * 60"
     ),
     # Of the requests that the promises count: at rest most others are the scrape and the probes of machines.
-    "requests_per_second": f"sum(rate({values.REQUESTS}[1m]))",
+    "requests_per_second": 'sum(rate(streampulse_api_http_requests_total{route!~"/health|/prometheus"}[1m]))',
+    # A reader of /live stays, so its duration is none of an answer.
     "request_p99_seconds": (
-        f"histogram_quantile(0.99, sum by (le) (rate({values.DURATIONS}_bucket{{{values.TIMED}}}[5m])))"
+        "histogram_quantile(0.99, sum by (le) (rate("
+        'streampulse_api_http_request_duration_seconds_bucket{route!~"/health|/prometheus|/live"}[5m])))'
     ),
 }
 #: Computed here, from the newest event of the probe.
@@ -172,12 +175,11 @@ def promises_of(samples: Iterable[Sample]) -> list[Promise]:
             bad[name, series.removeprefix("slo:error_ratio:rate")] = value
         elif series == "slo:error_budget_remaining:ratio30d":
             budgets[name] = value
-    known = [objective.name for objective in values.OBJECTIVES]
     return [
         Promise(
             name, objectives[name], {window: _good(bad.get((name, window))) for window in WINDOWS}, budgets.get(name)
         )
-        for name in sorted(objectives, key=lambda name: (known.index(name) if name in known else len(known), name))
+        for name in sorted(objectives, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     ]
 
 

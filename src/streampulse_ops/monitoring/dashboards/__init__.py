@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
@@ -19,7 +19,6 @@ from streampulse_ops.monitoring.dashboards import (
     host,
     kafka,
     overview,
-    page,
     panels,
     pipeline,
     postgres,
@@ -48,17 +47,11 @@ def text(name: str) -> str:
     return json.dumps(_BUILD[name](), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def everything() -> dict[str, dict[str, Any]]:
-    """Return every dashboard as JSON, by its name."""
-    return {name: json.loads(text(name)) for name in panels.DASHBOARDS}
-
-
 def _file(name: str) -> Callable[[Path], str]:
     return lambda _root: text(name)
 
 
-#: Path in the checkout of each file, and what makes its text: the dashboards, and the page about them.
+#: Path in the checkout of each file, and what makes its text: one dashboard each.
 FILES: Final[Mapping[str, Callable[[Path], str]]] = {
-    **{f"{FOLDER}/{panels.uid(name)}.json": _file(name) for name in panels.DASHBOARDS},
-    page.FILE: page.maker(everything),
+    f"{FOLDER}/{panels.uid(name)}.json": _file(name) for name in panels.DASHBOARDS
 }

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
 from streampulse_ops.monitoring.dashboards import panels
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 _HOST = '{host=~"$host"}'
 _REQUESTS = 'streampulse_api_http_requests_total{host=~"$host"}'
 # What machines ask says nothing about how people are served; /live lasts as long as its reader stays. The promises and
 # the alerts leave the same routes out.
-_PEOPLES = f'host=~"$host", route!~"{values.MACHINES_ROUTES}"'
+_PEOPLES = f'host=~"$host", {panels.PEOPLE}'
 _ERROR_RATIO = (
     f'(sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}, status=~"5.."}}[%s])) or vector(0))'
     f" / sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}}}[%s]))"
 )
-_TIMED = f'host=~"$host", route!~"{values.MACHINES_ROUTES}|{values.ENDLESS_ROUTES}"'
+_TIMED = f'host=~"$host", {panels.TIMED}'
 _BUCKETS = f"streampulse_api_http_request_duration_seconds_bucket{{{_TIMED}}}"
 
 
@@ -49,22 +49,22 @@ def build() -> dashboard.Dashboard:
             where the alert ApiErrorRateHigh fires.""",
             panels.RATIO,
             panels.now(_ERROR_RATIO % ("5m", "5m")),
-            steps=panels.above(bad=values.API_ERROR_RATE.value),
+            steps=panels.above(bad=VALUES.limits.api_error_rate.value),
             decimals=2,
             links=[panels.runbook("ApiErrorRateHigh")],
         ),
         panels.figure(
             4,
             "Quick enough",
-            f"""Share of requests of the last five minutes that were answered within {values.QUICK_SECONDS * 1000:g}
+            f"""Share of requests of the last five minutes that were answered within {VALUES.quick_seconds * 1000:g}
             ms, as the API times them: what the objective for latency counts beside the probe's own requests.""",
             panels.RATIO,
             panels.now(
                 "sum(rate(streampulse_api_http_request_duration_seconds_bucket"
-                f'{{{_TIMED}, le="{values.QUICK_SECONDS:g}"}}[5m]))'
+                f'{{{_TIMED}, le="{VALUES.quick_seconds:g}"}}[5m]))'
                 f" / sum(rate(streampulse_api_http_request_duration_seconds_count{{{_TIMED}}}[5m]))"
             ),
-            steps=panels.below(bad=values.LATENCY.objective),
+            steps=panels.below(bad=VALUES.objectives.latency.indicators.api.objective),
             decimals=2,
         ),
         panels.figure(
@@ -108,7 +108,7 @@ def build() -> dashboard.Dashboard:
             "5xx by all requests. The dashed line is where the alert ApiErrorRateHigh fires.",
             panels.RATIO,
             panels.series(_ERROR_RATIO % ("$__rate_interval", "$__rate_interval"), "5xx"),
-            steps=panels.above(bad=values.API_ERROR_RATE.value),
+            steps=panels.above(bad=VALUES.limits.api_error_rate.value),
             links=[panels.runbook("ApiErrorRateHigh")],
         ),
         panels.graph(
@@ -120,7 +120,7 @@ def build() -> dashboard.Dashboard:
             panels.series(panels.quantile(0.5, _BUCKETS), "p50"),
             panels.series(panels.quantile(0.95, _BUCKETS), "p95"),
             panels.series(panels.quantile(0.99, _BUCKETS), "p99"),
-            steps=panels.above(bad=values.QUICK_SECONDS),
+            steps=panels.above(bad=VALUES.quick_seconds),
         ),
         panels.graph(
             14,
@@ -153,7 +153,7 @@ def build() -> dashboard.Dashboard:
             panels.series(
                 panels.quantile(0.95, "streampulse_probe_api_request_duration_seconds_bucket", window="5m"), "p95"
             ),
-            steps=panels.above(bad=values.QUICK_SECONDS),
+            steps=panels.above(bad=VALUES.quick_seconds),
         ),
     ]
     refused = [

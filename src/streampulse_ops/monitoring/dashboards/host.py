@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
-from streampulse_ops.monitoring import alerts
 from streampulse_ops.monitoring.dashboards import panels
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 _HOST = '{host=~"$host"}'
 _CPU = '(1 - avg by (host) (rate(node_cpu_seconds_total{host=~"$host", mode="idle"}[%s])))'
@@ -14,7 +13,9 @@ _MEMORY = (
     f"(1 - max by (host) (node_memory_MemAvailable_bytes{_HOST}) / max by (host) (node_memory_MemTotal_bytes{_HOST}))"
 )
 _NETWORK = 'sum by (host) (rate(node_network_%s_bytes_total{host=~"$host", device!="lo"}[$__rate_interval]))'
-_DISKS = f'{{host=~"$host",{alerts.DISKS}}}'
+#: File systems that hold data, as the rule DiskAlmostFull has them.
+_FILE_SYSTEMS = 'fstype!~"tmpfs|ramfs|squashfs|iso9660|erofs|nsfs",mountpoint!~"/(dev|etc|proc|run|sys)(/.*)?"'
+_DISKS = f'{{host=~"$host",{_FILE_SYSTEMS}}}'
 _DISK = f"(1 - max by (host, mountpoint) (node_filesystem_avail_bytes{_DISKS} / node_filesystem_size_bytes{_DISKS}))"
 
 
@@ -49,7 +50,7 @@ def build() -> dashboard.Dashboard:
             fires.""",
             panels.RATIO,
             panels.now(f"max({_MEMORY})"),
-            steps=panels.above(warn=1 - values.MEMORY_LOW.value),
+            steps=panels.above(warn=1 - VALUES.limits.memory_low.value),
             decimals=0,
             links=[panels.runbook("MemoryLow")],
         ),
@@ -59,7 +60,7 @@ def build() -> dashboard.Dashboard:
             "Share of space that is in use, of the fullest file system. Red is where DiskAlmostFull fires.",
             panels.RATIO,
             panels.now(f"max({_DISK})"),
-            steps=panels.above(bad=values.DISK_FULL.value),
+            steps=panels.above(bad=VALUES.limits.disk_full.value),
             decimals=0,
             links=[panels.runbook("DiskAlmostFull")],
         ),
@@ -70,7 +71,7 @@ def build() -> dashboard.Dashboard:
             the alert fires.""",
             panels.SECONDS,
             panels.now(f"max(abs(timestamp(node_time_seconds{_HOST}) - node_time_seconds{_HOST}))"),
-            steps=panels.above(warn=values.CLOCK_OFFSET.value),
+            steps=panels.above(warn=VALUES.limits.clock_offset.value),
             links=[panels.runbook("ClockOffset")],
         ),
         panels.figure(
@@ -122,7 +123,7 @@ def build() -> dashboard.Dashboard:
             "Share of memory that cannot be given back at once. The dashed line is where MemoryLow fires.",
             panels.RATIO,
             panels.series(_MEMORY, "{{host}}"),
-            steps=panels.above(warn=1 - values.MEMORY_LOW.value),
+            steps=panels.above(warn=1 - VALUES.limits.memory_low.value),
             most=1,
             links=[panels.runbook("MemoryLow")],
         ),
@@ -132,7 +133,7 @@ def build() -> dashboard.Dashboard:
             "Share of space by file system. The dashed line is where DiskAlmostFull fires.",
             panels.RATIO,
             panels.series(_DISK, "{{host}} {{mountpoint}}"),
-            steps=panels.above(bad=values.DISK_FULL.value),
+            steps=panels.above(bad=VALUES.limits.disk_full.value),
             most=1,
             links=[panels.runbook("DiskAlmostFull")],
         ),
@@ -165,7 +166,7 @@ def build() -> dashboard.Dashboard:
             panels.series(
                 f"max by (host) (abs(timestamp(node_time_seconds{_HOST}) - node_time_seconds{_HOST}))", "{{host}}"
             ),
-            steps=panels.above(warn=values.CLOCK_OFFSET.value),
+            steps=panels.above(warn=VALUES.limits.clock_offset.value),
             links=[panels.runbook("ClockOffset")],
         ),
         panels.graph(

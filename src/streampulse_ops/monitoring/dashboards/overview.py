@@ -6,9 +6,9 @@ from typing import Final
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
-from streampulse_ops.monitoring import alerts
+from streampulse_ops.monitoring import rules
 from streampulse_ops.monitoring.dashboards import panels, pipeline
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 #: The dashboard that says more about a service; all others are on their host's.
 _MORE: Final = {
@@ -20,7 +20,6 @@ _MORE: Final = {
 }
 # PostgreSQL answers no scrape: its exporter says whether it could log in.
 _UP: Final = '(min by (job, host) (up) or label_replace(min by (host) (pg_up), "job", "postgres", "", ""))'
-_PEOPLES: Final = f'route!~"{values.MACHINES_ROUTES}"'
 _FIRING: Final = 'ALERTS{alertstate="firing", severity!="none"}'
 
 
@@ -34,7 +33,7 @@ def _services() -> str:
 
 def _runbooks() -> list[dashboard.ValueMapping]:
     """Return what leads from an alert's name to its runbook's page."""
-    pages = {rule.name: rule.runbook for rule in alerts.everything()}
+    pages = {rule.name: rule.runbook for rule in rules.alerts()}
     return panels.texts({name: (page, None) for name, page in sorted(pages.items())})
 
 
@@ -92,7 +91,7 @@ def build() -> dashboard.Dashboard:
             "Services that do not answer, of all that should. 0 is healthy.",
             panels.COUNT,
             panels.now(f"sum({_UP} == bool 0)"),
-            steps=panels.above(bad=values.SERVICE_DOWN.value + 1),
+            steps=panels.above(bad=1),
             nothing="not known",
         ),
         panels.figure(
@@ -173,7 +172,7 @@ def build() -> dashboard.Dashboard:
                 f'sum(increase(streampulse_probe_events_total{{outcome="exact"}}[{pipeline.PROBE_WINDOW}]))'
                 f" / sum(increase(streampulse_probe_events_total[{pipeline.PROBE_WINDOW}]))"
             ),
-            steps=panels.below(bad=values.CORRECTNESS.indicators[1].objective),
+            steps=panels.below(bad=VALUES.objectives.correctness.indicators.probe.objective),
             nothing="not known",
             links=[panels.runbook("ProbeFailing")],
         ),
@@ -196,7 +195,7 @@ def build() -> dashboard.Dashboard:
                 "(sum(increase(streampulse_job_dead_letters_total[1h])) or vector(0))"
                 " / sum(increase(streampulse_job_records_total[1h]))"
             ),
-            steps=panels.above(warn=values.DEAD_LETTERS_GROWING.value),
+            steps=panels.above(warn=VALUES.limits.dead_letters_growing.value),
             nothing="not known",
             decimals=2,
             links=[panels.runbook("DeadLettersGrowing")],
@@ -207,10 +206,10 @@ def build() -> dashboard.Dashboard:
             "Share of requests of the last five minutes that the API answered with a 5xx status.",
             panels.RATIO,
             panels.now(
-                f'(sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}, status=~"5.."}}[5m])) or vector(0))'
-                f" / sum(rate(streampulse_api_http_requests_total{{{_PEOPLES}}}[5m]))"
+                f'(sum(rate(streampulse_api_http_requests_total{{{panels.PEOPLE}, status=~"5.."}}[5m])) or vector(0))'
+                f" / sum(rate(streampulse_api_http_requests_total{{{panels.PEOPLE}}}[5m]))"
             ),
-            steps=panels.above(bad=values.API_ERROR_RATE.value),
+            steps=panels.above(bad=VALUES.limits.api_error_rate.value),
             nothing="not known",
             decimals=2,
             links=[panels.runbook("ApiErrorRateHigh")],
@@ -234,8 +233,7 @@ def build() -> dashboard.Dashboard:
         panels.table(
             31,
             "Promises",
-            f"""{"; ".join(slo.promise for slo in values.OBJECTIVES)}. What was kept over 30 days, or since there are
-            figures, beside what is promised.""",
+            "What was kept over 30 days, or since there are figures, beside what is promised.",
             panels.RATIO,
             panels.rows("1 - slo:error_ratio:rate30d"),
             panels.rows("slo:objective:ratio"),
@@ -250,10 +248,10 @@ def build() -> dashboard.Dashboard:
             32,
             "How quickly the budgets are spent",
             f"""1 is a rate that spends exactly the whole budget in 30 days, over the last hour. The dashed line,
-            {values.BURNS[0].factor:g}, is where somebody is woken when it also lasts.""",
+            {VALUES.burns[0].factor:g}, is where somebody is woken when it also lasts.""",
             panels.COUNT,
             panels.series("slo:burn_rate:rate1h", "{{slo}}"),
-            steps=panels.above(bad=values.BURNS[0].factor),
+            steps=panels.above(bad=VALUES.burns[0].factor),
             span=12,
         ),
         panels.graph(

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.cog import builder as cog
 from grafana_foundation_sdk.cog import variants
 from grafana_foundation_sdk.models import common, dashboard, prometheus, units
 
-from streampulse_ops.monitoring import alerts
+from streampulse_ops.monitoring import rules
 
 #: Every dashboard by the name that ends its uid, from the widest view to the narrowest.
 DASHBOARDS: Final[Mapping[str, str]] = {
@@ -33,7 +33,9 @@ DASHBOARDS: Final[Mapping[str, str]] = {
     "host": "Host",
 }
 #: What provisioning replaces by the address under which the environment's runbooks are served.
-RUNBOOKS: Final = "@RUNBOOKS@"
+RUNBOOKS: Final = rules.RUNBOOKS
+#: The limits of the alerts, where colours change.
+VALUES: Final = rules.values()
 TAG: Final = "streampulse"
 
 # One unit for each kind of quantity, so that the same thing looks the same everywhere.
@@ -52,6 +54,10 @@ AGO: Final = units.DateTimeFromNow
 MILLISECONDS: Final = units.Milliseconds
 DAYS: Final = "d"
 NO_UNIT: Final = units.NoUnit
+
+#: Matchers of the API's requests without those of machines, and of those that end: a reader of /live stays.
+PEOPLE: Final = 'route!~"/health|/prometheus"'
+TIMED: Final = 'route!~"/health|/prometheus|/live"'
 
 GOOD: Final = "green"
 WARN: Final = "orange"
@@ -288,7 +294,7 @@ def runbook(alert: str) -> Link:
 
     :param alert: its name.
     """
-    (page,) = {rule.runbook for rule in alerts.everything() if rule.name == alert}
+    (page,) = {rule.runbook for rule in rules.alerts() if rule.name == alert}
     return builders.DashboardLink(f"Runbook: {page}").url(f"{RUNBOOKS}/{page}.html").target_blank(True)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
 from streampulse_ops.monitoring.dashboards import panels
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 #: The probe sends one event a minute, so a quantile of it needs a quarter of an hour.
 PROBE_WINDOW = "15m"
@@ -18,11 +18,11 @@ def lag(number: int, span: int = 4) -> panels.Panel:
         number,
         "Lag",
         f"""How long the oldest record that is not counted yet has been in Kafka. Around a second is usual;
-        {values.COMPLETE_SECONDS:g} s is where the objective for completeness counts the time as bad and, after a
+        {VALUES.complete_seconds:g} s is where the objective for completeness counts the time as bad and, after a
         while, the alert PipelineStalled fires. Empty: Kafka or PostgreSQL could not be read.""",
         panels.SECONDS,
         panels.now("max(streampulse_pipeline_lag_seconds)"),
-        steps=panels.above(bad=values.COMPLETE_SECONDS),
+        steps=panels.above(bad=VALUES.complete_seconds),
         nothing="not known",
         span=span,
         decimals=1,
@@ -36,10 +36,10 @@ def freshness(number: int, span: int = 4) -> panels.Panel:
         number,
         "Event to API, p95",
         f"""Of the probe's events of the last {PROBE_WINDOW.removesuffix("m")} minutes, 95 of 100 were visible in the
-        API after at most this time. The objective for freshness is {values.FRESH_SECONDS:g} s.""",
+        API after at most this time. The objective for freshness is {VALUES.fresh_seconds:g} s.""",
         panels.SECONDS,
         panels.now(panels.quantile(0.95, _END_TO_END, window=PROBE_WINDOW)),
-        steps=panels.above(bad=values.FRESH_SECONDS),
+        steps=panels.above(bad=VALUES.fresh_seconds),
         nothing="not known",
         span=span,
         decimals=2,
@@ -49,7 +49,7 @@ def freshness(number: int, span: int = 4) -> panels.Panel:
 
 def batch_seconds() -> str:
     """Return PromQL for the mean time of a batch, as the alert BatchesSlow has it."""
-    window = values.span(values.BATCHES_SLOW.window_seconds)
+    window = VALUES.limits.batches_slow.window
     return (
         f"sum(rate(streampulse_job_batch_phase_seconds_sum[{window}]))"
         f' / sum(rate(streampulse_job_batch_phase_seconds_count{{phase="commit"}}[{window}]))'
@@ -82,13 +82,13 @@ def build() -> dashboard.Dashboard:
             5,
             "Dead letters",
             f"""Share of records of the last hour that do not count: not valid, too late, or from the future. The
-            objective for correctness allows {values.DEAD_LETTERS_GROWING.value:.0%}.""",
+            objective for correctness allows {VALUES.limits.dead_letters_growing.value:.0%}.""",
             panels.RATIO,
             panels.now(
                 "(sum(increase(streampulse_job_dead_letters_total[1h])) or vector(0))"
                 " / sum(increase(streampulse_job_records_total[1h]))"
             ),
-            steps=panels.above(warn=values.DEAD_LETTERS_GROWING.value),
+            steps=panels.above(warn=VALUES.limits.dead_letters_growing.value),
             decimals=2,
             links=[panels.runbook("DeadLettersGrowing")],
         ),
@@ -109,7 +109,7 @@ def build() -> dashboard.Dashboard:
             "As above, over time. The dashed line is where the time counts as bad.",
             panels.SECONDS,
             panels.series("max(streampulse_pipeline_lag_seconds)", "lag"),
-            steps=panels.above(bad=values.COMPLETE_SECONDS),
+            steps=panels.above(bad=VALUES.complete_seconds),
             links=[panels.runbook("PipelineStalled")],
         ),
         panels.graph(
@@ -132,7 +132,7 @@ def build() -> dashboard.Dashboard:
             panels.SECONDS,
             panels.series(panels.quantile(0.5, _END_TO_END, window=PROBE_WINDOW), "p50"),
             panels.series(panels.quantile(0.95, _END_TO_END, window=PROBE_WINDOW), "p95"),
-            steps=panels.above(bad=values.FRESH_SECONDS),
+            steps=panels.above(bad=VALUES.fresh_seconds),
         ),
         panels.graph(
             15,
@@ -198,7 +198,7 @@ def build() -> dashboard.Dashboard:
             panels.SECONDS,
             panels.series(batch_seconds(), "mean"),
             panels.series("max(streampulse_job_trigger_seconds)", "newest"),
-            steps=panels.above(warn=values.BATCHES_SLOW.value),
+            steps=panels.above(warn=VALUES.limits.batches_slow.value),
             links=[panels.runbook("BatchesSlow"), panels.down("spark")],
         ),
         panels.graph(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
-from streampulse_ops.monitoring import alerts
 from streampulse_ops.monitoring.dashboards import panels
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 _HOST = '{host=~"$host"}'
 _OURS = '{host=~"$host", datname="streampulse"}'
-_OPEN = f'pg_stat_activity_max_tx_duration{{host=~"$host", datname="streampulse", {alerts.TRANSACTIONS}}}'
+#: Transactions that a client has begun, as the rule PostgresQueriesSlow has them.
+_TRANSACTIONS = 'state=~"active|idle in transaction.*",backend_type!~"autovacuum.*|walsender"'
+_OPEN = f'pg_stat_activity_max_tx_duration{{host=~"$host", datname="streampulse", {_TRANSACTIONS}}}'
 _DEAD = f"sum by (relname) (pg_stat_user_tables_n_dead_tup{_HOST})"
 _LIVE = f"sum by (relname) (pg_stat_user_tables_n_live_tup{_HOST})"
 
@@ -40,7 +41,7 @@ def build() -> dashboard.Dashboard:
             "Share of the connections that the server allows. At 1 nobody else can log in.",
             panels.RATIO,
             panels.now(f"max({used})"),
-            steps=panels.above(warn=values.POSTGRES_CONNECTIONS.value),
+            steps=panels.above(warn=VALUES.limits.postgres_connections.value),
             links=[panels.runbook("PostgresConnectionsHigh")],
         ),
         panels.figure(
@@ -50,7 +51,7 @@ def build() -> dashboard.Dashboard:
             one keeps vacuum from removing dead rows.""",
             panels.SECONDS,
             panels.now(f"max({_OPEN})"),
-            steps=panels.above(warn=values.POSTGRES_QUERY.value),
+            steps=panels.above(warn=VALUES.limits.postgres_query.value),
             decimals=1,
             links=[panels.runbook("PostgresQueriesSlow")],
         ),
@@ -100,7 +101,7 @@ def build() -> dashboard.Dashboard:
             "Share of the connections that the server allows. The dashed line is where the alert fires.",
             panels.RATIO,
             panels.series(used, "{{host}}"),
-            steps=panels.above(warn=values.POSTGRES_CONNECTIONS.value),
+            steps=panels.above(warn=VALUES.limits.postgres_connections.value),
             links=[panels.runbook("PostgresConnectionsHigh")],
         ),
         panels.graph(
@@ -109,7 +110,7 @@ def build() -> dashboard.Dashboard:
             "How long the oldest open transaction has been, by state. The dashed line is where the alert fires.",
             panels.SECONDS,
             panels.series(f"max by (state) ({_OPEN})", "{{state}}"),
-            steps=panels.above(warn=values.POSTGRES_QUERY.value),
+            steps=panels.above(warn=VALUES.limits.postgres_query.value),
             links=[panels.runbook("PostgresQueriesSlow")],
         ),
         panels.graph(
@@ -178,7 +179,7 @@ def build() -> dashboard.Dashboard:
             small.""",
             panels.RATIO,
             panels.series(f"{_DEAD} / ({_DEAD} + {_LIVE} > 0)", "{{relname}}"),
-            steps=panels.above(warn=values.POSTGRES_BLOAT.value),
+            steps=panels.above(warn=VALUES.limits.postgres_bloat.value),
             most=1,
             links=[panels.runbook("PostgresBloat")],
         ),

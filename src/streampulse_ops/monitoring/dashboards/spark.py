@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.models import dashboard
 
-from streampulse.core import limits as values
 from streampulse_ops.monitoring.dashboards import panels, pipeline
+from streampulse_ops.monitoring.dashboards.panels import VALUES
 
 _WORKER = '{host=~"$worker"}'
 _MEBIBYTE = 1024 * 1024
@@ -74,7 +74,7 @@ def build() -> dashboard.Dashboard:
             count.""",
             panels.SECONDS,
             panels.now(pipeline.batch_seconds()),
-            steps=panels.above(warn=values.BATCHES_SLOW.value),
+            steps=panels.above(warn=VALUES.limits.batches_slow.value),
             decimals=2,
             links=[panels.runbook("BatchesSlow")],
         ),
@@ -137,7 +137,7 @@ def build() -> dashboard.Dashboard:
             panels.SECONDS,
             panels.series(pipeline.batch_seconds(), "mean"),
             panels.series("max(streampulse_job_trigger_seconds)", "newest"),
-            steps=panels.above(warn=values.BATCHES_SLOW.value),
+            steps=panels.above(warn=VALUES.limits.batches_slow.value),
             links=[panels.runbook("BatchesSlow"), panels.down("pipeline")],
         ),
         panels.graph(
