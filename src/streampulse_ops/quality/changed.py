@@ -19,7 +19,7 @@ from streampulse.core.errors import OperatorError
 EVERYTHING = ("tests",)
 MACHINES = ("tests/molecule", "tests/e2e")
 STYLE = ("tests/lint", "tests/unit/docs")
-RULES = ("tests/unit/monitoring", "tests/unit/slo", "tests/unit/roles", "tests/e2e")
+RULES = (*STYLE, "tests/unit/monitoring", "tests/unit/slo", "tests/unit/roles", "tests/e2e")
 RUNNING_RULES = (
     "tests/integration/test_alertmanager.py",
     "tests/integration/test_dashboard_promql.py",
@@ -29,19 +29,14 @@ RUNNING_RULES = (
 
 #: Patterns of paths, and the tests that such a file touches. The first pattern that fits counts.
 ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("docs/runbooks/*", (*RULES, "tests/unit/docs", "tests/integration/test_runbook_queries.py")),
+    ("docs/runbooks/*", (*RULES, "tests/integration/test_runbook_queries.py")),
     ("docs/images/*", ("tests/unit/docs",)),
     ("*.md", ("tests/unit/docs",)),
     ("LICENSE", ()),
     ("ansible/*molecule/*", (*STYLE, "tests/molecule")),
-    ("ansible/*", (*STYLE, *MACHINES, *RULES, "tests/unit/ops", "tests/unit/oracle", "tests/integration")),
-    ("systemd/*", (*STYLE, *MACHINES, *RULES, "tests/unit/oracle")),
-    ("prometheus/*", (*STYLE, *RULES, *RUNNING_RULES)),
-    ("grafana/*", (*STYLE, *RULES, *RUNNING_RULES)),
-    ("sql/*", (*STYLE, *MACHINES, "tests/integration", "tests/unit")),
+    ("prometheus/*", (*RULES, *RUNNING_RULES)),
+    ("grafana/*", (*RULES, *RUNNING_RULES)),
     ("src/streampulse/api/static/*", (*STYLE, *MACHINES, "tests/unit/api", "tests/integration")),
-    ("vagrant/*", (*STYLE, "tests/unit/ops")),
-    ("artifacts*.yml", (*STYLE, *MACHINES, "tests/unit/ops")),
 )
 # What Invoke, and not an import, connects.
 INVOKE = ("src/streampulse_ops/cli/program.py", "tasks.py")

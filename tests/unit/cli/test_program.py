@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from streampulse_ops import paths
+from streampulse_ops.cli import program
 
 
 @pytest.mark.parametrize(
@@ -50,20 +47,21 @@ from streampulse_ops import paths
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),
     ],
 )
-def test_the_program_explains_and_ends_with_the_right_code(arguments: list[str], code: int, said: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "streampulse_ops.cli.program",
-        "--search-root",
-        str(paths.repository()),
-        *arguments,
-    ]
-    environment = {name: value for name, value in os.environ.items() if name != "STREAMPULSE_INVENTORIES"}
-    environment["XDG_STATE_HOME"] = "/proc"
-    done = subprocess.run(
-        command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment, check=False
-    )
-    assert done.returncode == code
-    assert said in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+def test_the_program_explains_and_ends_with_the_right_code(
+    arguments: list[str],
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("STREAMPULSE_INVENTORIES", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc")
+    monkeypatch.setattr("sys.argv", ["inv", "--search-root", str(paths.repository()), *arguments])
+    ended: object = 0
+    try:
+        program.main()
+    except SystemExit as error:
+        ended = error.code
+    shown = capsys.readouterr()
+    assert ended == code, shown
+    assert said in shown.out + shown.err

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible_runs import shown
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths, services
-from streampulse_ops.command import program_environment
 from streampulse_ops.environments import environment, inventory, secrets
 from streampulse_ops.environments.environment import Environment
 from streampulse_ops.hosts import links
-
-PLAY = """\
-- hosts: all
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: base, tasks_from: probe.yml}
-    - ansible.builtin.debug: {msg: "shown: TEMPLATE end"}
-"""
 
 
 @pytest.fixture
@@ -103,8 +92,8 @@ def test_the_api_is_asked_where_it_listens(
     assert links.api(made) == f"http://{address}:8000/"
     assert f"127.0.0.1:8000:{target}:8000" in links.tunnel(made, "api")[0]
     assert links.only_there(made) is only_there
-    assert shown(made, tmp_path, "{{ streampulse_api_address }}") == {"h": address}
-    assert shown(made, tmp_path, "{{ streampulse_api_urls }}") == {"h": f"http://{address}:8000"}
+    expression = "[streampulse_api_address, streampulse_api_urls]"
+    assert seen_by_ansible(made, tmp_path, expression) == {"h": [address, f"http://{address}:8000"]}
 
 
 def test_every_host_of_the_api_is_known_where_it_listens(inventories: Path, tmp_path: Path) -> None:
@@ -114,7 +103,7 @@ def test_every_host_of_the_api_is_known_where_it_listens(inventories: Path, tmp_
     )  # fmt: skip
     inventory._variables.cache_clear()
     known = "http://192.0.2.1:8000,http://192.0.2.2:8000,http://198.51.100.3:8000"
-    assert shown(made, tmp_path, "{{ streampulse_api_urls }}") == dict.fromkeys("hij", known)
+    assert seen_by_ansible(made, tmp_path, "streampulse_api_urls") == dict.fromkeys("hij", known)
 
 
 def test_an_api_that_only_its_own_host_can_ask_must_be_where_it_is_asked(inventories: Path, tmp_path: Path) -> None:
@@ -134,32 +123,17 @@ def test_ports_that_are_none_are_named(inventories: Path) -> None:
         services.port(demo(inventories, {"streampulse_ports": "all of them"}, b={}), "api")
 
 
+def seen_by_ansible(made: Environment, folder: Path, expression: str, **variables: Any) -> dict[str, Any]:
+    """Return what an expression becomes on each host, once the base role has looked at it."""
+    play = {"tasks": [{"ansible.builtin.import_role": {"name": "base", "tasks_from": "probe.yml"}}]}
+    # What an environment has before a play begins: the secrets that a full stack wants are among them.
+    variables = {"streampulse_secrets": secrets.generate(), **variables}
+    return shown(folder, inventory.sources(made), expression, play=play, variables=variables)
+
+
 def problems(made: Environment, folder: Path) -> dict[str, str]:
     """Return what the base role has against each host; all of them are this machine."""
-    return shown(made, folder, "{{ _base_problems | join('; ') }}")
-
-
-def shown(made: Environment, folder: Path, template: str, *more: str) -> dict[str, str]:
-    """Return what a template becomes on each host, once the base role has looked at it."""
-    (folder / "play.yml").write_text(PLAY.replace("TEMPLATE", template))
-    (folder / "group_vars").mkdir(exist_ok=True)
-    shared = folder / "group_vars" / "all"
-    if not shared.exists():
-        shared.symlink_to(paths.repository() / "ansible" / "playbooks" / "group_vars" / "all")
-    # What an environment has before a play begins: the secrets that a full stack wants are among them.
-    known = {"ansible_connection": "local", "streampulse_secrets": secrets.generate()}
-    own = ["-e", json.dumps(known), *more]
-    command = [inventory.program("ansible-playbook"), *inventory.sources(made), *own, str(folder / "play.yml")]
-    done = subprocess.run(
-        command,
-        cwd=paths.repository() / "ansible",
-        env=program_environment(inventory.configuration()),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return dict(re.findall(r"ok: \[([\w-]+)\] => \{\s+\"msg\": \"shown: (.*?) end", done.stdout))
+    return seen_by_ansible(made, folder, "_base_problems | join('; ')")
 
 
 def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_it(
@@ -212,9 +186,9 @@ def test_old_versions_are_removed_when_a_third_has_come(inventories: Path, tmp_p
     hosts = {name: {"there": sets} for name, sets in there.items()}
     artifacts = {"wheels": {"cp313": {"digest": "c"}}, "kafka": {"digest": "c"}, "release": {"digest": "c"}}
     made = demo(inventories, {"streampulse_artifacts": artifacts}, **hosts)
-    probe = ["-e", '{"base_probe": {"release": "trixie", "artifacts": "{{ there }}"}}']
-    found = shown(made, tmp_path, "{{ _base_sets_in_use.kafka }} {{ _base_sets_are_many }}", *probe)
-    assert found == {"one": "c False", "two": "c False", "again": "c False", "three": "c True"}
+    probe = {"release": "trixie", "artifacts": "{{ there }}"}
+    found = seen_by_ansible(made, tmp_path, "[_base_sets_in_use.kafka, _base_sets_are_many]", base_probe=probe)
+    assert found == {"one": ["c", False], "two": ["c", False], "again": ["c", False], "three": ["c", True]}
 
 
 def test_molecule_reads_the_same_variables() -> None:

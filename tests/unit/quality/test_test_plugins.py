@@ -23,11 +23,23 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{file}.py").write_text("".join(WHERE.format(name=name) for name in names))
-    options = ["-p", "distribution", "-n", "3", "--dist", "loadgroup", "-rP", "--rootdir", str(tmp_path)]
+    options = [
+        "-p",
+        "xdist.plugin",
+        "-p",
+        "distribution",
+        "-n",
+        "3",
+        "--dist",
+        "loadgroup",
+        "-rP",
+        "--rootdir",
+        str(tmp_path),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "tests"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+        env={**os.environ, "PYTHONPATH": str(SUPPORT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -40,10 +52,10 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
     assert len(set(workers.values())) == 3, workers
 
 
-def test_what_takes_twice_as_long_is_named_with_its_file_and_part() -> None:
-    test, other = "tests/unit/test_a.py::test_it[a/b]", "tests/unit/test_b.py::test_other"
-    before = {test: 6.0, other: 1.0, "tests/unit/test_b.py::test_removed": 90.0}
-    now = {test: 14.0, other: 2.0, "tests/unit/test_b.py::test_new": 90.0}
-    said = [f"{name} took 14 s, 6 s in the run before" for name in ("tests/unit/test_a.py", test)]
-    assert timings.slower(before, now) == ["tests/unit took 16 s, 7 s in the run before", *said]
-    assert timings.slower({test: 6.0}, {test: 11.0}) == []
+def test_what_takes_twice_as_long_is_named() -> None:
+    slow, file = "tests/unit/test_a.py::test_it[a/b]", "tests/unit/test_b.py"
+    before = {slow: 6.0, **dict.fromkeys([f"{file}::test_{n}" for n in range(9)], 1.0), f"{file}::removed": 90.0}
+    now = {slow: 14.0, **dict.fromkeys([f"{file}::test_{n}" for n in range(9)], 2.0), f"{file}::new": 90.0}
+    said = [f"{slow} took 14 s, 6 s in the run before", f"{file} took 18 s, 9 s in the run before"]
+    assert timings.slower(before, now) == said
+    assert timings.slower({slow: 6.0}, {slow: 10.9}) == []

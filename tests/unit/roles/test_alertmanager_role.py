@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
+from typing import Any
 
-import pytest
+import yaml
+from ansible_runs import ANSIBLE, shown
 
-from streampulse_ops import paths
-from streampulse_ops.command import program_environment
-from streampulse_ops.environments import inventory
-
-ROLE = paths.repository() / "ansible" / "roles" / "alertmanager"
 WHOLE = {"to": "a@example.org", "from": "b@example.org", "smarthost": "mail.example.org:587"}
+CASES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "none": ({}, []),
+    "whole": (WHOLE, []),
+    "with_login": ({**WHOLE, "username": "u", "password": "p"}, []),
+    "without_password": ({**WHOLE, "username": "u"}, ["password"]),
+    "empty": ({"to": "a@example.org", "from": ""}, ["from", "smarthost"]),
+}
 
 
-def lacking(email: dict[str, str], folder: Path) -> list[str]:
-    """Return what the role says is missing."""
-    (folder / "hosts.yml").write_text("all: {hosts: {h: {ansible_connection: local}}}")
-    command = [inventory.program("ansible"), "-i", str(folder / "hosts.yml"), "h"]
-    command += ["-e", f"@{ROLE / 'vars' / 'main.yml'}", "-e", json.dumps({"alertmanager_email": email})]
-    command += ["-m", "ansible.builtin.debug", "-a", "var=_alertmanager_email_lacks"]
-    done = subprocess.run(
-        command,
-        cwd=paths.repository() / "ansible",
-        env=program_environment(inventory.configuration()),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: list[str] = json.loads(done.stdout.partition("=>")[2])["_alertmanager_email_lacks"]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("email", "lacks"),
-    [
-        ({}, []),
-        (WHOLE, []),
-        ({**WHOLE, "username": "u", "password": "p"}, []),
-        ({**WHOLE, "username": "u"}, ["password"]),
-        ({"to": "a@example.org", "from": ""}, ["from", "smarthost"]),
-    ],
-    ids=lambda value: "-".join(value) or "none",
-)
-def test_what_an_email_needs_is_named(email: dict[str, str], lacks: list[str], tmp_path: Path) -> None:
-    assert sorted(lacking(email, tmp_path)) == lacks
+def test_what_an_email_needs_is_named(tmp_path: Path) -> None:
+    hosts: dict[str, Any] = {name: {"alertmanager_email": email} for name, (email, _) in CASES.items()}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    play = {"vars_files": [str(ANSIBLE / "roles/alertmanager/vars/main.yml")]}
+    sources = ["-i", str(tmp_path / "hosts.yml")]
+    found = shown(tmp_path, sources, "_alertmanager_email_lacks | sort", play=play)
+    assert found == {name: lacks for name, (_, lacks) in CASES.items()}

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import getpass
 import grp
-import json
 import os
 import stat
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from streampulse_ops import paths
-from streampulse_ops.command import program_environment
-from streampulse_ops.environments import inventory
+from ansible_runs import module
 
-LIBRARY = paths.repository() / "ansible/playbooks/library"
 OWNER = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 
 
-def write(**arguments: Any) -> tuple[int, str]:
-    """Run the module here and return its exit code and what it printed."""
-    command = [inventory.program("ansible"), "localhost", "-c", "local", "-M", str(LIBRARY)]
-    command += ["-m", "streampulse_files", "-a", json.dumps(arguments)]
-    done = subprocess.run(
-        command, env=program_environment(inventory.configuration()), capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+def write(**arguments: Any) -> tuple[bool, str]:
+    """Run the module and return whether it ended well, and what it printed."""
+    return module("streampulse_files", arguments)
 
 
 def validator(folder: Path) -> Path:
@@ -40,25 +30,25 @@ def validator(folder: Path) -> Path:
 def test_what_is_not_valid_does_not_land(tmp_path: Path) -> None:
     check, file = validator(tmp_path), tmp_path / "file.yml"
     entry = {"path": str(file), "validate": f"{check} %s", **OWNER}
-    code, said = write(files=[{**entry, "content": "bad: figures"}])
-    assert code != 0
+    done, said = write(files=[{**entry, "content": "bad: figures"}])
+    assert not done
     assert "its new content is not valid: bad: figures" in said
     assert not file.exists()
-    code, said = write(files=[{**entry, "content": "good"}])
-    assert code == 0, said
+    done, said = write(files=[{**entry, "content": "good"}])
+    assert done, said
     assert file.read_text() == "good"
 
 
 def test_a_secret_is_validated_and_not_shown(tmp_path: Path) -> None:
     check, file = validator(tmp_path), tmp_path / "secret.yml"
     entry = {"path": str(file), "validate": f"{check} %s", **OWNER}
-    code, said = write(secret_files=[{**entry, "content": "hook: https://bad.example/tOkEn"}])
-    assert code != 0
+    done, said = write(secret_files=[{**entry, "content": "hook: https://bad.example/tOkEn"}])
+    assert not done
     assert f"{check} refuses it, in words that may hold secrets" in said
     assert "tOkEn" not in said
     assert not file.exists()
-    code, said = write(secret_files=[{**entry, "content": "good tOkEn"}])
-    assert code == 0, said
+    done, said = write(secret_files=[{**entry, "content": "good tOkEn"}])
+    assert done, said
     assert "tOkEn" not in said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (tmp_path / "check.mode").read_text() == "600\n", "others could have read it meanwhile"

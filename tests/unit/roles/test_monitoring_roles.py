@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +12,9 @@ import bcrypt
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
+from ansible_runs import shown
 
 from streampulse_ops import paths
-from streampulse_ops.command import program_environment
-from streampulse_ops.environments import inventory
 from streampulse_ops.monitoring import rules
 
 ROOT = paths.repository()
@@ -112,47 +110,34 @@ all:
     generator: {hosts: {}}
     monitoring: {hosts: {w1: {private_address: 10.0.0.4}, w2: {private_address: 10.0.0.5}}}
 """
-PLAY = """\
-- hosts: w1
-  gather_facts: false
-  vars_files: [ROOT/ansible/roles/prometheus/defaults/main.yml, ROOT/ansible/roles/prometheus/vars/main.yml]
-  vars: {role_path: ROOT/ansible/roles/prometheus, full: true, streampulse_environment: demo}
-  tasks:
-    - ansible.builtin.copy:
-        content: "{{ {'config': lookup('ansible.builtin.template', 'ROOT/prometheus/prometheus.yml.j2'),
-                      'arguments': _prometheus_arguments, 'rules': _prometheus_rule_files} | to_json }}"
-        dest: OUT
-        mode: "0600"
-"""
+ROLE = str(ROOT / "ansible/roles/prometheus")
+WRITTEN = (
+    f"{{'config': lookup('ansible.builtin.template', '{ROOT}/prometheus/prometheus.yml.j2'), "
+    "'arguments': _prometheus_arguments, 'rules': _prometheus_rule_files}"
+)
 
 
-def rendered(folder: Path, provider: str) -> Any:
+@pytest.fixture(scope="module", params=["existing", "nspawn"])
+def provider(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Any:
     """Return what the role would write on the first host that watches, for an inventory of several hosts."""
+    folder = tmp_path_factory.mktemp("inventory")
     (folder / "hosts.yml").write_text(HOSTS % provider)
-    play = folder / "play.yml"
-    play.write_text(PLAY.replace("ROOT", str(ROOT)).replace("OUT", str(folder / "out.json")))
-    (folder / "group_vars").symlink_to(ROOT / "ansible/playbooks/group_vars")
-    command = [
-        inventory.program("ansible-playbook"),
-        "-i",
-        str(folder / "hosts.yml"),
-        "-i",
-        str(ROOT / "ansible/ports"),
-    ]
+    play = {
+        "hosts": "w1",
+        "vars_files": [f"{ROLE}/defaults/main.yml", f"{ROLE}/vars/main.yml"],
+        "vars": {"role_path": ROLE, "full": True, "streampulse_environment": "demo"},
+    }
     extra = {"streampulse_secrets": {"monitoring_password": "secret"}, "ansible_python_interpreter": "/usr/bin/python3"}
-    subprocess.run(
-        [*command, "-e", json.dumps(extra), str(play)],
-        cwd=ROOT / "ansible",
-        env=program_environment(inventory.configuration()),
-        check=True,
-        capture_output=True,
-    )
-    return json.loads((folder / "out.json").read_text())
+    sources = ["-i", str(folder / "hosts.yml"), "-i", str(ROOT / "ansible/ports")]
+    return shown(folder, sources, WRITTEN, play=play, variables=extra)["w1"]
 
 
-@pytest.mark.parametrize("provider", ["existing", "nspawn"])
-def test_targets_follow_from_the_inventory(tmp_path: Path, provider: str) -> None:
-    written = rendered(tmp_path, provider)
+def test_targets_follow_from_the_inventory(written: Any, provider: str) -> None:
     config = yaml.safe_load(written["config"])
     assert config["global"]["external_labels"] == {"environment": "demo"}
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
@@ -179,8 +164,7 @@ def test_targets_follow_from_the_inventory(tmp_path: Path, provider: str) -> Non
     assert any("web.config.file" in argument for argument in written["arguments"]) is (provider == "existing")
 
 
-def test_rules_lead_to_pages_that_this_environment_has(tmp_path: Path) -> None:
-    written = rendered(tmp_path, "nspawn")
+def test_rules_lead_to_pages_that_this_environment_has(written: Any) -> None:
     texts = {Path(file["path"]).name: file["content"] for file in written["rules"]}
     assert texts.keys() == rules.texts().keys()
     assert "http://10.0.0.4:19090/user/runbooks/" in "".join(texts.values())

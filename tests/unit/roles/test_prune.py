@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from streampulse_ops import paths
-from streampulse_ops.command import program_environment
-from streampulse_ops.environments import inventory
-
-LIBRARY = paths.repository() / "ansible/playbooks/library"
+from ansible_runs import module
 
 
-def prune(root: Path, *options: str) -> Any:
+def prune(root: Path, *, check_mode: bool = False) -> Any:
     """Run the module on the folders below a root."""
     arguments = {
         "links": [str(root / "opt" / name / "current") for name in ("own", "spark", "spark/connector", "absent")],
@@ -24,13 +19,9 @@ def prune(root: Path, *options: str) -> Any:
         "shared_dir": str(root / "opt/own/libraries"),
         "shared_by": f"{root}/opt/own/releases/*/libraries.pth",
     }
-    command = [inventory.program("ansible"), "localhost", "-c", "local", "-M", str(LIBRARY), *options]
-    command += ["-m", "streampulse_prune", "-a", json.dumps(arguments)]
-    done = subprocess.run(
-        command, env=program_environment(inventory.configuration()), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout[done.stdout.index("{") :])
+    done, said = module("streampulse_prune", arguments, check_mode=check_mode)
+    assert done, said
+    return json.loads(said)
 
 
 def versions(folder: Path, *names: str) -> None:
@@ -56,7 +47,7 @@ def test_what_is_in_use_and_the_one_before_stay(tmp_path: Path) -> None:
     versions(tmp_path / "sets/release", "r1", "r2", "r3", "r4")
     versions(tmp_path / "sets/kafka", "k1")
 
-    would = prune(tmp_path, "--check")
+    would = prune(tmp_path, check_mode=True)
     expected = [
         own / "releases/r2", own / "releases/r1", spark / "connector/c2",
         tmp_path / "sets/release/r2", tmp_path / "sets/release/r1",

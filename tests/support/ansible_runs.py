@@ -1,0 +1,80 @@
+"""Ansible on this machine: what expressions become on hosts, and the repository's own modules."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.module_utils.testing import patch_module_args
+
+from streampulse_ops import paths
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments import inventory
+
+ANSIBLE = paths.repository() / "ansible"
+
+
+def playbook(folder: Path, *arguments: str) -> str:
+    """Run ansible-playbook from a folder and return what it printed; a failure fails the test."""
+    done = subprocess.run(
+        [inventory.program("ansible-playbook"), *arguments],
+        cwd=folder,
+        env=program_environment(inventory.configuration()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def shown(
+    folder: Path,
+    sources: Sequence[str],
+    expression: str,
+    *,
+    play: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what a Jinja expression becomes on each host; all of them are this machine.
+
+    :param folder: a folder of the test's own, for the playbook.
+    :param sources: options that name the inventories.
+    :param play: keys of the play besides the expression; ``tasks`` run before it.
+    :param variables: extra variables.
+    """
+    keys = dict(play or {})
+    debug = {"ansible.builtin.debug": {"msg": f"<{{{{ ({expression}) | to_json | b64encode }}}}>"}}
+    tasks = [*keys.pop("tasks", []), debug]
+    (folder / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, **keys, "tasks": tasks}]))
+    if not (folder / "group_vars").exists():
+        (folder / "group_vars").symlink_to(ANSIBLE / "playbooks/group_vars")
+    extra = json.dumps({"ansible_connection": "local", **(variables or {})})
+    said = playbook(ANSIBLE, *sources, "-e", extra, str(folder / "play.yml"))
+    found = re.findall(r'ok: \[([\w-]+)\] => \{\s+"msg": "<([\w+/=]*)>"', said)
+    return {host: json.loads(base64.b64decode(value)) for host, value in found}
+
+
+def module(name: str, arguments: Mapping[str, Any], *, check_mode: bool = False) -> tuple[bool, str]:
+    """Run a module of ansible/playbooks/library in this process and return whether it ended well, and what it said."""
+    spec = importlib.util.spec_from_file_location(name, ANSIBLE / "playbooks/library" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    output = io.StringIO()
+    with patch_module_args({**arguments, "_ansible_check_mode": check_mode}), redirect_stdout(output):
+        try:
+            loaded.main()
+        except SystemExit as error:
+            return error.code == 0, output.getvalue()
+    raise AssertionError(f"{name} ended without a result")
