@@ -226,6 +226,11 @@ class PostgresServer:
                 )
                 for name in (WRITER, READER)
             ]
+            + [
+                sql.SQL(
+                    "CREATE ROLE streampulse_sessions; ALTER ROLE {0} NOINHERIT; GRANT streampulse_sessions TO {0}"
+                ).format(sql.Identifier(READER))
+            ]
         )
 
     def _execute(self, statements: Sequence[sql.Composed]) -> None:

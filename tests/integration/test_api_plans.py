@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import psycopg2.extensions
 import pytest
@@ -93,12 +92,9 @@ CASES: dict[str, tuple[Callable[[Any], Any], int]] = {
     "latest of a stream": (lambda c: queries.latest(c, limit=100, after="", stream_id="s-7"), 1),
     "state": (lambda c: queries.state(c, limit=100, after="", stream_id=None), 0),
     "state of a stream": (lambda c: queries.state(c, limit=100, after="", stream_id="s-7"), 0),
-    **{
-        f"top by {by}": (partial(queries.top, minutes=10, by=by, n=5), 10 * (STREAMS + 1) + 1)
-        for by in get_args(queries.Ranking)
-    },
+    "top": (lambda c: queries.sums(c, minutes=10), 10 * (STREAMS + 1) + 1),
     # As large a share of this table as a day is of thirty.
-    "top, long": (lambda c: queries.top(c, minutes=MINUTES // 30, by="joins", n=5), MINUTES // 30 * (STREAMS + 1) + 1),
+    "top, long": (lambda c: queries.sums(c, minutes=MINUTES // 30), MINUTES // 30 * (STREAMS + 1) + 1),
 }
 
 

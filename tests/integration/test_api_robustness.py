@@ -84,31 +84,6 @@ def rest(connection: socket.socket) -> bytes:
     return found
 
 
-def test_slow_loris_is_ended_and_hinders_nobody(server: Gunicorn) -> None:
-    """Headers that come byte by byte for ever; and a body that does."""
-    slow = [connect(server) for _ in range(150)]
-    try:
-        for number, connection in enumerate(slow):
-            if number % 2:
-                connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-            else:
-                connection.sendall(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-        open_ones = set(range(len(slow)))
-        deadline = time.monotonic() + 60
-        while open_ones:
-            assert time.monotonic() < deadline, f"{len(open_ones)} are still open"
-            for number in list(open_ones):
-                try:
-                    slow[number].sendall(b"a")
-                except OSError:
-                    open_ones.discard(number)
-            answered(server)
-            time.sleep(0.3)
-    finally:
-        for connection in slow:
-            connection.close()
-
-
 def test_a_thousand_idle_connections(server: Gunicorn) -> None:
     before = server.memory_mb()
     idle = [connect(server) for _ in range(1000)]

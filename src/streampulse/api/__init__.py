@@ -1,10 +1,6 @@
-"""The HTTP API: what the tables say, as JSON.
+"""The HTTP API: the tables' rows as JSON.
 
-:mod:`.queries` holds every statement, :mod:`.database` runs them off the event loop within bounds, :mod:`.models` and
-:mod:`.parameters` say what goes out and what may come in, :mod:`.routes` joins these, :mod:`.app` puts it together.
+:mod:`.queries` holds every statement, :mod:`.database` runs them off the event loop within bounds, :mod:`.snapshot`
+keeps the newest rows in memory, :mod:`.questions` and :mod:`.models` describe requests and answers, :mod:`.routes`
+joins these, :mod:`.app` builds the application.
 """
-
-from typing import Final
-
-#: Under this name the lifespan's state has what answers known requests where they are read, if there is such a thing.
-QUICK_WAY: Final = "streampulse.quick_way"

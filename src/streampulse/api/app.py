@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,23 +15,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from streampulse import __version__
-from streampulse.api import QUICK_WAY
 from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
-from streampulse.api.guard import Guard
-from streampulse.api.head import HeadAsGet
+from streampulse.api.guard import Access, Guard, Sessions, cookie_secret, log_in_routes
 from streampulse.api.models import BadParameter, BadRequest, Problem
-from streampulse.api.networks import Networks
-from streampulse.api.observe import Journal, ObserveMiddleware
+from streampulse.api.networks import TrustedProxies
+from streampulse.api.observe import Journal, ObserveMiddleware, request_id
 from streampulse.api.page import pages
-from streampulse.api.parameters import ALLOWED, OF_ALL
-from streampulse.api.replies import Known, KnownAnswers, QuickWay
-from streampulse.api.routes import router
+from streampulse.api.questions import ALLOWED, ALLOWED_BY_ERROR
+from streampulse.api.routes import heads, router
 from streampulse.api.runtime import Runtime
-from streampulse.api.shared_limits import SharedStorage
 from streampulse.core.settings import ApiSettings, PostgresSettings, load, split
-
-#: Names the file of the rate limits' counters, which gunicorn's configuration makes.
-LIMITS_FILE: Final = "STREAMPULSE_API_LIMITS_FILE"
 
 DESCRIPTION = """
 Live audience numbers, one row for each stream and minute window `[start, start + 60 s)` of event time.
@@ -61,17 +53,13 @@ def create_app(
     """
     settings = settings or load(ApiSettings)
     runtime = Runtime(settings)
-    answers = KnownAnswers(runtime)
-    journal = Journal(route.path for route in router.routes if isinstance(route, APIRoute))
-    # What asks for a key, counts requests or believes a proxy has to see each of them.
-    plain = not settings.public and not split(settings.trusted_proxies)
-    state = {QUICK_WAY: QuickWay(answers, journal)} if plain else {}
+    access = Access(settings)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         runtime.start(make_database(settings))
         try:
-            yield state
+            yield
         finally:
             runtime.stop()
 
@@ -88,14 +76,16 @@ def create_app(
     )
     app.state.runtime = runtime
     app.include_router(router)
+    app.include_router(heads)
     app.include_router(pages(settings))
-    # The last one added is the first one asked.
-    app.add_middleware(Known, answers=answers)
-    app.add_middleware(Guard, settings=settings, storage=_shared_counters())
-    app.add_middleware(HeadAsGet)
+    # The middleware that is added last is the outermost.
+    app.add_middleware(Guard, settings=settings, access=access, ended=runtime.ended_sessions)
+    if settings.public:
+        app.include_router(log_in_routes(access, runtime))
+        app.add_middleware(Sessions, secret=cookie_secret(settings))
     origins = split(settings.cors_origins)
     if origins:
-        # Outside of the guard: what a browser asks first has no key, and a page is to read why it was refused.
+        # Outside of the guard: a browser's preflight request has no key, and a page may read why it was refused.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
@@ -104,17 +94,16 @@ def create_app(
             expose_headers=["ETag", "X-Snapshot-Age", "X-Snapshot-Stale", "X-Request-ID", "Retry-After"],
             max_age=600,
         )
-    app.add_middleware(ObserveMiddleware, journal=journal, proxies=Networks(settings.trusted_proxies))
+    journal = Journal(sorted({route.path for route in router.routes if isinstance(route, APIRoute)}))
+    app.add_middleware(ObserveMiddleware, journal=journal)
+    app.add_middleware(CorrelationIdMiddleware, validator=None, generator=lambda: "", transformer=request_id)
+    proxies = split(settings.trusted_proxies)
+    if proxies:
+        app.add_middleware(TrustedProxies, trusted_hosts=proxies)
     app.add_exception_handler(RequestValidationError, _bad_parameters)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Unavailable, _unavailable)
     return app
-
-
-def _shared_counters() -> SharedStorage:
-    """Return the rate limits' counters: of all workers under gunicorn, else of this process alone."""
-    path = os.environ.get(LIMITS_FILE)
-    return SharedStorage(Path(path) if path else None)
 
 
 async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
@@ -123,7 +112,7 @@ async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
     for item in error.errors():
         # ("query", name, which variant of the type where there are several)
         name = str(item["loc"][1])
-        allowed = OF_ALL.get(item["type"]) or ALLOWED.get(name, "no such parameter here")
+        allowed = ALLOWED_BY_ERROR.get(item["type"]) or ALLOWED.get(name, "no such parameter here")
         value = item.get("input")
         bad = BadParameter(parameter=name, value=None if value is None else str(value), allowed=allowed)
         parameters.setdefault(name, bad)
@@ -134,8 +123,9 @@ async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     headers = dict(error.headers or {})
-    if headers.get("Allow") == "GET":
-        headers["Allow"] = "GET, HEAD"
+    if "Allow" in headers:
+        methods = set(headers["Allow"].split(", "))
+        headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
     return _json(error.status_code, Problem(error=str(error.detail)).model_dump(), headers)
 
 

@@ -40,7 +40,7 @@ class Asset(NamedTuple):
 
 @cache
 def asset(name: str) -> Asset:
-    """Return a file by its name, ours or somebody else's.
+    """Return a file by its name, from ``static`` or from ``vendor``.
 
     :raises KeyError: there is none.
     """
@@ -78,7 +78,7 @@ def _compressed(address: str) -> bytes:
 router = APIRouter(include_in_schema=False)
 
 
-@router.get(PREFIX + "{name}")
+@router.api_route(PREFIX + "{name}", methods=["GET", "HEAD"])
 async def serve(request: Request, name: str) -> Response:
     """Serve a file. Its address changes with its content, so it may be kept for ever."""
     found = _all().get(PREFIX + name)

@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 _CONNECT_TIMEOUT_SECONDS: Final = 2
 # Requests that may wait for each connection; more are refused at once rather than after a long wait.
 _WAITING_PER_CONNECTION: Final = 16
-# After a failed connect no request tries again for this long, so that a dead server is not stormed.
+# After a failed connect no request connects for this long, which spares a server that is starting.
 _REST_SECONDS: Final = 0.5
 RETRY_AFTER_SECONDS: Final = 1
 
@@ -84,7 +84,7 @@ class Database:
         }
         self._local = threading.local()
         self._executor = ThreadPoolExecutor(api.pool_size, thread_name_prefix="database")
-        # Health has a connection of its own: an answer to "is it well" must not wait behind slow queries.
+        # Health has a connection of its own, so that it does not wait behind slow queries.
         self._health_executor = ThreadPoolExecutor(1, thread_name_prefix="database-health")
         #: After this long a query is given up, whatever it does, in seconds.
         self.deadline_seconds = _CONNECT_TIMEOUT_SECONDS + api.statement_timeout_ms / 1000 + 1
@@ -102,21 +102,32 @@ class Database:
         self._pool_size = api.pool_size
         POOL_SIZE.set(api.pool_size)
 
-    async def run(self, query: Callable[[Cursor], Result]) -> Result:
+    async def run(self, query: Callable[[Cursor], Result], seconds: float | None = None) -> Result:
         """Run a query in a transaction of its own and return its result.
 
+        :param seconds: time limit of each of its statements, in place of the setting's.
         :raises Unavailable: the server does not answer, the query took too long, or too many requests wait already.
         """
-        return await self._run(self._executor, query)
+        if seconds is None:
+            return await self._run(self._executor, query, self.deadline_seconds)
+
+        def limited(cursor: Cursor) -> Result:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds:g}s",))
+            try:
+                return query(cursor)
+            except psycopg2.errors.QueryCanceled:
+                raise _too_slow(seconds * 1000) from None
+
+        return await self._run(self._executor, limited, seconds + _CONNECT_TIMEOUT_SECONDS + 1)
 
     async def check(self) -> None:
         """Ask the server whether it answers.
 
         :raises Unavailable: it does not; the text says why.
         """
-        # Whoever asks while an answer is under way shares it: a crowd must not make a healthy server look busy.
+        # Requests share a check that is under way, so many of them do not make a healthy server look busy.
         if self._checking is None or self._checking.done():
-            self._checking = asyncio.ensure_future(self._run(self._health_executor, _ask))
+            self._checking = asyncio.ensure_future(self._run(self._health_executor, _ask, self.deadline_seconds))
             self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._checking)
 
@@ -136,7 +147,7 @@ class Database:
         for executor in self._limit:
             executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, executor: ThreadPoolExecutor, query: Callable[[Cursor], Result]) -> Result:
+    async def _run(self, executor: ThreadPoolExecutor, query: Callable[[Cursor], Result], deadline: float) -> Result:
         try:
             with self._lock:
                 if executor is self._executor and self._down_error and time.monotonic() < self._down_until:
@@ -148,10 +159,10 @@ class Database:
             future = executor.submit(self._noted, query)
             future.add_done_callback(lambda done: self._ended(executor, done))
             try:
-                return await asyncio.wait_for(asyncio.wrap_future(future), self.deadline_seconds)
+                return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
             except TimeoutError:
                 self.down_since = self.down_since or datetime.now(UTC)
-                raise Unavailable("timeout", f"PostgreSQL did not answer within {self.deadline_seconds:g} s") from None
+                raise Unavailable("timeout", f"PostgreSQL did not answer within {deadline:g} s") from None
         except Unavailable as error:
             FAILURES.labels(error.cause).inc()
             raise
@@ -161,7 +172,7 @@ class Database:
             self._under_way[executor] -= 1
             self._show()
         if not done.cancelled():
-            done.exception()  # looked at, also where the request has given up waiting
+            done.exception()  # retrieved, in case the request gave up waiting
 
     def _show(self) -> None:
         under_way = self._under_way[self._executor]
@@ -188,12 +199,12 @@ class Database:
             except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
                 self._drop()
                 if isinstance(error, psycopg2.errors.QueryCanceled):
-                    raise self._too_slow() from None
+                    raise _too_slow(self._statement_timeout_ms) from None
         try:
             return self._transaction(self._connect(), query)
         except psycopg2.errors.QueryCanceled:
             self._drop()
-            raise self._too_slow() from None
+            raise _too_slow(self._statement_timeout_ms) from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
             self._drop()
             raise _lost(error) from None
@@ -233,8 +244,9 @@ class Database:
             with contextlib.suppress(psycopg2.Error):
                 connection.close()
 
-    def _too_slow(self) -> Unavailable:
-        return Unavailable("timeout", f"the query took longer than {self._statement_timeout_ms} ms")
+
+def _too_slow(milliseconds: float) -> Unavailable:
+    return Unavailable("timeout", f"the query took longer than {milliseconds:g} ms")
 
 
 def _ask(cursor: Cursor) -> None:

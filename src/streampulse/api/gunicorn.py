@@ -9,13 +9,19 @@ import atexit
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streampulse.core import logs as logfmt
 from streampulse.core.settings import ApiSettings, PostgresSettings, SettingsError, load
+
+#: Bytes that the kernel keeps for a client that does not read (it takes twice as much room).
+SEND_BUFFER: Final = 65_536
+#: The kernel closes a connection whose client takes nothing for this long, in milliseconds.
+UNREAD_MS: Final = 30_000
 
 try:
     _settings = load(ApiSettings)
@@ -44,10 +50,6 @@ shutil.rmtree(_metrics, ignore_errors=True)
 _metrics.mkdir()
 # Read by prometheus_client when it is imported, so it must stand here before the application is.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics)
-# The counters of the rate limits, which all workers share.
-_limits = _base / "limits"
-_limits.unlink(missing_ok=True)
-os.environ["STREAMPULSE_API_LIMITS_FILE"] = str(_limits)
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
@@ -75,6 +77,14 @@ logconfig_dict: dict[str, Any] = {
         "gunicorn.access": {"level": "WARNING", "handlers": [], "propagate": False},
     },
 }
+
+
+def when_ready(server: Any) -> None:
+    """Bound what a client that does not read can hold. Accepted connections inherit both options."""
+    for listener in server.LISTENERS:
+        # The kernel's own buffers would let a reader of /live fall megabytes behind.
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

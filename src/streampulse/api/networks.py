@@ -1,17 +1,19 @@
-"""Who is asking: addresses, networks, and what a trusted proxy says."""
+"""Addresses, networks, and the headers of trusted proxies."""
 
 from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from typing import Any
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from streampulse.core.settings import split
 
 
 class Networks:
-    """A list of networks, as settings have it.
+    """A list of networks.
 
     :param text: networks separated by commas.
     """
@@ -19,9 +21,6 @@ class Networks:
     def __init__(self, text: str) -> None:
         self._networks = [ipaddress.ip_network(word) for word in split(text)]
         self._known = lru_cache(1024)(self._look)
-
-    def __bool__(self) -> bool:
-        return bool(self._networks)
 
     def __contains__(self, address: object) -> bool:
         return self._known(str(address))
@@ -38,49 +37,43 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def client(scope: Scope) -> str:
-    """Return the address of who is asking, or ``-`` where there is none."""
+    """Return the client's address, or ``-`` if it is unknown."""
     found = scope.get("client")
     return str(found[0]) if found else "-"
 
 
 def household(text: str) -> str:
-    """Return what stands for an address in a rate limit: of IPv6 its /64, which is one customer's."""
+    """Return the text that rate limits count an address under: for IPv6 its /64, which one customer has."""
     address = _address(text)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address) if address is not None else text
 
 
-def _host(hop: str) -> str:
-    """Return a hop without its port, which some proxies add: ``192.0.2.1:4711``, ``[2001:db8::1]:4711``."""
-    if hop.startswith("["):
-        return hop[1:].partition("]")[0]
-    host, colon, port = hop.rpartition(":")
-    return host if colon and ":" not in host and port.isdigit() else hop
+class TrustedProxies(ProxyHeadersMiddleware):
+    """Takes the client's address and scheme from the headers of trusted proxies.
 
+    uvicorn's middleware ignores a scheme in capitals or in a list, and keeps the proxy's own address if the proxy does
+    not name the client. The first would lose the Secure attribute of cookies; the second would let the client read what
+    only private networks may, so such a client becomes unknown.
+    """
 
-def forwarded(scope: Scope, proxies: Networks) -> None:
-    """Put into a request's scope what a trusted proxy says of the client: its address and its scheme."""
-    if client(scope) not in proxies:
-        return
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    hops = [_host(hop.strip()) for hop in headers.get(b"x-forwarded-for", "").split(",") if hop.strip()]
-    if b"forwarded" in headers or b"x-forwarded-for" in headers:
-        # Whom it does not name as we read it is unknown, and not the proxy itself, which may ask for what is private.
-        scope["client"] = None
-    # The last hop that is no proxy of ours: what stands before it, anybody may have written.
-    while hops:
-        hop = hops.pop()
-        if _address(hop) is None:
-            scope["client"] = None
-            break
-        scope["client"] = (hop, 0)
-        if hop not in proxies:
-            break
-    if headers.get(b"x-forwarded-proto", "").strip() == "https":
-        scope["scheme"] = "https"
+    def __init__(self, app: ASGIApp, trusted_hosts: list[str]) -> None:
+        super().__init__(app, trusted_hosts)  # type: ignore[arg-type]  # uvicorn's own types for ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:  # type: ignore[override]
+        """Serve one request."""
+        if scope["type"] == "http" and client(scope) in self.trusted_hosts:
+            given = dict(scope["headers"])
+            headers = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
+            scheme = given.get(b"x-forwarded-proto", b"").split(b",")[0].strip().lower()
+            headers.append((b"x-forwarded-proto", scheme))
+            if not given.get(b"x-forwarded-for", b"-" if b"forwarded" not in given else b"").strip():
+                headers = [header for header in headers if header[0] != b"x-forwarded-for"]
+                headers.append((b"x-forwarded-for", b"unknown"))
+            scope = {**scope, "headers": headers}
+        return await super().__call__(scope, receive, send)  # type: ignore[arg-type]

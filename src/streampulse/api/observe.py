@@ -1,4 +1,4 @@
-"""What the API tells about itself: a metric and a log line for each request, and the scrape over all workers."""
+"""Metrics and access log: a count and a line for each request, and the scrape over all workers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from asgi_correlation_id import correlation_id
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -20,11 +21,11 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streampulse import __version__
-from streampulse.api.networks import Networks, forwarded
 
 log = logging.getLogger("streampulse.api.access")
 
@@ -41,16 +42,17 @@ DURATION = Histogram(
 )
 BUILD = Gauge("streampulse_api_build_info", "1, with the version as a label.", ["version"], multiprocess_mode="max")
 
-# Labels come from these and from our own routes only, so no client can make new ones.
+# Labels come from these and from the application's routes only, so no client can make new series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-#: What we answer when we cannot: an unexpected error, and a database that does not answer.
-_OUR_FAILURES: Final = (500, 503)
-# A caller's own request id is taken over when it is harmless.
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+#: Statuses of failures of the server: an unexpected error, and a database that does not answer.
+_SERVER_FAILURES: Final = (500, 503)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: Status in metrics and log of a request whose client left before it had sent the whole request.
+CLIENT_LEFT: Final = 499
 _LONGEST_LOGGED: Final = 300
-# Asked for every few seconds by machines; worth a line only when something is wrong.
+# Machines ask for these every few seconds. They get a line only when something is wrong.
 _QUIET_ROUTES: Final = frozenset({"/health", "/prometheus"})
-#: Lines of the access log in a second, in the long run and in a burst, for each worker. The rest is counted.
+#: Lines of each worker's access log in a second, in the long run and in a burst. The other requests are counted.
 LINES_PER_SECOND: Final = 50
 LINES_AT_ONCE: Final = 500
 
@@ -62,8 +64,6 @@ _SECURITY: Final = [
     (b"x-frame-options", b"DENY"),
 ]
 _POLICY: Final = (b"content-security-policy", b"default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
-#: What an answer has after its own headers and the request's name, where it says itself how it may be kept.
-ALWAYS: Final = [*_SECURITY, _POLICY]
 # Browsers ignore these, and complain, where a page came without TLS.
 _TRANSPORT: Final = [
     (b"strict-transport-security", b"max-age=31536000"),
@@ -74,8 +74,8 @@ _TRANSPORT: Final = [
 class Journal:
     """Counts, times and logs requests.
 
-    :param routes: whose failures are there to be counted from the start: a series that appears with the first of them
-        has no increase from nothing to it, and no alert sees it.
+    :param routes: routes whose failures have series from the start. A series that appears with its first failure has
+        no increase, so no alert would see that failure.
     """
 
     def __init__(self, routes: Iterable[str]) -> None:
@@ -83,16 +83,15 @@ class Journal:
         self._counters: dict[tuple[str, str, int], Counter] = {
             (route, "GET", status): REQUESTS.labels(route, "GET", str(status))
             for route in routes
-            for status in _OUR_FAILURES
+            for status in _SERVER_FAILURES
         }
         self._durations: dict[str, Histogram] = {}
         BUILD.labels(__version__).set(1)
 
-    def note(self, scope: Scope, status: int, seconds: float, id_: bytes) -> None:
+    def note(self, scope: Scope, status: int, seconds: float) -> None:
         """Count, time and log a request.
 
-        :param seconds: how long it took.
-        :param id_: its name.
+        :param seconds: its duration.
         """
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -101,7 +100,7 @@ class Journal:
             counter = REQUESTS.labels(route, method, str(status))
             self._counters[route, method, status] = counter
         counter.inc()
-        # How long a reader stays with an event stream says nothing about how quick we are.
+        # The length of an event stream says nothing about the speed of answers.
         if route != "/live":
             duration = self._durations.get(route)
             if duration is None:
@@ -111,7 +110,7 @@ class Journal:
         if (route not in _QUIET_ROUTES or status >= 400) and self._log.room():
             client = scope.get("client")
             fields = {
-                "request_id": id_.decode(),
+                "request_id": correlation_id.get(),
                 "client": client[0] if client else "-",
                 "method": scope["method"][:_LONGEST_LOGGED],
                 "path": scope["path"][:_LONGEST_LOGGED],
@@ -125,16 +124,14 @@ class Journal:
 
 
 class ObserveMiddleware:
-    """Notes every request in the journal, names it, and turns an unexpected error into a plain 500.
+    """Notes every request in the journal, adds the headers of every answer, and turns an error into a plain 500.
 
     :param journal: where requests are noted.
-    :param proxies: whose X-Forwarded-For and X-Forwarded-Proto are believed.
     """
 
-    def __init__(self, app: ASGIApp, journal: Journal, proxies: Networks) -> None:
+    def __init__(self, app: ASGIApp, journal: Journal) -> None:
         self._app = app
         self._journal = journal
-        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -142,31 +139,30 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        id_ = request_id(scope["headers"])
-        if self._proxies:
-            forwarded(scope, self._proxies)
         status = 0
 
-        async def send_named(message: Message) -> None:
+        async def send_dressed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _dressed(scope, message["headers"], id_)
+                message["headers"] = _dressed(scope, message["headers"])
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_dressed)
+        except ClientDisconnect:
+            status = CLIENT_LEFT
         except Exception:
-            log.exception("unexpected error", extra={"fields": {"request_id": id_.decode()}})
+            log.exception("unexpected error", extra={"fields": {"request_id": correlation_id.get()}})
             if status == 0:
-                body = {"error": f"internal error, see the API's log for request {id_.decode()}"}
-                await JSONResponse(body, status_code=500)(scope, receive, send_named)
+                body = {"error": f"internal error, see the API's log for request {correlation_id.get()}"}
+                await JSONResponse(body, status_code=500)(scope, receive, send_dressed)
             status = 500
-        self._journal.note(scope, status, time.perf_counter() - started, id_)
+        self._journal.note(scope, status, time.perf_counter() - started)
 
 
 class _AccessLog:
-    """How many lines the journal gets, so that no crowd can flood it. Says how many were left out."""
+    """Bounds the number of lines in the journal, and logs how many were left out."""
 
     def __init__(self) -> None:
         self._budget = float(LINES_AT_ONCE)
@@ -175,7 +171,7 @@ class _AccessLog:
         self._said = float("-inf")
 
     def room(self) -> bool:
-        """Return whether one more line may be written now."""
+        """Return whether one more line may be written now; count it if not."""
         now = time.monotonic()
         self._budget = min(LINES_AT_ONCE, self._budget + (now - self._at) * LINES_PER_SECOND)
         self._at = now
@@ -191,9 +187,9 @@ class _AccessLog:
         return True
 
 
-def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], id_: bytes) -> list[tuple[bytes, bytes]]:
+def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return headers with those that every answer has."""
-    found = [*headers, named(id_), *_SECURITY]
+    found = [*headers, *_SECURITY]
     names = {name for name, _ in found}
     if b"cache-control" not in names:
         found.append((b"cache-control", b"no-store"))
@@ -213,16 +209,6 @@ def scrape() -> tuple[bytes, str]:
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def named(id_: bytes) -> tuple[bytes, bytes]:
-    """Return the header that tells a request's name."""
-    return (b"x-request-id", id_)
-
-
-def request_id(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a request's name: its own, where that is harmless, or a new one."""
-    for name, value in headers:
-        if name == b"x-request-id":
-            if _REQUEST_ID.fullmatch(value):
-                return bytes(value)
-            break
-    return b"%016x" % random.getrandbits(64)
+def request_id(given: str) -> str:
+    """Return a request's id: the client's own if it is harmless, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"

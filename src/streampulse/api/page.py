@@ -1,4 +1,4 @@
-"""The pages that people look at: the live page, the log-in, and the API's documentation."""
+"""The pages for people: the live page, the log-in, and the API's documentation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from streampulse.api import assets
 from streampulse.core.settings import ApiSettings
 
-# Everything comes from here, nothing is written into a page, and no other site may frame one.
+# Pages load only files of this server, have nothing inline, and may not be framed by other sites.
 _OURS: Final = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
 _CLOSED: Final = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 POLICY: Final = _OURS + "img-src 'self'; " + _CLOSED
@@ -29,16 +29,16 @@ def pages(settings: ApiSettings) -> APIRouter:
     router = APIRouter(include_in_schema=False)
     router.include_router(assets.router)
 
-    # No link leads to a page that is turned off.
+    # The page has no link to /docs if that is turned off.
     text = assets.page("page.html").replace("{docs}", '<a href="/docs">API</a>' if settings.docs else "")
 
-    @router.get("/")
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def index() -> HTMLResponse:
         return HTMLResponse(text, headers={"Content-Security-Policy": POLICY, **_MORE})
 
     if settings.docs:
 
-        @router.get("/docs")
+        @router.api_route("/docs", methods=["GET", "HEAD"])
         async def docs() -> HTMLResponse:
             return HTMLResponse(assets.page("docs.html"), headers={"Content-Security-Policy": DOCS_POLICY, **_MORE})
 

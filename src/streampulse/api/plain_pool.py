@@ -10,8 +10,9 @@ import os
 import sys
 from typing import Any, Final
 
-from streampulse.api.answers import LatestQuestion, answer
+from streampulse.api.answers import answer
 from streampulse.api.database import Database
+from streampulse.api.questions import LatestQuestion
 from streampulse.core.settings import ApiSettings, PostgresSettings, load
 
 _QUESTION: Final = LatestQuestion(limit=100, after="", stream_id=None)

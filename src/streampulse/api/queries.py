@@ -1,15 +1,14 @@
 """Every statement of the API. Each reads an index up to a limit; none can scan the history.
 
-A window is a whole minute. *Ordinary* streams are those whose id does not begin with ``__``; the others are our own
-and appear only when named.
+A window is a whole minute. *Ordinary* streams are those whose id does not begin with ``__``; the others are
+streampulse's own and appear only when named.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
-from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
 
 from streampulse.events import is_internal
@@ -91,23 +90,13 @@ _TOTALS: Final = f"""
     WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s GROUP BY window_start ORDER BY window_start
 """  # noqa: S608
 _CLOCK: Final = "SELECT clock FROM event_clock"
-_AGGREGATES: Final = {
-    "chat_messages": "sum(chat_messages)",
-    "donations": "sum(donations)",
-    "donations_usd": "sum(donations_usd)",
-    "joins": "sum(joins)",
-    "leaves": "sum(leaves)",
-    "unique_viewers": "max(unique_viewers)",
-    "active_viewers": "max(active_viewers)",
-}
-_TOP: Final = """
+_SUMS: Final = f"""
     SELECT stream_id, sum(chat_messages)::bigint AS chat_messages, sum(donations)::bigint AS donations,
         sum(donations_usd)::text AS donations_usd, sum(joins)::bigint AS joins, sum(leaves)::bigint AS leaves,
         max(unique_viewers) AS unique_viewers, max(active_viewers) AS active_viewers
     FROM stream_metrics_minute
-    WHERE {ordinary} AND window_start BETWEEN %(first)s AND %(last)s
-    GROUP BY stream_id ORDER BY {measure} DESC, stream_id LIMIT %(limit)s
-"""
+    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s GROUP BY stream_id
+"""  # noqa: S608
 
 
 def metrics(cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None) -> tuple[datetime | None, list[Row]]:
@@ -140,12 +129,10 @@ def state(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> l
     return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
 
 
-def top(cursor: Cursor, *, minutes: int, by: Ranking, n: int) -> list[Row]:
-    """Return the first ``n`` streams over the last ``minutes`` windows: sums, for viewers maxima; ties by stream."""
+def sums(cursor: Cursor, *, minutes: int) -> list[Row]:
+    """Return one row for each stream over the last ``minutes`` windows: sums, for viewers maxima; in no order."""
     last = _newest_window(cursor, None)
-    if last is None:
-        return []
-    return _rows(cursor, top_statement(by), _span(last, minutes) | {"limit": n})
+    return [] if last is None else _rows(cursor, _SUMS, _span(last, minutes))
 
 
 def identity(cursor: Cursor) -> tuple[str, int]:
@@ -196,10 +183,24 @@ def clock(cursor: Cursor) -> datetime | None:
     return row[0] if row else None
 
 
-def top_statement(by: Ranking) -> sql.Composed:
-    """Return the statement that ranks by one column."""
-    assert set(_AGGREGATES) == set(get_args(Ranking))  # noqa: S101 - two spellings of one list
-    return sql.SQL(_TOP).format(ordinary=sql.SQL(_ORDINARY), measure=sql.SQL(_AGGREGATES[by]))
+def ended_sessions(cursor: Cursor) -> list[str]:
+    """Return the ids of ended log-ins that would still be valid otherwise."""
+    cursor.execute("SELECT id FROM api_ended_sessions WHERE expires_at > now()")
+    return [row[0] for row in cursor.fetchall()]
+
+
+def end_session(cursor: Cursor, id_: str, seconds: int) -> None:
+    """Note that a log-in was ended, as the role that may write this one table; needs a transaction of its own.
+
+    :param seconds: how long a log-in lasts at most.
+    """
+    cursor.execute("SET TRANSACTION READ WRITE")
+    cursor.execute("SET LOCAL ROLE streampulse_sessions")
+    cursor.execute("DELETE FROM api_ended_sessions WHERE expires_at <= now()")
+    cursor.execute(
+        "INSERT INTO api_ended_sessions VALUES (%s, now() + make_interval(secs => %s)) ON CONFLICT DO NOTHING",
+        (id_, seconds),
+    )
 
 
 def _newest_window(cursor: Cursor, stream_id: str | None) -> datetime | None:
@@ -220,7 +221,7 @@ def _span(last: datetime, minutes: int) -> dict[str, Any]:
     return {"first": last - (minutes - 1) * MINUTE, "last": last}
 
 
-def _rows(cursor: Cursor, statement: str | sql.Composed, parameters: dict[str, Any]) -> list[Row]:
+def _rows(cursor: Cursor, statement: str, parameters: dict[str, Any]) -> list[Row]:
     cursor.execute(statement, parameters)
     assert cursor.description is not None  # noqa: S101 - a SELECT
     names = [column.name for column in cursor.description]

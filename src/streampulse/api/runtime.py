@@ -1,43 +1,55 @@
-"""What the requests of one worker share, from the server's start to its end."""
+"""The objects that the requests of one worker share, from the server's start to its end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import Final
 
-from starlette.types import Scope
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
+from starlette.requests import Request
 
-from streampulse.api.answers import Answer, Asker, Question, answer
-from streampulse.api.database import Database
-from streampulse.api.live import Live
-from streampulse.api.snapshot import Snapshots
+from streampulse.api import queries
+from streampulse.api.answers import Aged, Answer, Asker, ReadyResponse, SnapshotAnswers, answer
+from streampulse.api.database import Database, Unavailable
+from streampulse.api.live.readers import Live
+from streampulse.api.queries import Row
+from streampulse.api.questions import Question, TopQuestion, ranked
+from streampulse.api.snapshot import Snapshot, Snapshots
 from streampulse.core.settings import ApiSettings
+from streampulse.events import is_internal
+
+#: Time limit of a query for a ranking over a long span, in seconds. A day of 1,000 streams has 1.4 million rows.
+SUMS_SECONDS: Final = 10.0
+#: Spans whose sums are kept, and spans that may wait for their turn.
+_SPANS_KEPT: Final = 4
+_SPANS_WAITING: Final = 8
 
 
 class Runtime:
-    """Database, snapshots, questions and readers. The parts are there between :meth:`start` and :meth:`stop`."""
+    """Database, snapshots and readers. The attributes exist between :meth:`start` and :meth:`stop`."""
 
     database: Database
     snapshots: Snapshots
-    asker: Asker
     live: Live
 
     def __init__(self, settings: ApiSettings) -> None:
-        self.settings = settings
-        #: Set by the middleware that serves known requests.
-        self.remember: Callable[[Scope, Question], None] = lambda _scope, _question: None
+        self._settings = settings
+        self._answers = SnapshotAnswers()
+        self._spans_waiting = 0
+        #: Ids of ended log-ins, as of the last reading.
+        self.ended_sessions: set[str] = set()
 
     def start(self, database: Database) -> None:
         """Begin to read, on the running event loop."""
-        interval = self.settings.snapshot_interval_ms / 1000
-        loop = asyncio.get_running_loop()
+        interval = self._settings.snapshot_interval_ms / 1000
         self.database = database
-        self.live = Live(self.settings.live_readers)
-        self.snapshots = Snapshots(database, interval, self.settings.stale_seconds, self.live.follow)
-        self.live.attach(self.snapshots, loop)
-        self.asker = Asker(database, interval, self.settings.stale_seconds)
-        self.snapshots.start(loop)
+        self.live = Live(self._settings.live_readers)
+        self.snapshots = Snapshots(database, interval, self._settings.stale_seconds, self._follow)
+        self.live.start(self.snapshots)
+        self._stored = Asker(self._query, interval, self._settings.stale_seconds)
+        self._sums = Asker(self._query_sums, interval, self._settings.stale_seconds, most=_SPANS_KEPT)
+        self._sums_lane = asyncio.Semaphore(1)
+        self.snapshots.start(asyncio.get_running_loop())
 
     def stop(self) -> None:
         """End everything; requests under way end by themselves."""
@@ -45,19 +57,50 @@ class Runtime:
         self.snapshots.stop()
         self.database.close()
 
-    async def ask(self, question: Question, scope: Scope) -> tuple[Answer, float, bool]:
-        """Return the answer to a question, its age in seconds, and whether it is stale.
+    def _follow(self, cursor: Cursor, snapshot: Snapshot) -> None:
+        """Take in a reading, in its transaction."""
+        if self._settings.public:
+            self.ended_sessions.update(queries.ended_sessions(cursor))
+        self.live.follow(cursor, snapshot)
 
-        :raises Unavailable: the database does not answer, and nothing is in memory that is young enough.
+    async def end_session(self, id_: str, seconds: int) -> None:
+        """End a log-in for all workers and hosts. The others know at their next reading.
+
+        :param seconds: how long a log-in lasts at most.
+        :raises Unavailable: the database does not answer.
         """
-        if not _names_internal(question):
+        await self.database.run(lambda cursor: queries.end_session(cursor, id_, seconds))
+        self.ended_sessions.add(id_)
+
+    async def respond(self, request: Request, question: Question) -> ReadyResponse:
+        """Return the response to a question.
+
+        :raises Unavailable: the database does not answer, and nothing in memory is young enough.
+        """
+        return ReadyResponse(request, await self._ask(question), self._settings.public)
+
+    async def _ask(self, question: Question) -> Aged:
+        stream = getattr(question, "stream_id", None)
+        if stream is None or not is_internal(stream):
             snapshot = await self.snapshots.get()
-            document = question.from_snapshot(snapshot)
-            if document is not None:
-                self.remember(scope, question)
-                return answer(document), self.snapshots.age, self.snapshots.stale
-        return await self.asker.ask(question)
+            found = self._answers.get(question, snapshot)
+            if found is not None:
+                return Aged(found, self.snapshots.age, self.snapshots.stale)
+        if isinstance(question, TopQuestion):
+            rows, age, stale = await self._sums.ask(question.minutes)
+            return Aged(answer({"rows": ranked(rows, question.by, question.n)}), age, stale)
+        return Aged(*await self._stored.ask(question))
 
+    async def _query(self, question: Question) -> Answer:
+        return await self.database.run(lambda cursor: answer(question.from_database(cursor)))
 
-def _names_internal(question: Any) -> bool:
-    return str(getattr(question, "stream_id", None) or "").startswith("__")
+    async def _query_sums(self, minutes: int) -> list[Row]:
+        """Query the sums over a long span: one span at a time, since each may read a million rows."""
+        if self._spans_waiting >= _SPANS_WAITING:
+            raise Unavailable("busy", "too many rankings over other spans are being computed")
+        self._spans_waiting += 1
+        try:
+            async with self._sums_lane:
+                return await self.database.run(lambda cursor: queries.sums(cursor, minutes=minutes), SUMS_SECONDS)
+        finally:
+            self._spans_waiting -= 1

@@ -1,9 +1,8 @@
-"""What the tables say now, read by one thread for all requests of a worker.
+"""The newest numbers of the tables, read by one thread for all requests of a worker.
 
-A thread of its own reads the newest windows, the newest row of each stream and who is present, in one transaction, up
-to four times a second. Requests are answered from the last reading, so that a thousand readers cost the database what
-one does, and none of them waits for it. Nothing is read again while nothing was written: PostgreSQL's own snapshot
-identity says so exactly.
+The thread reads the newest windows, the newest row of each stream and the viewers in one transaction, up to four times
+a second. Requests are answered from the last reading, so a thousand readers cost the database as much as one. Nothing
+is read while nothing was written: the identity of PostgreSQL's own snapshot tells.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from streampulse.api.queries import Row
 
 log = logging.getLogger(__name__)
 
-#: Windows in a snapshot: the default of ten and some.
+#: Windows in a snapshot; more than the default of ten that requests have.
 MINUTES: Final = 15
 #: Rows of windows at most; with more streams than fit, a snapshot covers fewer windows.
 MAX_ROWS: Final = 20_000
-#: Streams in the lists at most; what lies behind is asked of the database.
+#: Streams in the lists at most; the database answers for the streams after these.
 MAX_STREAMS: Final = 1_000
 #: A reading older than this is marked as stale, in seconds. Twice what an answer's age may be when all is well.
 FRESH_SECONDS: Final = 1.0
@@ -65,7 +64,7 @@ ROWS = Gauge("streampulse_api_snapshot_rows", "Rows of windows in memory.", mult
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The tables at one moment, without our own streams (those whose id begins with ``__``)."""
+    """The tables at one moment, without the streams whose id begins with ``__``."""
 
     version: int
     #: Newest window of the whole table, None while there is none.
@@ -74,7 +73,7 @@ class Snapshot:
     minutes: int
     #: Newest window first, by stream inside a window.
     rows: list[Row]
-    #: The newest row of each stream, and who is present, by stream; whether these are all of them.
+    #: The newest row of each stream, and its viewers, by stream; and whether the lists have all streams.
     latest: list[Row]
     latest_complete: bool
     states: list[Row]
@@ -86,11 +85,11 @@ class Snapshot:
     state_ids: list[str] = field(repr=False)
 
     def page_of_latest(self, after: str, limit: int) -> list[Row] | None:
-        """Return the newest rows of the streams after a given one, or None where they are not all here."""
+        """Return the newest rows of the streams after a given one, or None if the snapshot lacks some."""
         return _page(self.latest, self.latest_ids, self.latest_complete, after, limit)
 
     def page_of_states(self, after: str, limit: int) -> list[Row] | None:
-        """Return who is present in the streams after a given one, or None where they are not all here."""
+        """Return the viewers of the streams after a given one, or None if the snapshot lacks some."""
         return _page(self.states, self.state_ids, self.states_complete, after, limit)
 
 
@@ -174,7 +173,7 @@ class Snapshots:
         self._hurry.set()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call a function on the event loop after each try to read, whatever came of it."""
+        """Call a function on the event loop after each try to read, whether it succeeded or not."""
         self._listeners.append(listener)
 
     def hurry(self) -> None:
@@ -230,7 +229,7 @@ class Snapshots:
             self._waiting = [(number, waiting) for number, waiting in self._waiting if waiting is not future]
 
     def _run(self) -> None:
-        # Until the tables have been read for the first time, that is how long nothing is known.
+        # Before the first reading, the age is counted from here.
         begun = time.monotonic()
         READ_AT.set(time.time())
         while not self._ended.is_set():
@@ -240,8 +239,8 @@ class Snapshots:
             self._try(started)
             took = time.monotonic() - started
             self._tell()
-            # A reading that is slow must not fill the thread's time, nor the database's. But it may have been a server
-            # that hung, and how long that was says nothing about the next one.
+            # A slow reading is followed by as long a rest, so it does not fill the database's time. The rest is
+            # bounded, because a reading that met a hung server says nothing about the next one.
             self._hurry.wait(max(self._interval - took, min(took, _MOST_REST_SECONDS)))
         self._database.forget()
 
@@ -285,7 +284,7 @@ class Snapshots:
         try:
             self._loop.call_soon_threadsafe(self._told)
         except RuntimeError:
-            # The event loop was closed without a word, as when a worker is ended at once.
+            # The event loop is closed: the worker was ended at once.
             self._ended.set()
 
     def _told(self) -> None:
