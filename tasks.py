@@ -99,7 +99,7 @@ def reset(
             session.screen.line(line)
         return "nothing was changed"
     command = f"inv reset{' --full' * full}{f' --keep {keep}' if left else ''} --yes --env {env}"
-    confirm(verb.question(env, full, left), yes, command)
+    confirm(verb.question(session, full, left), yes, command)
     return verb.reset(session, full, left)
 
 

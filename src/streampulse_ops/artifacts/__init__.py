@@ -1,14 +1,15 @@
-"""The software that is pushed to the hosts: fetched or built once here, pinned by hash, kept by content.
+"""The software that is pushed to the hosts: fetched or built once on this machine, pinned by hash.
 
 Each set is a folder ``<cache>/artifacts/<set>/<digest>/`` with its files and their ``SHA256SUMS``. The digest is that
-of the pins the set is made from, so that whether a set is there is known without the network and in milliseconds.
+of the pins that the set is made from, so a lookup needs no network and takes milliseconds. Whenever a set is added, old
+sets are removed that no environment of this machine uses.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,17 +28,19 @@ PYTHONS = {"debian12": "cp311", "debian13": "cp313", "ubuntu2404": "cp312"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """All sets that an environment's hosts get, and how they came to be here."""
+    """The sets of an environment's hosts, and what was fetched and removed to have them."""
 
     facts: dict[str, Any]
     ready: int
     fetched: int
     fetched_bytes: int
+    removed: Sequence[str] = ()
 
     def summary(self) -> str:
         """Return the line that the tasks show."""
         new = f" ({self.fetched} fetched, {self.fetched_bytes / 1e6:.0f} MB)" if self.fetched else ""
-        return f"{self.ready} ready{new}"
+        old = f", no longer used and removed: {', '.join(self.removed)}" if self.removed else ""
+        return f"{self.ready} ready{new}{old}"
 
 
 # Names of the architectures that there are wheels for, and the kernel's name of each.
@@ -94,11 +97,26 @@ def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
     facts["wheels"] = {
         name.removeprefix("wheels-"): facts.pop(name) for name in list(facts) if name.startswith("wheels-")
     }
-    return Prepared({"streampulse_artifacts": facts}, len(wanted), len(fetched), size)
+    removed = store.prune({*_in_use(), *(store.folder(item) for item in wanted)}) if fetched else []
+    return Prepared({"streampulse_artifacts": facts}, len(wanted), len(fetched), size, removed)
+
+
+def _in_use() -> Iterator[Path]:
+    """Yield the folders of the sets that the environments of this machine were last brought up with."""
+    for home in (paths.MACHINES_STATE, paths.state_home()):
+        for file in home.glob("*/artifacts.json"):
+            yield from _folders(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _folders(facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the folder of each set in the variables that Ansible gets."""
+    sets = dict(facts["streampulse_artifacts"])
+    for entry in (*sets.pop("wheels", {}).values(), *sets.values()):
+        yield Path(entry["path"])
 
 
 def write_facts(prepared: Prepared, file: Path) -> None:
-    """Write what Ansible gets as extra variables."""
+    """Write the extra variables for Ansible."""
     file.write_text(json.dumps(prepared.facts, indent=2) + "\n", encoding="utf-8")
     give_to_invoker(file)
 
@@ -108,7 +126,4 @@ def verify(prepared: Prepared) -> int:
 
     :raises OperatorError: a file is not what it was; the text names it.
     """
-    facts = prepared.facts["streampulse_artifacts"]
-    folders = [entry["path"] for name, entry in facts.items() if name != "wheels"]
-    folders += [entry["path"] for entry in facts["wheels"].values()]
-    return sum(Store.rehash(Path(folder)) for folder in folders)
+    return sum(Store.rehash(folder) for folder in _folders(prepared.facts))

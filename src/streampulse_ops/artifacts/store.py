@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from streampulse_ops.machines import Report
 
 SUMS = "SHA256SUMS"
 NEEDED_BYTES = 2 * 2**30
+#: How many sets of each name stay beside those in use: the ones used last.
+SPARE = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Store:
         :raises OperatorError: it cannot be made, or there is no space for it.
         """
         if self._complete(item):
+            with contextlib.suppress(OSError):  # a read-only cache is used all the same
+                os.utime(self.folder(item) / SUMS)  # the time of the last use, for prune()
             return False
         parent = self.root / item.name
         try:
@@ -89,6 +95,24 @@ class Store:
             report(f"{item.purpose}")
             self._make(item, report)
         return True
+
+    def prune(self, used: Collection[Path]) -> list[str]:
+        """Remove sets that nothing uses, beside the SPARE last ones of each name, and return ``name/digest`` of each.
+
+        :param used: folders of sets that stay.
+        """
+        removed = []
+        for parent in sorted(self.root.iterdir()) if self.root.is_dir() else []:
+            if not parent.is_dir():
+                continue
+            unused = [file for file in parent.glob(f"*/{SUMS}") if file.parent not in used]
+            unused.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+            for file in unused[SPARE:]:
+                # Without its list the set counts as not there, should the rest not be removed.
+                file.unlink()
+                shutil.rmtree(file.parent)
+                removed.append(f"{parent.name}/{file.parent.name}")
+        return removed
 
     def _make(self, item: ArtifactSet, report: Report) -> None:
         folder = self.folder(item)

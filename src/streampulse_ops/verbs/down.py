@@ -54,11 +54,18 @@ PLAYBOOKS = {
 }
 
 
-def play_each(session: Session, full: bool, action: str, *, keep: Sequence[str] = (), limit: Sequence[str] = ()) -> int:
+def play_each(
+    session: Session,
+    full: bool,
+    action: str,
+    *,
+    keep: Sequence[str] | None = None,
+    limit: Sequence[str] = (),
+) -> int:
     """Stop the services, or remove their state, and return the number of changes.
 
     :param action: of PLAYBOOKS.
-    :param keep: the state that wiping leaves alone.
+    :param keep: the state that ``inv reset`` leaves alone; None for other tasks.
     :param limit: names of hosts; empty for all.
     """
     hosts = [host for host in session.environment.hosts if host.name in limit]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops.environments import inventory
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.verbs.down import play_each, stop_services
 from streampulse_ops.verbs.smoke import smoke
@@ -12,11 +13,12 @@ from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, star
 
 #: The values of ``--keep``, each with what it keeps.
 KEEPABLE = {
-    "kafka": "all events (Kafka's topics)",
-    "postgres": "all rows of the tables",
+    "kafka": "all events (Kafka's topics {topics})",
+    "postgres": "all rows of the tables (PostgreSQL's database {database})",
     "checkpoints": "the job's checkpoints",
     "metrics": "what Prometheus and Alertmanager have stored",
 }
+OTHERS = "other topics, users, ACLs and databases, and what people made in Grafana"
 #: The longest wait, in seconds, until all events that were kept in Kafka are counted again.
 RECOUNT_SECONDS = 1800
 
@@ -48,28 +50,28 @@ def plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
     """
     _check(session, full)
     hosts = ", ".join(host.name for host in session.environment.hosts)
-    about = [name for name in KEEPABLE if full or name != "metrics"]
-    gone = ", ".join(KEEPABLE[name] for name in about if name not in keep)
-    left = ", ".join(KEEPABLE[name] for name in about if name in keep)
+    stored = _stored(session, full)
+    gone = ", ".join(text for name, text in stored.items() if name not in keep)
+    left = ", ".join(text for name, text in stored.items() if name in keep)
     return [
         f"reset of {session.name} would, on {hosts}:",
         *(["  stop Prometheus, Alertmanager, the probe and the exporters"] if full else []),
         "  stop the generator, the API, the job, Spark, Kafka and PostgreSQL, in that order",
         f"  remove {gone}" if gone else "  remove nothing that is of lasting value",
         *([f"  keep {left}"] if left else []),
+        f"  leave alone {OTHERS}",
         "  start everything again and run the smoke test",
         *([] if full else ["  leave monitoring alone (--full takes it in)"]),
     ]
 
 
-def question(name: str, full: bool, keep: Sequence[str] = ()) -> str:
+def question(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     """Return the question before a reset.
 
-    :param name: the environment.
     :param keep: the state that is left alone, of KEEPABLE.
     """
-    about = [word for word in KEEPABLE if word not in keep and (full or word != "metrics")]
-    return f"This removes {', '.join(KEEPABLE[word] for word in about) or 'nothing, and restarts all'} of {name}."
+    gone = [text for word, text in _stored(session, full).items() if word not in keep]
+    return f"This removes {', '.join(gone) or 'nothing, and restarts all'} of {session.name}."
 
 
 def kept(text: str | None) -> tuple[str, ...]:
@@ -95,6 +97,17 @@ def kept(text: str | None) -> tuple[str, ...]:
                 f"{word} cannot be kept without {needed}: {why}; inv reset --keep {','.join([*whole, *words])}"
             )
     return words
+
+
+def _stored(session: Session, full: bool) -> dict[str, str]:
+    """Return KEEPABLE with the names of this environment's topics and database."""
+    known = inventory.variables(session.environment, session.environment.hosts[0])
+    topics = " and ".join(str(known[name]) for name in ("streampulse_topic", "streampulse_dlq_topic"))
+    return {
+        name: text.format(topics=topics, database=known["streampulse_database"])
+        for name, text in KEEPABLE.items()
+        if full or name != "metrics"
+    }
 
 
 def _check(session: Session, full: bool) -> None:

@@ -79,12 +79,17 @@ def configure(session: Session, facts: Path, full: bool, missing: dict[str, str]
     return changed
 
 
-def variables(session: Session, full: bool, keep: Sequence[str] = ()) -> ansible.Extra:
+def variables(session: Session, full: bool, keep: Sequence[str] | None = None) -> ansible.Extra:
     """Return the variables of every playbook: the secrets, and the options of the task.
 
-    :param keep: the state that wiping leaves alone.
+    :param keep: the state that ``inv reset`` leaves alone; None for other tasks, whose wiping leaves nothing.
     """
-    options = {"full": full, "streampulse_environment": session.name, "streampulse_keep": list(keep)}
+    options = {
+        "full": full,
+        "streampulse_environment": session.name,
+        "streampulse_reset": keep is not None,
+        "streampulse_keep": list(keep or ()),
+    }
     return [secrets.file_for(session.environment), json.dumps(options)]
 
 

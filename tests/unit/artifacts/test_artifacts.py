@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import artifacts, paths
@@ -70,6 +74,27 @@ def test_a_set_that_could_not_be_made_leaves_nothing(tmp_path: Path, error: Base
     assert list((tmp_path / "kafka").iterdir()) == []
 
 
+def test_sets_that_nothing_uses_are_removed_but_the_last_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    items = [ArtifactSet("kafka", f"d{number}", made, "making") for number in range(6)]
+    for age, item in enumerate(items):
+        store.ensure(item, quiet)
+        os.utime(store.folder(item) / "SHA256SUMS", (age, age))
+    store.ensure(items[1], quiet)  # used again: now the last one
+    assert store.prune({store.folder(items[0])}) == ["kafka/d3", "kafka/d2"]
+    assert sorted(folder.name for folder in (tmp_path / "kafka").iterdir()) == ["d0", "d1", "d4", "d5"]
+
+
+def test_what_an_environment_was_brought_up_with_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(paths, "MACHINES_STATE", tmp_path / "none")
+    (tmp_path / "streampulse/demo").mkdir(parents=True)
+    facts = {"kafka": {"path": "/c/kafka/1"}, "wheels": {"cp313": {"path": "/c/wheels-cp313/2"}}}
+    prepared = artifacts.Prepared({"streampulse_artifacts": facts}, 2, 0, 0)
+    artifacts.write_facts(prepared, tmp_path / "streampulse/demo/artifacts.json")
+    assert {str(folder) for folder in artifacts._in_use()} == {"/c/kafka/1", "/c/wheels-cp313/2"}
+
+
 def test_a_wrong_hash_names_the_jar(tmp_path: Path) -> None:
     (tmp_path / "x-1.jar").write_bytes(b"x")
     right = sha256_of(tmp_path / "x-1.jar")
@@ -88,8 +113,6 @@ def test_mavens_list_is_read_and_what_is_no_plain_jar_refused() -> None:
 
 
 def test_every_root_is_pinned() -> None:
-    import yaml
-
     root = paths.repository()
     wanted = yaml.safe_load((root / "artifacts.yml").read_text())
     lock = jars.read_lock(root)
@@ -181,3 +204,33 @@ def test_pythons_that_are_not_supported_are_refused(given: object) -> None:
     environment = Environment("demo", Path("demo"), (), {"provider": "existing", "host_pythons": given})
     with pytest.raises(OperatorError, match=r"host_pythons is .* list some of cp311, cp313, cp312"):
         artifacts.pythons_of(environment)
+
+
+UV = """#!/bin/sh
+case "$*" in
+    *" venv "*) for last; do :; done; mkdir -p "$last/lib/python3.x/site-packages" ;;
+    *"--target "*) mkdir -p "$(echo "$*" | sed 's/.*--target \\([^ ]*\\).*/\\1/')" ;;
+esac
+"""
+
+
+def test_a_host_that_was_upgraded_to_another_python_gets_another_virtual_environment(tmp_path: Path) -> None:
+    role = paths.repository() / "ansible/roles/release"
+    script = (role / "files/install-release").read_text().replace("/opt/streampulse", str(tmp_path / "opt"))
+    (tmp_path / "install-release").write_text(script)
+    (tmp_path / "release").mkdir()
+    for python in ("cp311", "cp313"):
+        wheels_of = tmp_path / f"wheels-{python}"
+        wheels_of.mkdir()
+        with zipfile.ZipFile(wheels_of / "uv-1-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("uv-1.data/scripts/uv", UV)
+        words = [tmp_path / "new", wheels_of, tmp_path / "release", "x.whl", sys.executable, f".complete-{python}"]
+        subprocess.run(["sh", tmp_path / "install-release", *words], check=True)
+        (tmp_path / "new/venv" / python).touch()
+    assert [file.name for file in (tmp_path / "new").glob(".complete*")] == [".complete-cp313"]
+    assert not (tmp_path / "new/venv/cp311").exists()
+    # The marker that the role waits for has the Python's name, so the script runs again after an upgrade.
+    assert "streampulse_platform.python" in yaml.safe_load((role / "vars/main.yml").read_text())["_release_marker"]
+    install = yaml.safe_load((role / "tasks/main.yml").read_text())[0]["ansible.builtin.script"]
+    assert install["creates"].endswith("{{ _release_marker }}")
+    assert install["cmd"].strip().endswith("{{ _release_marker }}")

@@ -41,7 +41,11 @@ from streampulse_ops.cli import program
         (["status", "--env", "LOCAL"], 1, "A new one: inv env new NAME"),
         # Whoever gives a word too much does not want another task.
         (["open", "api", "docs"], 2, "one task at a time: docs"),
-        (["reset", "--dry-run", "--env", "staging", "--keep", "kafka"], 0, "keep all events (Kafka's topics)"),
+        (
+            ["reset", "--dry-run", "--env", "staging", "--keep", "kafka"],
+            0,
+            "keep all events (Kafka's topics stream.events",
+        ),
         (["env", "frob", "x"], 2, "inv env new NAME"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),

@@ -36,9 +36,10 @@ class Cluster:
     def __init__(self, replicas: list[list[int]]) -> None:
         self.partitions = [{"partition_index": n, "replica_nodes": nodes} for n, nodes in enumerate(replicas)]
         self.altered: list[str] = []
+        self.names = ["events"]
 
     def describe_topics(self) -> list[dict[str, Any]]:
-        return [{"name": "events", "error_code": 0, "partitions": self.partitions}]
+        return [{"name": name, "error_code": 0, "partitions": self.partitions} for name in self.names]
 
     def describe_configs(self, _resources: object, config_filter: str) -> dict[str, Any]:
         assert config_filter == "all"
@@ -49,6 +50,9 @@ class Cluster:
 
     def create_topics(self, topics: dict[str, Any], **_more: object) -> None:
         self.altered += topics
+
+    def delete_topics(self, topics: list[str]) -> None:
+        self.names = [name for name in self.names if name not in topics]
 
 
 GROWN = {**EVENTS, "replicas": 3, "settings": {"min.insync.replicas": "2"}}
@@ -77,6 +81,13 @@ def test_a_topic_of_the_right_shape_gets_its_settings() -> None:
     changes = load().apply(cluster, [OTHER, GROWN], check=False)
     assert changes == ["made letters with 1 partitions", "events: min.insync.replicas from 1 to 2"]
     assert cluster.altered == ["letters", "events"]
+
+
+def test_only_the_named_topics_are_deleted() -> None:
+    cluster = Cluster([[1]] * 4)
+    cluster.names = ["letters", "of.another", "events"]
+    assert load().delete(cluster, ["events", "letters", "not.there"]) == ["deleted events", "deleted letters"]
+    assert cluster.names == ["of.another"]
 
 
 def before(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -112,7 +112,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(ansible, "play", play)
     monkeypatch.setattr(artifacts, "prepare", prepare)
-    monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}})
+    known = {"streampulse_topic": "t", "streampulse_dlq_topic": "t.dlq", "streampulse_database": "d"}
+    monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}, **known})
     for verb in (up_verb, reset_verb):
         monkeypatch.setattr(
             verb, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
@@ -291,7 +292,9 @@ def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatc
     monkeypatch.setattr(ansible, "play", play)
     reset(watched.session, full=True, keep=("kafka", "metrics"))
     wanted = {"full": True, "streampulse_environment": "demo", "streampulse_keep": ["kafka", "metrics"]}
-    assert given["wipe"] == given["monitoring_wipe"] == wanted
+    assert given["wipe"] == given["monitoring_wipe"] == {**wanted, "streampulse_reset": True}
+    down_verb.play_each(watched.session, True, "wipe")
+    assert given["wipe"] == {**wanted, "streampulse_keep": [], "streampulse_reset": False}
 
 
 @pytest.mark.parametrize(
@@ -311,10 +314,12 @@ def test_a_plan_says_what_goes_and_what_stays(
     lines = plan(watched.session, full, keep)
     [gone] = [line for line in lines if line.startswith("  remove")]
     stays = "".join(line for line in lines if line.startswith("  keep"))
+    assert ("Kafka's topics t and t.dlq" in gone, "database d" in gone) == ("events" in removed, "rows" in removed)
+    assert any(line.startswith("  leave alone other topics") for line in lines)
     for word in ("events", "checkpoints", "rows", "Prometheus"):
         assert (word in gone) is (word in removed)
         assert (word in stays) is (word in left)
-    asked = question("demo", full, keep)
+    asked = question(watched.session, full, keep)
     assert all(word in asked for word in removed)
     assert not any(word in asked for word in left)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 CURRENT = Path("/opt/streampulse/current")
 assert CURRENT.is_symlink(), "there is no current release"
-assert (CURRENT / ".complete").exists(), f"{CURRENT.resolve()} was not installed to its end"
+assert any(CURRENT.glob(".complete-cp3*")), f"{CURRENT.resolve()} was not installed to its end"
 
 for module in (
     "streampulse.host.cli",
