@@ -258,10 +258,17 @@ def artifacts(_context: Context, env: str = "local", verify: bool = False, reloc
     return verb.relock(Screen()) if relock else verb.fetch(env, Screen(), verify)
 
 
-@task(positional=["action", "name"], help={"action": "new, or secrets", "name": "the environment's name"})
+@task(
+    positional=["action", "name"],
+    help={
+        "action": "new, or secrets",
+        "name": "the environment's name",
+        "write": "write the secrets into the vault, encrypted with ANSIBLE_VAULT_PASSWORD_FILE",
+    },
+)
 @timed
-def env(_context: Context, action: str, name: str) -> str | None:
-    """Make a new environment (new NAME), or print fresh secrets for its vault (secrets NAME)."""
+def env(_context: Context, action: str, name: str, write: bool = False) -> str | None:
+    """Make a new environment (new NAME), or print fresh secrets (secrets NAME), or write its vault (with --write)."""
     from streampulse_ops.environments import environment, secrets
     from streampulse_ops.verbs import env as verb
 
@@ -269,9 +276,11 @@ def env(_context: Context, action: str, name: str) -> str | None:
         return f"write your hosts into {verb.new(name)}"
     if action != "secrets":
         raise UsageError(f"{action} is nothing that can be done with an environment: inv env new NAME")
+    if write:
+        return f"fresh secrets are in {secrets.write_vault(environment.load(name))}"
     environment.load(name)
-    print(secrets.as_yaml(), end="")  # noqa: T201 - to be piped into ansible-vault
-    # Without the closing line of other tasks, which would go into the vault too.
+    print(secrets.as_yaml(), end="")  # noqa: T201 - for a pipe
+    # The closing line of other tasks would go into the pipe too.
     raise Exit(code=0)
 
 

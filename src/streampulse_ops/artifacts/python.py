@@ -1,30 +1,39 @@
-"""pip, with its errors turned into one line."""
+"""pip, with errors of one line."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
 
-# Files in a wheel carry times; a fixed one makes the same wheel of the same source. 1980 is the earliest a zip can say.
+# A wheel has the times of its files. With a fixed time, the same source gives the same wheel. Zip files begin in 1980.
 REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "315619200", "PYTHONHASHSEED": "0"}
+
+# pip's setting `user` of the caller would keep packages out of a virtual environment.
+IN_ENVIRONMENT = {"PIP_USER": "0"}
 
 
 def pip(python: Path, arguments: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
     """Run pip quietly.
 
-    :param what: what is fetched, for the error's text.
+    :param what: the thing that is fetched, for the error's text.
     :raises OperatorError: it failed; a wrong hash is told apart from a failing network.
     """
     command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     try:
-        run(command, environment=environment)
+        run(command, environment={**(environment or {}), **IN_ENVIRONMENT})
     except CommandError as error:
         reason = str(error).partition("failed: ")[2] or str(error)
+        if "No space left" in reason:
+            raise OperatorError(
+                f"{what} could not be fetched: {reason}; make room in {tempfile.gettempdir()} and in the cache, or "
+                "export TMPDIR=FOLDER, then run inv artifacts again"
+            ) from None
         if "hash" in reason.lower() or "Got " in reason:
             raise OperatorError(
                 f"{what}: what was fetched has not the hash that is pinned in requirements/ ({reason}). Do not use it; "
@@ -47,7 +56,7 @@ def own_python() -> Path:
 
 
 def virtual_environment(folder: Path, lock: Path) -> Path:
-    """Make a virtual environment with what a lock file pins, and return its Python."""
+    """Make a virtual environment with the packages of a lock file, and return its Python."""
     run([sys.executable, "-m", "venv", folder])
     python = folder / "bin/python"
     pip(python, ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock)], lock.name)

@@ -1,4 +1,4 @@
-"""Who owns the files that tasks make, and what to say when one cannot be read or written."""
+"""Owners and modes of the files that tasks make, and the message for a file that cannot be used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from pathlib import Path
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
+def set_umask() -> None:
+    """Make new files readable for all, whatever the caller's umask is.
+
+    Machines and hosts get files with the modes of this machine, and services that are not root read them. Files with
+    secrets are made with modes of their own.
+    """
+    os.umask(0o022)
+
+
 def give_to_invoker(*files: Path) -> None:
-    """Let the person who called sudo have what was made for them; nobody else. Nothing without sudo."""
+    """Give files to the account that called sudo. Does nothing without sudo."""
     owner, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
     if os.geteuid() != 0 or not (owner and group):
         return
@@ -20,7 +29,7 @@ def give_to_invoker(*files: Path) -> None:
 
 
 def explain(error: OSError) -> str:
-    """Return one line for an error of the operating system: the path, the cause, and what mends it."""
+    """Return one line for an error of the operating system: the path, the cause, and the fix."""
     cause = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
         return f"{cause}: try again, or look at this machine's own log (journalctl -e)"
@@ -33,7 +42,7 @@ def explain(error: OSError) -> str:
     if isinstance(error, PermissionError):
         there = _there(path)
         owner = _owner(there)
-        # To take a folder over is no advice for one that is not ours alone.
+        # chown is no advice for a folder that other programs use.
         ours = any("streampulse" in part for part in there.parts)
         other = f"sudo chown -R $(id -u) {shlex.quote(str(there))}" if ours else "name another folder (XDG_STATE_HOME)"
         return f"{path}: {cause}; {there} belongs to {owner}: run the task as {owner}, or {other}"

@@ -1,4 +1,4 @@
-"""The program behind ./inv: Invoke, with 2 as the exit code of wrong usage, as everywhere else."""
+"""The program behind ./inv: Invoke, with exit code 2 for wrong usage."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from streampulse import __version__
+from streampulse_ops.cli.ownership import set_umask
 
-# Tasks whose one word may be left out.
+# Tasks whose positional argument is optional.
 OPTIONAL_WORD = ("logs", "peek", "open", "ssh", "test")
 
 
@@ -26,7 +27,7 @@ def usage_errors() -> Iterator[None]:
         said = re.sub(r"Flag <Argument: ([\w-]+)[^>]*>", r"--\1", str(error))
         raise Exit(f"inv: {said} See: inv --list, inv --help TASK", code=2) from None
     except ValueError as error:
-        # What is not a number, where an option takes one. Python says so as int() and float() do.
+        # An option that takes a number got something else; the text is Python's, of int() or float().
         given = re.fullmatch(r"(?:invalid literal for (int)\(\).*|could not convert string to float): (.+)", str(error))
         said = f"{given[2]} is not a {'whole ' if given[1] else ''}number" if given else str(error)
         raise Exit(f"inv: an option has a value that it cannot take: {said}. See: inv --help TASK", code=2) from None
@@ -36,15 +37,15 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
     """Invoke under the name that people type."""
 
     def parse_core(self, argv: Any) -> None:
-        """Parse what stands before the first task."""
+        """Parse the options before the first task."""
         with usage_errors():
             super().parse_core(argv)
 
     def parse_tasks(self) -> None:
-        """Parse the tasks and what they are given."""
+        """Parse the task and its options."""
         words = self.core.unparsed
         if words and "--help" in words[1:]:
-            # As most programs have it. Invoke would take it for the word that a task is given.
+            # `inv TASK WORD --help`: Invoke would read --help as the value of the positional argument.
             self.args.help.value = words[0]
             words[:] = []
         with usage_errors():
@@ -60,7 +61,7 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
                 self.core.unparsed.insert(after, "")
                 super().parse_tasks()
         if len(self.tasks) > 1:
-            # Invoke would run a surplus word that happens to be a task's name.
+            # Invoke would run a surplus word that is a task's name.
             raise Exit(f"inv: one task at a time: {self.tasks[1].name} would be another. See: inv --help", code=2)
 
     def parse_cleanup(self) -> None:
@@ -69,13 +70,14 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
             super().parse_cleanup()
 
     def no_tasks_given(self) -> None:
-        """Show the tasks rather than Invoke's own options, most of which mean nothing here."""
+        """Show the tasks instead of Invoke's own options."""
         self.list_tasks()
         raise Exit
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Run the task of the command line."""
+    set_umask()
     Inv(name="inv", binary="inv", version=__version__).run()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import machines
-from streampulse_ops.cli.ownership import explain, give_to_invoker
+from streampulse_ops.cli.ownership import explain, give_to_invoker, set_umask
 from streampulse_ops.command import which
 from streampulse_ops.environments import environment as environments
 from streampulse_ops.environments import lock
@@ -84,6 +84,7 @@ def act(verb: str, environment: environments.Environment, provider: machines.Pro
 
 def main() -> int:
     """Run the command: 0 done, 1 a failure that is explained, 2 wrong usage."""
+    set_umask()
     try:
         return run(parser().parse_args())
     except OperatorError as error:

@@ -141,7 +141,16 @@ class Vagrant:
         try:
             return run(["vagrant", *arguments], cwd=paths.repository() / "vagrant", environment=variables)
         except CommandError as error:
-            raise OperatorError(f"Vagrant: {error}; by hand: cd vagrant && vagrant {' '.join(arguments)}") from None
+            raise OperatorError(
+                f"Vagrant: {plain_error(str(error))}; by hand: cd vagrant && vagrant {' '.join(arguments)}"
+            ) from None
+
+
+def plain_error(text: str) -> str:
+    """Return the error of Vagrant's machine-readable output as one line; another text as it is."""
+    _, found, rest = text.partition(",error-exit,")
+    message = rest.partition(",")[2].replace("%!(VAGRANT_COMMA)", ",").replace("\\n", " ")
+    return " ".join(message.split()).rstrip(".") if found else text
 
 
 def machine_state(listing: str) -> str:

@@ -71,6 +71,8 @@ class Row:
     since: str
     memory_mib: int
     version: str
+    #: The reason why the host could not be asked.
+    why: str = ""
 
     @property
     def healthy(self) -> bool:
@@ -94,9 +96,9 @@ def collect(session: Session) -> list[Row]:
             continue
         try:
             rows += parse(host, listed, _ask(session, host, listed))
-        except OperatorError:
-            # The other hosts are shown all the same; doctor has the reason.
-            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "") for service in base]
+        except OperatorError as error:
+            # The other hosts are shown all the same.
+            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "", str(error)) for service in base]
     return rows
 
 
@@ -188,7 +190,8 @@ def _down(session: Session, rows: list[Row]) -> str:
     """Return which services do not run and what to do about it; empty when all do."""
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
     flag = f"--env {session.name}"
-    return f"not running: {', '.join(down)}. Why: inv doctor {flag}; start: inv up {flag}" if down else ""
+    reasons = "".join(f"{why}. " for why in sorted({row.why for row in rows if row.why}))
+    return f"not running: {', '.join(down)}. {reasons}Why: inv doctor {flag}; start: inv up {flag}" if down else ""
 
 
 def table(rows: list[Row]) -> Table:

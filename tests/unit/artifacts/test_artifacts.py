@@ -224,7 +224,8 @@ def test_a_host_that_was_upgraded_to_another_python_gets_another_virtual_environ
         wheels_of.mkdir()
         with zipfile.ZipFile(wheels_of / "uv-1-py3-none-any.whl", "w") as wheel:
             wheel.writestr("uv-1.data/scripts/uv", UV)
-        words = [tmp_path / "new", wheels_of, tmp_path / "release", "x.whl", sys.executable, f".complete-{python}"]
+        folders = [str(folder) for folder in (tmp_path / "new", wheels_of, tmp_path / "release")]
+        words = [*folders, "x.whl", sys.executable, f".complete-{python}"]
         subprocess.run(["sh", tmp_path / "install-release", *words], check=True)
         (tmp_path / "new/venv" / python).touch()
     assert [file.name for file in (tmp_path / "new").glob(".complete*")] == [".complete-cp313"]

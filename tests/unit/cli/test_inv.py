@@ -43,11 +43,17 @@ def test_through_a_link_the_virtual_environment_is_the_checkouts(tmp_path: Path)
 RECORDING = """#!/bin/sh
 case "$1 $2" in
     "-m venv") mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp "$(dirname "$0")/uv" "$3/bin/uv" ;;
-    "-m pip") [ "$3" != config ] || echo https://of.the.file/simple ;;
+    "-m pip")
+        case "$3 $5" in
+            "config global.index-url") echo https://of.the.file/simple ;;
+            "config global.proxy") echo http://proxy:3128 ;;
+            "config global.trusted-host") printf 'a\nb\n' ;;
+            "install "*) echo "user $PIP_USER" >"$(dirname "$0")/../../pip" ;;
+        esac ;;
 esac
 """
 UV = """#!/bin/sh
-echo "$UV_DEFAULT_INDEX $UV_SYSTEM_CERTS" >>"$(dirname "$0")/../../told"
+echo "$UV_DEFAULT_INDEX $UV_SYSTEM_CERTS $HTTPS_PROXY $UV_INSECURE_HOST" >>"$(dirname "$0")/../../told"
 """
 
 
@@ -70,8 +76,12 @@ def test_what_is_set_for_pip_counts_for_uv(tmp_path: Path, given: dict[str, str]
     for name, text in (("python3", RECORDING), ("uv", UV)):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "HTTP"))}
     subprocess.run(
-        [checkout / "inv"], env={**kept, **given, "PATH": f"{programs}:{kept['PATH']}"}, check=True, capture_output=True
+        [checkout / "inv"],
+        env={**kept, "PIP_USER": "1", **given, "PATH": f"{programs}:{kept['PATH']}"},
+        check=True,
+        capture_output=True,
     )
-    assert (checkout / "told").read_text().splitlines()[0] == f"{index} true"
+    assert (checkout / "told").read_text().splitlines()[0] == f"{index} true http://proxy:3128 a b"
+    assert (checkout / "pip").read_text() == "user 0\n"

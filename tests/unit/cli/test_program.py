@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from streampulse_ops import paths
@@ -69,3 +75,11 @@ def test_the_program_explains_and_ends_with_the_right_code(
     shown = capsys.readouterr()
     assert ended == code, shown
     assert said in shown.out + shown.err
+
+
+def test_files_are_readable_for_services_whatever_the_umask_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "streampulse_ops.cli.program", "--search-root", str(paths.repository())]
+    environment = {**os.environ, "STREAMPULSE_INVENTORIES": str(tmp_path)}
+    subprocess.run([*command, "env", "new", "demo"], env=environment, check=True, umask=0o077, capture_output=True)
+    made = tmp_path / "demo/hosts.yml"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (made.parent, made)] == [0o755, 0o644]

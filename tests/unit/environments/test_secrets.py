@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.environments import secrets
+from streampulse_ops.environments import inventory, secrets
 from streampulse_ops.environments.environment import Environment
 
 
@@ -42,14 +43,31 @@ def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path, monkey
 def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
     environment = Environment("demo", tmp_path, (), {"provider": "existing"})
-    with pytest.raises(OperatorError, match=r"inv env secrets demo \| ansible-vault encrypt"):
+    with pytest.raises(OperatorError, match=r"export ANSIBLE_VAULT_PASSWORD_FILE=FILE, then inv env secrets demo --wr"):
         secrets.file_for(environment)
     (tmp_path / "vault.yml").write_text(secrets.as_yaml())
     assert set(yaml.safe_load(secrets.as_yaml())["streampulse_secrets"]) == set(secrets.NAMES)
-    with pytest.raises(OperatorError, match="is not encrypted: ansible-vault encrypt"):
+    with pytest.raises(OperatorError, match=r"is not encrypted: \S+/ansible-vault encrypt"):
         secrets.file_for(environment)
     (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
     with pytest.raises(OperatorError, match="ANSIBLE_VAULT_PASSWORD_FILE"):
         secrets.file_for(environment)
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/p")
     assert secrets.file_for(environment) == tmp_path / "vault.yml"
+
+
+def test_fresh_secrets_are_written_into_the_vault_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANSIBLE_VAULT_PASSWORD_FILE", raising=False)
+    environment = Environment("demo", tmp_path, (), {"provider": "existing"})
+    with pytest.raises(OperatorError, match=r"is written encrypted and .*: export ANSIBLE_VAULT_PASSWORD_FILE=FILE"):
+        secrets.write_vault(environment)
+    (tmp_path / "password").write_text("p\n")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    file = secrets.write_vault(environment)
+    assert secrets.file_for(environment) == file
+    opened = subprocess.run([inventory.program("ansible-vault"), "view", file], capture_output=True, check=True)
+    assert set(yaml.safe_load(opened.stdout)["streampulse_secrets"]) == set(secrets.NAMES)
+    with pytest.raises(
+        OperatorError, match=r"vault\.yml exists, and its secrets may be in use: \S+/ansible-vault edit"
+    ):
+        secrets.write_vault(environment)

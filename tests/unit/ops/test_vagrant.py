@@ -73,3 +73,12 @@ def test_vagrants_listings() -> None:
         },
         "b": {},
     }
+
+
+def test_an_error_of_the_machine_readable_output_is_one_line() -> None:
+    said = (
+        "`vagrant status --machine-readable a` failed: 1769860000,,error-exit,Vagrant::Errors::NoDefaultProvider,"
+        "No usable default provider could be found.\\n\\nInstall VirtualBox%!(VAGRANT_COMMA) or another one."
+    )
+    assert vagrant.plain_error(said) == "No usable default provider could be found. Install VirtualBox, or another one"
+    assert vagrant.plain_error("`vagrant up a` failed: no") == "`vagrant up a` failed: no"

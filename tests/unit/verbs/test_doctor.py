@@ -77,6 +77,8 @@ def test_status_shows_the_hosts_that_answer(session: Session) -> None:
     rows = status.collect(session)
     assert [(row.host, row.state) for row in rows] == [("bad", status.UNKNOWN), ("good", "active (running)")]
     assert [row.healthy for row in rows] == [False, True]
+    with pytest.raises(OperatorError, match=r"kafka on bad\. bad cannot be reached over SSH: no route\. Why"):
+        status.show(session, rows, as_json=True)
 
 
 def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
