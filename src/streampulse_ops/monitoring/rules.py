@@ -17,7 +17,7 @@ from typing import Any, Final
 import jinja2
 import yaml
 
-from streampulse_ops import paths
+from streampulse_ops import paths, services
 
 #: Placeholders in links; the roles put their own addresses in their place.
 RUNBOOKS: Final = "@RUNBOOKS@"
@@ -74,7 +74,12 @@ def texts() -> dict[str, str]:
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    given = {**document(), "prometheus_runbooks_url": RUNBOOKS, "streampulse_grafana_url": GRAFANA}
+    given = {
+        **document(),
+        "streampulse_services": services.entries(),
+        "prometheus_runbooks_url": RUNBOOKS,
+        "streampulse_grafana_url": GRAFANA,
+    }
     return {
         file.name.removesuffix(".j2"): environment.get_template(file.name).render(given)
         for file in sorted(folder.glob("*.yml.j2"))
