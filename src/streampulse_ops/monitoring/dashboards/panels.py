@@ -75,7 +75,6 @@ _NEW_VERSION: Final = (
     " unless on (version) (count by (version) (last_over_time({metric}[1d] offset 1m))"
     " unless on () count(last_over_time({metric}[10m] offset 1m)))"
 )
-_PER_ROW: Final = 24
 
 Panel = cog.Builder[dashboard.Panel]
 Query = cog.Builder[variants.Dataquery]
