@@ -1,32 +1,31 @@
-"""Libraries of other people that are part of this repository: fetched from the npm registry, pinned by hash.
+"""Libraries of other projects in this repository, from the npm registry, pinned by ``requirements/npm``.
 
-``vendor.json`` says for each package its version, its licence, the hash of its archive as the registry has it, and the
-files that were taken, with theirs. Pages need neither a build step nor another host, and what is served is what was
-reviewed.
+``vendor.json`` lists the files that were taken from each package, with their hashes, and the package's version and
+licence. The pages need no build step and load nothing from other hosts.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import subprocess
-import tarfile
+import shutil
 import tempfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
 from streampulse_ops.cli.console import Screen
-from streampulse_ops.command import program_environment
+from streampulse_ops.command import CommandError
+from streampulse_ops.command import run as run_program
 from streampulse_ops.machines import tools
 
 MANIFEST: Final = "src/streampulse/api/static/vendor/vendor.json"
+PINS: Final = ("requirements/npm/package.json", "requirements/npm/package-lock.json")
 
 
 def check(root: Path) -> list[str]:
-    """Return what differs from the manifest, in words.
+    """Return a line for each file that is not as vendor.json says.
 
     :param root: the checkout.
     """
@@ -36,87 +35,58 @@ def check(root: Path) -> list[str]:
             path = root / file
             if not path.is_file():
                 wrong.append(f"{file} of {name} is missing")
-            elif _sha256(path.read_bytes()) != described["sha256"]:
+            elif sha256(path.read_bytes()).hexdigest() != described["sha256"]:
                 wrong.append(f"{file} is not that of {name} {package['version']}")
     return wrong
 
 
 def run(screen: Screen, update: str | None) -> str:
-    """Check the files, or take another version of one package, and return the closing words.
+    """Fetch the pinned files when one is missing or differs, or another version of a package; return the closing words.
 
-    :param update: ``package=version``; None to fetch what is missing or differs, in the pinned version.
-    :raises OperatorError: the package is not known, or the registry's archive is not the pinned one.
+    :param update: ``package=version``; None for the pinned versions.
+    :raises OperatorError: the package is unknown, or npm could not fetch it, or its archive is not the pinned one.
     """
     root = paths.repository()
     manifest = _manifest(root)
-    chosen: dict[str, str] = {}
+    if update is None and not check(root):
+        return f"{len(manifest)} packages as pinned"
+    words = ["ci"]
     if update is not None:
         name, _, version = update.rpartition("=")
         if name not in manifest or not version:
             raise OperatorError(f"{update} is not one of {', '.join(f'{known}=VERSION' for known in manifest)}")
-        chosen[name] = version
-    elif not check(root):
-        return f"{len(manifest)} packages as pinned"
-    else:
-        chosen = {name: package["version"] for name, package in manifest.items()}
+        # Without addresses in the lock file, npm uses the registry that this machine is configured for.
+        words = ["install", "--save-exact", "--omit-lockfile-registry-resolved", f"{name}@{version}"]
     tools.ensure({"npm": "npm"}, "fetching packages from the npm registry", screen.line)
-    for name, version in chosen.items():
-        with screen.step("package") as step:
-            step.note(f"{name} {version}")
-            _take(root, name, version, manifest, pinned=update is None)
-            step.done(f"{name} {version}, {manifest[name]['licence']}")
+    with tempfile.TemporaryDirectory() as scratch, screen.step("packages") as step:
+        step.note(" ".join(manifest))
+        for file in PINS:
+            shutil.copy(root / file, scratch)
+        try:
+            run_program(["npm", *words, "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=Path(scratch))
+        except CommandError as error:
+            raise OperatorError(f"{update or 'the pinned packages'}: {error}; by hand: cd requirements/npm") from None
+        for name, package in manifest.items():
+            _take(root, Path(scratch) / "node_modules" / name, package)
+        for file in PINS:
+            shutil.copy(Path(scratch) / Path(file).name, root / file)
+        step.done(", ".join(f"{name} {package['version']}" for name, package in manifest.items()))
     (root / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return "look at the difference before you commit it"
 
 
-def _take(root: Path, name: str, version: str, manifest: dict[str, Any], pinned: bool) -> None:
-    package = manifest[name]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(  # noqa: S603 - a list made here, no shell
-            ["npm", "pack", "--silent", "--pack-destination", folder, f"{name}@{version}"],  # noqa: S607
-            env=program_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode != 0 or len(archives) != 1:
-            last = done.stderr.strip().splitlines()[-1:] or ["no archive"]
-            raise OperatorError(f"npm has no {name} {version}: {last[0]}")
-        hashed = _integrity(archives[0].read_bytes())
-        if pinned and hashed != package["integrity"]:
-            raise OperatorError(f"the registry's {name} {version} is not the one that {MANIFEST} pins")
-        with tarfile.open(archives[0]) as archive:
-            described = json.loads(_member(archive, "package/package.json"))
-            for file, entry in package["files"].items():
-                content = _member(archive, f"package/{entry['from']}")
-                target = root / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(content)
-                entry["sha256"] = _sha256(content)
-    package |= {"version": described["version"], "licence": described["license"], "integrity": hashed}
-
-
-def _integrity(content: bytes) -> str:
-    """Return a file's hash in the registry's form."""
-    return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    try:
-        handle = archive.extractfile(name)
-    except KeyError:
-        handle = None
-    if handle is None:
-        raise OperatorError(f"the package has no {name} any more: adapt {MANIFEST}")
-    return handle.read()
+def _take(root: Path, module: Path, package: dict[str, Any]) -> None:
+    """Copy a package's files into the repository, and write what they are into its entry of the manifest."""
+    for file, entry in package["files"].items():
+        if not (module / entry["from"]).is_file():
+            raise OperatorError(f"{module.name} has no {entry['from']} any more: adapt {MANIFEST}")
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module / entry["from"], root / file)
+        entry["sha256"] = sha256((root / file).read_bytes()).hexdigest()
+    described = json.loads((module / "package.json").read_text(encoding="utf-8"))
+    package |= {"version": described["version"], "licence": described["license"]}
 
 
 def _manifest(root: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     return found
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
