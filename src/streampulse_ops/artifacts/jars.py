@@ -92,10 +92,10 @@ def check(pins: Mapping[str, str], folder: Path) -> None:
 
 
 def fetch(coordinates: Iterable[str], folder: Path, report: Report) -> None:
-    """Fetch jars one by one, without what they depend on.
+    """Fetch jars one by one, without their dependencies.
 
-    Not as a project's dependencies: Maven would then read their parents' descriptions too, and Spark's names a
-    repository that cannot be reached.
+    As dependencies of a project, Maven would read their parents' descriptions too. Spark's names a repository that
+    cannot be reached.
     """
     items = "".join(f"<artifactItem>{_xml(coordinate)}</artifactItem>" for coordinate in coordinates)
     plugin = (
@@ -106,7 +106,7 @@ def fetch(coordinates: Iterable[str], folder: Path, report: Report) -> None:
 
 
 def resolve(roots: Iterable[str], report: Report) -> list[str]:
-    """Return the coordinates of jars and of everything that they need at run time."""
+    """Return the coordinates of jars and of their run-time dependencies."""
     dependencies = "".join(f"<dependency>{_xml(root)}</dependency>" for root in roots)
     with tempfile.TemporaryDirectory() as scratch:
         listing = Path(scratch) / "list"
@@ -135,9 +135,9 @@ def parse_listing(text: str) -> list[str]:
 
 
 def relock(root: Path, report: Report) -> int:
-    """Write artifacts.lock.yml anew from artifacts.yml, and return how many jars it pins.
+    """Write artifacts.lock.yml from artifacts.yml, and return the number of jars that it pins.
 
-    What is fetched now is trusted: look at the difference before committing it.
+    The fetched files are trusted: look at the difference before committing it.
     """
     wanted = yaml.safe_load((root / "artifacts.yml").read_text(encoding="utf-8"))
     lock: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""Spark itself: the wheel of pyspark, built once from its hash-pinned source package.
+"""Spark: the wheel of pyspark, built once from its hash-pinned source package.
 
-A host installs the wheel in seconds where the source package takes most of a minute.
+A host installs the wheel in seconds; the source package takes most of a minute.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ class ArtifactSet:
     more: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self, folder: Path) -> dict[str, Any]:
-        """Return what the roles need to know of it."""
+        """Return the variables about the set for the roles."""
         return {"digest": self.digest, "path": str(folder), **self.more}
 
 
 def digest_of(*parts: str | bytes) -> str:
-    """Return one digest of several texts; where one ends and the next begins counts."""
+    """Return one digest of several texts. The border between two texts counts."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

@@ -1,4 +1,4 @@
-"""What clients of the API see: many requests at once, many readers of the event stream, the age of answers.
+"""Clients of the API: many requests at once, many readers of the event stream, the age of answers.
 
 Runs on the control machine. The load is wrk's (apt): one thread, a fixed number of connections that each ask again as
 soon as they are answered, or a pause later, for a fixed time, against one address.
@@ -33,10 +33,10 @@ _IN_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class Load(NamedTuple):
-    """What wrk saw.
+    """The result of wrk.
 
-    ``rate`` is answers a second, ``p50`` and ``p99`` seconds within which half and 99 of 100 of them came, ``failed``
-    answers that were not 2xx and requests without any.
+    ``rate`` is in answers a second, ``p50`` and ``p99`` are in seconds, ``failed`` counts answers that were not 2xx and
+    requests without an answer.
     """
 
     rate: float
@@ -54,7 +54,7 @@ class Audience(NamedTuple):
 
 
 def ensure_wrk(report: Report) -> None:
-    """See to it that wrk is there.
+    """Install wrk where it is missing.
 
     :raises OperatorError: it cannot be installed from here; the text has the command.
     """
@@ -62,10 +62,10 @@ def ensure_wrk(report: Report) -> None:
 
 
 def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int = 0) -> Load:
-    """Put load on one address and return what wrk saw.
+    """Put load on one address and return the result of wrk.
 
-    :param pause: how long each connection waits after an answer before it asks again, in milliseconds.
-    :raises OperatorError: wrk failed, then the text has its last line, or nothing was answered.
+    :param pause: the pause of each connection between an answer and the next request, in milliseconds.
+    :raises OperatorError: wrk failed (the text has its last line), or nothing was answered.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f"function delay() return {pause} end\n")
@@ -91,7 +91,7 @@ def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int 
 
 
 def readers(url: str, count: int, seconds: float) -> Audience:
-    """Let many readers of /live read at once.
+    """Connect many readers to /live at once.
 
     :param count: readers.
     :param seconds: how long they read.
@@ -120,7 +120,7 @@ def readers(url: str, count: int, seconds: float) -> Audience:
                     poll.unregister(number)
                 heard[number] += piece.count(b"event: update\n")
         rate = (_readings(url) - before) / (time.monotonic() - started)
-    # The first thing that each gets is everything; news are what comes after it.
+    # Each reader first gets the whole state; later events are news.
     return Audience(count, sum(events >= 1 for events in heard.values()), rate)
 
 
@@ -147,7 +147,7 @@ def busiest_stream(url: str) -> str | None:
 
 
 def answers(url: str) -> bool:
-    """Tell whether an address gives an answer that is good."""
+    """Return whether an address answers with a status of success."""
     try:
         _get(url)
     except OperatorError:
@@ -165,7 +165,7 @@ def _readings(url: str) -> float:
 
 def _get(address: str) -> tuple[bytes, Any]:
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - an address of our own making
+        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - an address made here
             return answer.read(), answer.headers
     except OSError as error:
         raise OperatorError(f"{address} does not answer: {error}") from None
@@ -173,7 +173,7 @@ def _get(address: str) -> tuple[bytes, Any]:
 
 @contextlib.contextmanager
 def _files(count: int) -> Iterator[None]:
-    """Allow so many open files for a while.
+    """Allow a number of open files while the body runs.
 
     :raises OperatorError: that many are not allowed.
     """

@@ -1,4 +1,4 @@
-"""A figure, what is asked of it, and how the two relate."""
+"""A figure, its limits, and the verdict."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class Figure:
     """One measured number.
 
-    :param name: what identifies it from run to run, such as ``latency.3000.p95``.
-    :param title: what people read.
+    :param name: its identity from run to run, such as ``latency.3000.p95``.
+    :param title: its name in the table.
     :param unit: of ``value``, ``aim`` and ``must``.
-    :param aim: what it is to reach; None: it is only shown.
-    :param must: what it has to reach; missing it fails the run.
+    :param aim: the value to reach; None: the figure is only shown.
+    :param must: the value that it has to reach; the run fails when it is missed.
     :param more_is_better: whether the limits are lower bounds.
-    :param note: how it is to be read, where that is not plain.
+    :param note: an explanation, where it needs one.
     """
 
     name: str
@@ -29,20 +29,20 @@ class Figure:
     note: str = ""
 
     def reaches(self, limit: float | None) -> bool:
-        """Tell whether the figure is within a limit; without one it is."""
+        """Return whether the figure is within a limit; True without one."""
         if limit is None:
             return True
         return self.value >= limit if self.more_is_better else self.value <= limit
 
     @property
     def ratio(self) -> float | None:
-        """The figure divided by its aim, or by what it must reach where there is no aim; None without either."""
+        """The figure divided by its aim, or by ``must`` without an aim; None without either."""
         limit = self.aim if self.aim is not None else self.must
         return self.value / limit if limit else None
 
     @property
     def verdict(self) -> str:
-        """In a word or two, where there is a limit: ``ok``, ``aim missed``, ``MUST missed``."""
+        """``ok``, ``aim missed`` or ``MUST missed``; empty without a limit."""
         if not self.reaches(self.must):
             return "MUST missed"
         if not self.reaches(self.aim):
@@ -51,7 +51,7 @@ class Figure:
 
 
 def missed(figures: Sequence[Figure]) -> list[str]:
-    """Return a line for each figure that misses what it must reach."""
+    """Return a line for each figure that misses its ``must``."""
     return [
         f"{figure.title}: {written(figure.value)} {figure.unit}, must be at "
         f"{'least' if figure.more_is_better else 'most'} {written(figure.must or 0)}"

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is asked to do."""
+"""The options of the benchmark."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 from streampulse.core.errors import UsageError
 
-#: The measurements, in the order in which they are made. What depends on how much state there is (a start reads the
-#: events of the last ten minutes) comes before the high rates and the backlog.
+#: The measurements in their order. Those that depend on the amount of state (a start reads the events of the last ten
+#: minutes) come before the high rates and the backlog.
 NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
 
 

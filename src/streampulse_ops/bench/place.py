@@ -1,4 +1,4 @@
-"""An environment of the benchmark's own: made for it, removed after it, never one that holds anything."""
+"""The environment of the benchmark: made for it, removed after it, never one that holds data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def own(session: Session, keep: bool) -> Iterator[None]:
     """Hand out the environment for the body, which brings it up, and remove it afterwards.
 
     :param keep: leave it there, with its data.
-    :raises OperatorError: it is there already, or its hosts are not ours to make.
+    :raises OperatorError: it exists already, or it is not for the benchmark.
     """
     environment = session.environment
     if not environment.ours:
@@ -51,7 +51,7 @@ def own(session: Session, keep: bool) -> Iterator[None]:
 
 
 class Place:
-    """The environment's host that runs everything, and what is asked of it.
+    """The host of the environment, which runs every service.
 
     :raises OperatorError: it has more than one host.
     """
@@ -63,7 +63,7 @@ class Place:
             )
         self.session = session
         self.host = session.environment.hosts[0]
-        #: Whether a measurement has sent events, which has moved the clocks to the present.
+        #: Whether a measurement has sent events; they move the event clocks to the present.
         self.used = False
 
     def unit(self, service: str) -> str:
@@ -71,7 +71,7 @@ class Place:
         return services.named(service).unit
 
     def command(self, words: Sequence[str]) -> str:
-        """Run streampulse's own command on the host and return what it printed.
+        """Run the ``streampulse`` command on the host and return its output.
 
         :raises OperatorError: it failed; the text is its own.
         """
@@ -87,9 +87,9 @@ class Place:
 
     @contextmanager
     def measuring(self, unit: str, words: Sequence[str]) -> Iterator[None]:
-        """Keep a part of a measurement running on the host while the body runs.
+        """Run a part of a measurement on the host while the body runs.
 
-        :param unit: the transient unit that it becomes.
+        :param unit: the name of its transient unit.
         :raises OperatorError: it ended before the body did; the text is its own.
         """
         self.used = True
@@ -108,13 +108,13 @@ class Place:
         return self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() == "active"
 
     def renew(self) -> None:
-        """Make topics, tables and checkpoints as they were at the beginning, unless they still are."""
+        """Reset topics, tables and checkpoints, unless they are still as at the beginning."""
         if self.used:
             reset(self.session, full=False)
             self.used = False
 
     def run(self, words: Sequence[str]) -> str:
-        """Run a command on the host as root and return what it printed.
+        """Run a command on the host as root and return its output.
 
         :raises OperatorError: it failed; the text is its own last words.
         """

@@ -21,10 +21,10 @@ EARLIER: Final = "of the earlier"
 
 @dataclass(frozen=True)
 class Report:
-    """A run's figures, with what they are of.
+    """The figures of a run and the description of the run.
 
     :param about: the run: when, which commit, which machine, which options.
-    :param details: for each measurement what the host answered, whole.
+    :param details: the host's whole answer, by measurement.
     :param earlier: by name the figures of an earlier run, to compare with.
     """
 
@@ -102,7 +102,7 @@ class Report:
 def earlier_figures(file: Path) -> dict[str, float]:
     """Return by name the figures of an earlier run.
 
-    :raises OperatorError: the file is not one of ours.
+    :raises OperatorError: the file is not a report of ``inv bench``.
     """
     try:
         document = json.loads(file.read_text(encoding="utf-8"))

@@ -19,15 +19,15 @@ from streampulse_ops.bench.options import NAMES, Options
 from streampulse_ops.bench.report import Report, earlier_figures
 from streampulse_ops.environments.session import Session
 
-#: A load average, for each core, above which the machine is doing something else.
+#: The load average for each core above which the machine counts as busy with something else.
 BUSY: Final = 0.3
 
 
 def run(session: Session, options: Options) -> str:
     """Measure, show and write down, and return the closing words.
 
-    :raises OperatorError: a figure misses what it must reach, or something could not be measured. What was measured
-        until then is written all the same.
+    :raises OperatorError: a figure misses what it must reach, or something could not be measured. The
+        figures until then are written all the same.
     """
     earlier = None if options.compare is None else earlier_figures(options.compare)
     place = places.Place(session)
@@ -65,7 +65,7 @@ def _show(session: Session, report: Report, options: Options) -> list[Path]:
 
 
 def _about(session: Session, options: Options) -> dict[str, Any]:
-    """Return what the figures are of."""
+    """Return the description of the run: time, commit, machine, options."""
     chosen = {name: value for name, value in asdict(options).items() if name not in ("out", "compare", "keep_machine")}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -75,7 +75,7 @@ def _about(session: Session, options: Options) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_MiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
         "kernel": platform.release(),
-        # Of the minute before: what else the machine was doing.
+        # The load of the minute before, which other programs made.
         "load_before": os.getloadavg()[0],
         "options": {name: value or "all" if name == "only" else value for name, value in chosen.items()},
     }

@@ -1,1 +1,1 @@
-"""The command line itself: what a person sees, exit codes, signals."""
+"""The command line: output, exit codes, signals."""

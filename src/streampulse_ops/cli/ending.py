@@ -1,4 +1,4 @@
-"""Being told to end, by Ctrl-C or by a signal: what was started here ends first, and nothing goes on unseen."""
+"""The end by Ctrl-C or by a signal: child processes end first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Terminated(KeyboardInterrupt):
     """A signal that is sent to this process alone; Ctrl-C reaches all processes of the terminal."""
 
     def __init__(self, number: int) -> None:
-        """Note which signal it was."""
+        """Keep the number of the signal."""
         super().__init__(signal.Signals(number).name)
         self.number = number
 
 
 @contextlib.contextmanager
 def signals_raised() -> Iterator[None]:
-    """Let a signal to end be an exception, so that whoever waits for a program can end that first."""
+    """Turn signals that end this process into an exception, so that code that waits for a child can end it first."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise Terminated(number)

@@ -1,4 +1,4 @@
-"""What surrounds every task: one line for what a person can mend, the time at the end, the exit code."""
+"""The frame of every task: errors as one line, the time at the end, the exit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streampulse_ops.cli.console import Screen, took
 from streampulse_ops.cli.ending import Terminated, signals_raised
 from streampulse_ops.cli.ownership import explain
 
-# The exit code of a task that has done all but what could not be had.
+# The exit code of a task that did everything but optional components that could not be installed.
 INCOMPLETE = 3
 
 Body = TypeVar("Body", bound=Callable[..., Any])
@@ -26,8 +26,8 @@ Body = TypeVar("Body", bound=Callable[..., Any])
 def timed(body: Body) -> Body:
     """Make a task of a function that returns its closing words, or None where the output speaks for itself.
 
-    The words are printed after the task's name and the time that it took. A mistake that a person can put right is
-    printed as one line, without a traceback.
+    The words are printed after the task's name and its time. An error that a person can fix is printed as one line,
+    without a traceback.
     """
 
     @functools.wraps(body)
@@ -38,7 +38,7 @@ def timed(body: Body) -> Body:
             with signals_raised():
                 words = body(*arguments, **keywords)
         except IncompleteError as error:
-            # All the rest was done and checked, and is said like any other end.
+            # The rest was done and checked, so the usual closing line is printed too.
             Screen().line(f"{name} in {took(time.monotonic() - begun)} · {error.done}")
             raise Exit(f"{name}: {error}", code=INCOMPLETE) from None
         except (OperatorError, SettingsError) as error:
@@ -50,7 +50,7 @@ def timed(body: Body) -> Body:
             code = 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
             raise Exit(f"{name}: interrupted after {took(time.monotonic() - begun)}; {again}", code=code) from None
         more = f" · {words}" if words else ""
-        # With --json standard output is for the program that reads it.
+        # With --json, standard output is for another program.
         console = Console(stderr=True, highlight=False, markup=False) if keywords.get("json") else None
         Screen(console).line(f"{name} in {took(time.monotonic() - begun)}{more}")
 

@@ -31,7 +31,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Environment:
-    """One environment: a topology and who provides its hosts."""
+    """One environment: its hosts, their groups, and their provider."""
 
     name: str
     folder: Path
@@ -55,7 +55,7 @@ class Environment:
 
     @property
     def state(self) -> Path:
-        """The folder of what was made for this environment: keys, secrets, logs, machines."""
+        """The folder of this environment's keys, secrets, logs and machines on the control machine."""
         root = paths.MACHINES_STATE if self.provider == "nspawn" else paths.state_home()
         return root / self.name
 
@@ -175,7 +175,7 @@ def _memberships(
 
 
 def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
-    """Return what must be names with values; nothing at all is an empty one.
+    """Return a mapping; None is an empty one.
 
     :raises OperatorError: it is a list, a text or a number.
     """

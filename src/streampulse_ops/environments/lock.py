@@ -1,4 +1,4 @@
-"""One lock for each environment: who holds it, for which task, since when."""
+"""The lock of an environment, with its holder, the holder's task, and the time since when it is held."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _HELD: set[int] = set()
 def held(file: Path, task: str) -> Iterator[None]:
     """Hold the lock while the body runs.
 
-    The kernel lets go of it when the process ends, however it ends, and all that inherited it (``descriptors``): a lock
-    is never left behind.
+    The kernel releases the lock when this process and all processes that inherited it (``descriptors``) have ended, so
+    no stale lock can stay.
 
-    :param task: what the holder is doing, for the message that others get.
-    :raises OperatorError: somebody else holds it; the text says who, doing what, since when.
+    :param task: the task, for the message to others.
+    :raises OperatorError: another process holds the lock; the text has its user, its task and the time.
     """
     with _taken(file) as handle:
         handle.truncate(0)
@@ -48,9 +48,9 @@ def descriptors() -> tuple[int, ...]:
 
 
 def discard(file: Path) -> None:
-    """Remove the lock's file, and its folder when that has become empty. Only for who holds the lock."""
+    """Remove the lock's file, and its folder when that has become empty. Only the holder of the lock may call it."""
     file.unlink(missing_ok=True)
-    # A folder that still has something in it, or that root made for us, stays.
+    # A folder that is not empty, or that root made, stays.
     with contextlib.suppress(OSError):
         file.parent.rmdir()
 
@@ -61,7 +61,7 @@ def _taken(file: Path) -> TextIO:
         handle = _opened(file)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one who held it may have removed the file in between: what is locked then is nobody's any more.
+            # The previous holder may have removed the file after it was opened here; then this lock protects nothing.
             if _is(file, handle):
                 return handle
         except BlockingIOError:
@@ -88,7 +88,7 @@ def _opened(file: Path) -> TextIO:
         ) from None
     invoker = os.environ.get("SUDO_UID")
     if invoker and os.geteuid() == 0 and os.fstat(handle.fileno()).st_uid == 0:
-        # Made through sudo: the one who called it takes the lock without, the next time.
+        # Made through sudo: the account that called sudo must be able to lock it without sudo.
         os.fchown(handle.fileno(), int(invoker), -1)
     return handle
 

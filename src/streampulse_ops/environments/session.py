@@ -58,7 +58,7 @@ class Session:
         return self.ours and not self.environment.state.is_dir()
 
     def headline(self) -> str:
-        """Return the line that says what the task is about to work on."""
+        """Return the line about the environment that a task prints first."""
         count = len(self.environment.hosts)
         kind = "machine" if count == 1 else "machines"
         return f"{self.name} · {count} {kind} ({self.provider.describe()})"
@@ -111,7 +111,7 @@ def changing(session: Session, task: str) -> Iterator[None]:
 
 
 def as_root(arguments: list[str]) -> list[str]:
-    """Run the machines' own command, which goes on through sudo, and return what it printed.
+    """Run the machines' own command, which continues through sudo, and return its output.
 
     :raises OperatorError: it failed; the text is its own.
     """
@@ -123,7 +123,7 @@ def as_root(arguments: list[str]) -> list[str]:
         try:
             output, _ = process.communicate()
         except KeyboardInterrupt:
-            # What root does cannot be ended from here, so it is waited for: the lock that it works under is ours.
+            # A process of root cannot be ended from here. Wait for it, because it works under the lock of this process.
             process.communicate()
             raise
     if process.returncode != 0:

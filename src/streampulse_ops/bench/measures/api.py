@@ -1,4 +1,4 @@
-"""What the API serves while events come in, beside a plain pool that answers the same with a query for each request."""
+"""The API under load while events come in, beside a plain pool that makes a query for each request."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.hosts import links
 
-#: Events a second meanwhile.
+#: Events a second during the measurement.
 RATE: Final = 300
 #: Rounds of API and plain pool in turn; the figures are their medians.
 ROUNDS: Final = 3
 READERS: Final = 1_000
 AIM_LATEST, AIM_LATEST_P99, AIM_OTHERS = 8_000, 0.020, 1_000
 AIM_AGE: Final = 0.5
-#: Milliseconds from an answer to a connection's next request, so that all of them together ask a little more often than
-#: the aim says: what waiting times are at that rate, and not at whatever rate the API can be driven to.
+#: Milliseconds from an answer to a connection's next request. All connections together then ask a little more often
+#: than the aim says, so the waiting times are those of that rate, not of the highest possible one.
 PAUSE: Final = 6
 #: Requests a second divided by those of the plain pool.
 AIM_RATIO: Final = 5.0
@@ -53,7 +53,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:
-    """Return what clients saw.
+    """Return the results of the clients.
 
     :param url: the API's address.
     :param plain: the plain pool's.
@@ -93,7 +93,7 @@ def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:
 
 
 def figures(answer: dict[str, Any]) -> list[Figure]:
-    """Return the figures; of what was measured several times the median."""
+    """Return the figures; the median of repeated measurements."""
     latest, plain, paced = answer["latest"], answer["plain_pool"], answer["paced"]
     rate, p99, alone, paced_rate, paced_p99 = (
         statistics.median(seen[name] for seen in rounds)

@@ -14,7 +14,7 @@ from streampulse_ops.bench.place import Place
 MUST_FILL: Final = 100_000
 #: The job's rate divided by that of Spark with from_json and nothing else.
 MUST_RATIO, AIM_RATIO = 0.5, 1.0
-# Event time of the backlog in minutes, and a little of everything that real producers do.
+# Event time of the backlog in minutes, and small shares of the faults of real producers.
 _MINUTES: Final = 60
 _FAULTS: Final = {"duplicates": 0.01, "disorder": 0.02, "late": 0.0005, "garbage": 0.0005}
 _SEED: Final = 1
@@ -23,7 +23,7 @@ _SEED: Final = 1
 def measure(place: Place, options: Options) -> Outcome:
     """Stop the job, fill the topic, start the job, verify; then let Spark alone read the same."""
     screen = place.session.screen
-    # A backlog is of the past: where live events have moved the clocks on, it would be late.
+    # A backlog is from the past: after live events have moved the event clocks, it would be late.
     place.renew()
     place.stop("job")
     with screen.step("backlog") as step:

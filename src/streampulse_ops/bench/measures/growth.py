@@ -1,4 +1,4 @@
-"""What a batch costs, and how large tables and state are, after simulated days."""
+"""The cost of a batch and the size of tables and state after simulated days."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: A batch of the last day against one of the first: what is still called flat.
+#: The largest ratio of a batch's cost, last day to first day, that still counts as flat.
 AIM_RATIO: Final = 1.5
 MIB: Final = 1024 * 1024
 
@@ -71,7 +71,7 @@ def figures(answer: list[dict[str, Any]]) -> list[Figure]:
     if first is not last:
         name = f"day {last['days']} / day {first['days']}"
         ratio = last["batch_median_seconds"] / first["batch_median_seconds"]
-        # Wall time is also what else the machine does: a ratio of it is shown, and is no verdict.
+        # Wall time depends on other programs too, so its ratio is shown without a limit.
         made.append(Figure("growth.ratio", f"a batch, {name}", ratio, "", note="wall time, not held against a limit"))
         ratio = last["batch_median_cpu_seconds"] / first["batch_median_cpu_seconds"]
         note = "processor time of the job's side, without PostgreSQL's"

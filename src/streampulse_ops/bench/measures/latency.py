@@ -13,7 +13,7 @@ from streampulse_ops.bench.place import Place
 MUST_P95: Final = 2.5
 #: The rate that the aims are for, and the aims in seconds.
 AIMED_RATE, AIM_P50, AIM_P95 = 3_000, 0.8, 1.5
-#: With less than this part of the asked rate sent, the load was not what the figure says.
+#: The smallest part of the asked rate that must have been sent; below it the note says so.
 ENOUGH_SENT: Final = 0.98
 
 

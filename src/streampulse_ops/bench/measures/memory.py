@@ -10,7 +10,7 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: The whole base stack, in MiB: what the README promises.
+#: The whole base stack, in MiB, as the README promises.
 AIM_MIB: Final = 2_560
 
 

@@ -1,4 +1,4 @@
-"""What monitoring costs: time until it is up, memory, processor time, and what others spend on being read."""
+"""The cost of monitoring: time until it is up, memory, processor time, and the cost of scrapes in other services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
     def full() -> None:
         count, missing = bring_up(session, full=True)
-        # What could not be had has no unit.
+        # An optional component that is missing has no unit.
         every[:] = [service for service in every if service.name not in {name.lower() for name in missing}]
         changed.append(count)
 

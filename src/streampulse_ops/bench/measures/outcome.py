@@ -1,4 +1,4 @@
-"""What a measurement gives."""
+"""The result of a measurement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streampulse_ops.bench.figures import Figure
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures for the table, and what the host answered, for the JSON file."""
+    """Figures for the table, and the host's answer for the JSON file."""
 
     figures: list[Figure]
     details: Any

@@ -10,7 +10,7 @@ from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
 AIM_SECONDS, MUST_SECONDS = 10.0, 30.0
-#: In this order: what others depend on comes last.
+#: In this order: services that others depend on come last.
 KILLED: Final = ("job", "executor", "spark-worker", "spark-master", "kafka", "postgres")
 
 
