@@ -1,4 +1,4 @@
-"""Every metric of ours, as the code has it: name, type, labels, help, and whose scrape shows it."""
+"""Every metric of streampulse, as the code has it: name, type, labels, help, and the service whose scrape shows it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "probe": ("streampulse.probe.metrics", "streampulse.probe.pipeline"),
 }
 
-#: Metrics of others that rules use, and who has them.
+#: Metrics of other programs that rules use, and the program that has them.
 FOREIGN: Final[dict[str, str]] = {
     "up": "Prometheus: whether a target answered",
     "ALERTS": "Prometheus: the alerts that are pending or firing",
@@ -66,7 +66,7 @@ _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of ours.
+    """One metric of streampulse.
 
     :param name: of the family, a counter's with ``_total``.
     :param kind: counter, gauge or histogram.
@@ -87,7 +87,7 @@ class Metric:
 
 
 def catalogue() -> tuple[Metric, ...]:
-    """Return every metric of ours, by service and name."""
+    """Return every metric of streampulse, by service and name."""
     found = {
         metric.name: metric
         for service, modules in MODULES.items()

@@ -1,4 +1,4 @@
-"""What Prometheus' own programs say about our rules and Alertmanager's routes: one of the linters.
+"""Check the rules and Alertmanager's configuration with Prometheus' own programs: one of the linters.
 
 ``python -m streampulse_ops.monitoring.promlint`` runs it by itself.
 """
@@ -22,11 +22,11 @@ from streampulse_ops import paths
 from streampulse_ops.command import program_environment
 from streampulse_ops.monitoring import promtools, rules
 
-#: The exit code that says that nothing could be looked at, after the reason.
+#: The exit code when a program is missing, after the reason.
 NOT_DONE: Final = 3
 
 
-#: Made-up receivers: each may be there or not. What stands in them must survive YAML.
+#: Made-up receivers, each of which may be set or not. Their texts have characters that YAML treats specially.
 RECEIVERS: Final[dict[str, Any]] = {
     "alertmanager_webhook_url": "https://hooks.example/path?key=a#b",
     "alertmanager_slack_url": "https://chat.example/hook",
@@ -39,7 +39,7 @@ RECEIVERS: Final[dict[str, Any]] = {
     },
     "alertmanager_deadman_url": "https://deadman.example/ping",
 }
-#: Who is told of what.
+#: The receiver of each alert.
 ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("page", ("alertname=KafkaDown", "severity=page", "service=kafka", "host=a")),
     ("page", ("alertname=FreshnessBudgetBurning", "severity=page", "service=slo", "slo=freshness")),
@@ -47,7 +47,7 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ticket", ("alertname=UnitFlapping", "severity=ticket", "service=job", "host=a")),
     ("deadman", ("alertname=Watchdog", "severity=none", "service=prometheus")),
     ("nobody", ("alertname=RecentOutage", "severity=none", "service=slo", "cause=kafka")),
-    # Somebody's own rule that says not how bad it is.
+    # A rule without a severity.
     ("ticket", ("alertname=Whatever",)),
 )
 
@@ -104,7 +104,7 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """Look at everything and return 0, 1 with what was found wrong, or :data:`NOT_DONE`."""
+    """Check everything and return 0, 1 with the faults, or :data:`NOT_DONE`."""
     wrong = False
     try:
         root = paths.repository()

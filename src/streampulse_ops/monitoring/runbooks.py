@@ -7,9 +7,9 @@ fences whose info string says where they run and what they do::
     systemctl is-active kafka.service
     ```
 
-``host`` is a group of the inventory, ``all`` for whatever host the alert names, or ``control`` for the machine that has
-this repository. On hosts, commands run as root. ``changes`` says whether anything is different afterwards. ``expect``
-is a regular expression that a line of the output has when this part is well.
+``host`` is a group of the inventory, ``all`` for the host that the alert names, or ``control`` for the control machine.
+On hosts, commands run as root. ``changes`` says whether anything is different afterwards. ``expect`` is a regular
+expression that a line of the output matches on a healthy host.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from streampulse.core.errors import OperatorError
 
 FOLDER: Final = "docs/runbooks"
 SECTIONS: Final = ("Symptoms", "Diagnosis", "Resolution", "Prevention", "Related Monitoring")
-#: Whatever host the alert names, and the machine that has this repository.
+#: The host that the alert names, and the control machine.
 ANY_HOST: Final = "all"
 CONTROL: Final = "control"
 
 
 class RunbookError(OperatorError):
-    """A page is not what a runbook must be; the text says where and why."""
+    """A page breaks a rule of runbooks; the text says where and why."""
 
 
 @dataclass(frozen=True)

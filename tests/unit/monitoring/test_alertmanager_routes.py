@@ -102,6 +102,6 @@ def test_nothing_keeps_the_dead_mans_switch_quiet() -> None:
         targets = {name: (operator, value) for name, operator, value in matchers(rule["target_matchers"])}
         operator, value = targets["alertname"]
         if operator == "!=":
-            assert "host" in rule["equal"], "what has no host is nobody's neighbour"
+            assert "host" in rule["equal"], "an alert without a host has no neighbours"
         else:
             assert not re.fullmatch(value, "Watchdog")

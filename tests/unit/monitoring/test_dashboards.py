@@ -25,9 +25,9 @@ PLAIN_STEPS = {0.0, 1.0}
 VALUES = rules.values()
 
 
-#: Metrics of ours that no panel shows, with the reason.
+#: Metrics of streampulse that no panel shows, with the reason.
 NOT_SHOWN: dict[str, str] = {}
-#: Metrics of others that only dashboards use, and who has them; whether they are there, a booted machine is asked.
+#: Metrics of other programs that only dashboards use. A test on a booted machine asks whether they exist.
 FOREIGN = {
     "prometheus_tsdb_head_series": "Prometheus",
     "prometheus_tsdb_storage_blocks_bytes": "Prometheus",
@@ -190,7 +190,7 @@ def test_thresholds_are_those_of_the_alerts(uid: str, panel: dict[str, Any]) -> 
     assert set(limits) <= allowed_steps() | PLAIN_STEPS, f"{uid}: not in values.yml"
 
 
-#: Where a panel's limit is an alert's: dashboard, panel, the limit, and whether it wakes somebody.
+#: Where a panel's limit is an alert's: dashboard, panel, the limit, and its colour.
 SHARED = [
     ("overview", 20, VALUES.limits.pipeline_stalled.value, "red"),
     ("overview", 21, VALUES.fresh_seconds, "red"),

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 BOOKS = runbooks.load(ROOT)
 STEPS = [(book, step) for book in BOOKS.values() for step in book.steps]
 GROUPS = {service.group for service in services.all_services()} | {"monitoring"}
-#: Ours beside the services', and whoever sets clocks.
+#: Units of streampulse that are no services.
 MORE_UNITS = {"spark-classes.service"}
 #: The system's own folders.
 SYSTEM_PATHS = {"/", "/dev/null", "/var/log", "/var/cache", "/var/lib/prometheus", "/var/lib/postgresql"}
@@ -70,7 +70,7 @@ def test_a_page_has_something_in_every_section_and_looks_before_it_changes(book:
 
 @every_book
 def test_a_page_says_before_each_command_where_it_runs(book: Runbook) -> None:
-    """The info string is not shown: whoever reads the page must not have to guess."""
+    """Readers do not see the info string."""
     for section in ("Diagnosis", "Resolution"):
         where: str | None = None
         previous: Step | None = None

@@ -69,7 +69,7 @@ def test_a_figure_that_nobody_knows_is_none() -> None:
     [
         ([[1.0, 1.0, 3.0, 3.0]], [[1.0, 1.0, 2.0, 2.0]], 2.0),
         ([[1.0, 4.0, 5.0]], [[1.0, 3.0, 4.0]], 1.0),  # the newest step, not the largest
-        ([[5.0, 1.0]], [[4.0, 1.0]], None),  # started again meanwhile
+        ([[5.0, 1.0]], [[4.0, 1.0]], None),  # restarted in between
         ([[1.0, 1.0]], [[1.0, 1.0]], None),
         ([[1.0]], [[1.0]], None),
         ([], [], None),

@@ -1,4 +1,4 @@
-"""Asking Prometheus and Alertmanager: whoever does not answer, or not as they do, is one line that says what to do."""
+"""Asking Prometheus and Alertmanager: a missing or strange answer is one line with the command that helps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to say at a glance: promises and budgets, what fires, how far behind, which targets are down."""
+"""The report at a glance: promises and budgets, firing alerts, lag, targets that are down."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from streampulse.host.slo.server import Alertmanager, Prometheus, Sample
 
 #: Over which windows a promise is shown.
 WINDOWS: Final = ("5m", "1h", "1d", "30d")
-#: The alert that always fires: where it is missing, no other one would arrive either.
+#: The alert that always fires. Where it is missing, no other alert arrives either.
 DEAD_MAN: Final = "Watchdog"
 #: After a start, until an alert has arrived in Alertmanager and the promises are recorded, at most.
 _SETTLES_SECONDS: Final = 120
 #: The promises in the order of the documentation (prometheus/values.yml).
 ORDER: Final = ("freshness", "correctness", "availability", "latency", "completeness")
 SEVERITIES: Final = ("page", "ticket")
-#: Each figure and what it is in PromQL: one value without labels, or none where nobody knows.
+#: Each figure in PromQL: one value without labels, or none while it is unknown.
 FIGURES: Final[Mapping[str, str]] = {
     "lag_seconds": "max(streampulse_pipeline_lag_seconds)",
     "lag_records": "sum(streampulse_pipeline_lag_records)",
@@ -61,7 +61,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Firing:
-    """One alert that fires. Somebody may have silenced it, and another alert may inhibit it."""
+    """One alert that fires. A silence or another alert may keep it quiet."""
 
     name: str
     severity: str
@@ -76,13 +76,13 @@ class Firing:
 
     @property
     def pages(self) -> bool:
-        """Whether it wakes somebody."""
+        """Whether it pages: severity page, not silenced, not inhibited."""
         return self.severity == "page" and not self.silenced and not self.inhibited
 
 
 @dataclass(frozen=True)
 class Target:
-    """One thing that Prometheus asks; ``error`` says why it could not."""
+    """One target of Prometheus; ``error`` says why the last scrape failed."""
 
     job: str
     host: str
@@ -93,14 +93,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Report:
-    """All of it at one moment, ``time``, in seconds since the epoch on the host that watches."""
+    """The state at one moment, ``time``, in seconds since the epoch on the monitoring host."""
 
     time: float
     promises: list[Promise]
     alerts: list[Firing]
     figures: dict[str, float | None]
     targets: list[Target]
-    #: What could not be found out, each with the command that helps.
+    #: Questions without an answer, each with the command that helps.
     problems: list[str]
 
     def document(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Report:
 
 
 def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
-    """Ask both and return the report. Without Alertmanager there are alerts too, but nobody knows which are silenced.
+    """Ask both and return the report. Without Alertmanager the alerts are Prometheus' own, without silences.
 
     :raises OperatorError: Prometheus does not answer.
     """
@@ -184,7 +184,7 @@ def promises_of(samples: Iterable[Sample]) -> list[Promise]:
 
 
 def figures_of(samples: Iterable[Sample]) -> dict[str, float | None]:
-    """Return every figure by name, None where nobody knows it."""
+    """Return every figure by name, None while it is unknown."""
     found = {labels["figure"]: value for labels, value in samples}
     return {name: found.get(name) for name in FIGURES}
 
@@ -221,7 +221,7 @@ def targets_of(found: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 
 def ordered(alerts: Iterable[Firing]) -> list[Firing]:
-    """Return the alerts that somebody is told of: what wakes somebody first, then by severity and time.
+    """Return the alerts that reach people: pages first, then by severity and time.
 
     Others (``none``) fire for other alerts' sake, or for the dead man's switch.
     """

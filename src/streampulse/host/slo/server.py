@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import MonitoringSettings
 
-#: Both answer in milliseconds; who does not answer within this is not well.
+#: Both answer in milliseconds. A server that takes longer than this is broken.
 ANSWER_SECONDS: Final = 5.0
 
 

@@ -25,8 +25,7 @@ _SIZES: Final = (86400, 3600, 60, 1)
 _SHORTEST_IDENTITY: Final = 4
 #: Hosts are asked one after the other.
 _SAME_SECONDS: Final = 60
-#: Everything that anybody is told. The dead man's switch is not among it: whoever waits for that one is woken when it
-#: falls silent.
+#: Every alert that reaches people. The dead man's switch is left out: its receiver alarms when it is silent.
 EVERYTHING: Final = {"name": "severity", "value": "page|ticket", "isRegex": True, "isEqual": True}
 
 

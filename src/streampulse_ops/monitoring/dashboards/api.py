@@ -23,17 +23,12 @@ _BUCKETS = f"streampulse_api_http_request_duration_seconds_bucket{{{_TIMED}}}"
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     glance = [
-        panels.figure(
+        panels.up(
             1,
             "Up",
             "Whether each of the API's hosts answers the scrape. DOWN on one of several hosts: the others still serve.",
-            panels.NO_UNIT,
-            panels.now('up{job="api", host=~"$host"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("ApiDown")],
+            'up{job="api", host=~"$host"}',
+            "ApiDown",
         ),
         panels.figure(
             2,

@@ -172,9 +172,7 @@ def build() -> dashboard.Dashboard:
             ),
             overrides={
                 "donated": [("unit", panels.DOLLARS), ("decimals", 2)],
-                "stream": [
-                    ("links", [{"title": "This stream alone", "url": _this_stream()}]),
-                ],
+                "stream": [("links", [{"title": "This stream alone", "url": _this_stream()}])],
             },
             height=10,
         ),

@@ -22,18 +22,13 @@ _DISK = f"(1 - max by (host, mountpoint) (node_filesystem_avail_bytes{_DISKS} / 
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     glance = [
-        panels.figure(
+        panels.up(
             1,
             "Hosts",
             """Whether each host's node exporter answers. DOWN with nothing else of that host answering: the host is
             away.""",
-            panels.NO_UNIT,
-            panels.now('up{job="node-exporter", host=~"$host"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("HostDown")],
+            'up{job="node-exporter", host=~"$host"}',
+            "HostDown",
         ),
         panels.figure(
             2,
@@ -194,7 +189,7 @@ def build() -> dashboard.Dashboard:
                 "state": [
                     panels.COLOURED,
                     ("mappings", panels.texts({"0": ("not active", panels.BAD), "1": ("active", panels.GOOD)})),
-                ],
+                ]
             },
             sort="unit",
             span=12,

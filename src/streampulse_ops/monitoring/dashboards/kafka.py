@@ -13,17 +13,12 @@ _REQUEST_MS = 'kafka_network_requestmetrics_totaltimems{host=~"$host", quantile=
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     glance = [
-        panels.figure(
+        panels.up(
             1,
             "Brokers",
             "Whether each broker answers the scrape. DOWN: nothing is taken or given on that host.",
-            panels.NO_UNIT,
-            panels.now('up{job="kafka", host=~"$host"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("KafkaDown")],
+            'up{job="kafka", host=~"$host"}',
+            "KafkaDown",
         ),
         panels.figure(
             2,

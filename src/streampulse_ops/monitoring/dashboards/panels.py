@@ -235,8 +235,8 @@ def mean(histogram: str, by: str, filters: str = "", window: str = "$__rate_inte
 def above(warn: float | None = None, bad: float | None = None) -> Steps:
     """Return steps for a value that is good while it is low.
 
-    :param warn: from here on somebody should look in working hours.
-    :param bad: from here on somebody is woken.
+    :param warn: from here on the value is a ticket.
+    :param bad: from here on the value pages.
     """
     return _steps(GOOD, ((warn, WARN), (bad, BAD)))
 
@@ -413,6 +413,26 @@ def figure(
     return panel
 
 
+def up(number: int, title: str, description: str, expr: str, alert: str) -> Panel:
+    """Return whether each host of a service is up.
+
+    :param expr: PromQL for 1 (up) or 0, with the label ``host``.
+    :param alert: the alert whose runbook the panel links to.
+    """
+    return figure(
+        number,
+        title,
+        description,
+        NO_UNIT,
+        now(expr, "{{host}}"),
+        steps=below(bad=1),
+        mappings=UP_OR_DOWN,
+        names=True,
+        nothing="not scraped",
+        links=[runbook(alert)],
+    )
+
+
 def table(
     number: int,
     title: str,
@@ -575,10 +595,6 @@ def _annotations() -> list[Annotation]:
         for what, metric in (("job", "streampulse_job_build_info"), ("API", "streampulse_api_build_info"))
     ]
     pages = Annotation(
-        "Pages",
-        BAD,
-        'ALERTS{alertstate="firing", severity="page"}',
-        "{{alertname}}",
-        "{{service}} {{host}}",
+        "Pages", BAD, 'ALERTS{alertstate="firing", severity="page"}', "{{alertname}}", "{{service}} {{host}}"
     )
     return [*deploys, pages]

@@ -22,18 +22,13 @@ def build() -> dashboard.Dashboard:
         f"sum by (host) (pg_stat_activity_count{_HOST}) / on (host) max by (host) (pg_settings_max_connections{_HOST})"
     )
     glance = [
-        panels.figure(
+        panels.up(
             1,
             "PostgreSQL",
             """Whether the exporter can log in and ask. DOWN: nothing is counted, and the API answers from memory for
             seconds.""",
-            panels.NO_UNIT,
-            panels.now(f"pg_up{_HOST}", "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("PostgresDown")],
+            f"pg_up{_HOST}",
+            "PostgresDown",
         ),
         panels.figure(
             2,

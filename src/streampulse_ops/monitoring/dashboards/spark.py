@@ -14,41 +14,26 @@ _MEBIBYTE = 1024 * 1024
 def build() -> dashboard.Dashboard:
     """Return the dashboard."""
     glance = [
-        panels.figure(
+        panels.up(
             1,
             "Master",
             "Whether Spark's master answers. While it is away, what runs goes on, and nothing new starts.",
-            panels.NO_UNIT,
-            panels.now('up{job="spark-master"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("SparkMasterDown")],
+            'up{job="spark-master"}',
+            "SparkMasterDown",
         ),
-        panels.figure(
+        panels.up(
             2,
             "Workers",
             "Whether each worker answers. With none, the job has no executor and counts nothing.",
-            panels.NO_UNIT,
-            panels.now('up{job="spark-worker", host=~"$worker"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("SparkWorkerDown")],
+            'up{job="spark-worker", host=~"$worker"}',
+            "SparkWorkerDown",
         ),
-        panels.figure(
+        panels.up(
             3,
             "Job",
             "Whether the job's driver answers. DOWN: nothing is counted until it is back; then it catches up.",
-            panels.NO_UNIT,
-            panels.now('up{job="job"}', "{{host}}"),
-            steps=panels.below(bad=1),
-            mappings=panels.UP_OR_DOWN,
-            names=True,
-            nothing="not scraped",
-            links=[panels.runbook("JobDown")],
+            'up{job="job"}',
+            "JobDown",
         ),
         panels.figure(
             4,
