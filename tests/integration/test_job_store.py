@@ -15,12 +15,12 @@ from postgres import WRITER
 
 from streampulse.core.errors import OperatorError
 from streampulse.events import partition_of
-from streampulse.job import store as store_module
 from streampulse.job.batches import Batches
-from streampulse.job.decode import Decoder
+from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Store
+from streampulse.job.store import state as state_module
 
 MINUTE_US = 60_000_000
 TIMEOUT_US = 6 * 3_600 * 1_000_000
@@ -128,7 +128,7 @@ def test_another_run_goes_on_where_this_one_ended(
     database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A snapshot with every batch, so that what is restored comes from it and from the events kept beside it.
-    monkeypatch.setattr(store_module, "SNAPSHOT_EVERY_EVENTS", 1)
+    monkeypatch.setattr(state_module, "SNAPSHOT_EVERY_EVENTS", 1)
     batches, _ = batches_of(store)
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
     jump = [record(NAME, "chat_message", "2026-09-21T12:30:00Z", message_len=1)]
@@ -154,7 +154,7 @@ def test_another_run_goes_on_where_this_one_ended(
 def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
     database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "SNAPSHOT_EVERY_EVENTS", 2)
+    monkeypatch.setattr(state_module, "SNAPSHOT_EVERY_EVENTS", 2)
     batches, _ = batches_of(store)
     join = record("__probe", "viewer_join", "2026-09-21T12:00:00Z")
     # The same event again, five minutes later: a duplicate that moves the stream's clock, and is stored for that.

@@ -1,7 +1,7 @@
 """``streampulse job``: the driver of the streaming job. Started by spark-submit, supervised by systemd.
 
-Whatever goes wrong that the driver cannot mend itself, it ends: its supervisor starts it again, and it goes on from
-what PostgreSQL says is committed.
+The driver ends on every fault that it cannot repair itself. Its supervisor starts it again, and it goes on from the
+position that PostgreSQL has.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import gc
 import json
 import logging
+import re
 import shutil
 import threading
 import time
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import psutil
 import psycopg2
 import sdnotify
 from kafka.errors import KafkaError
@@ -29,7 +31,7 @@ from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettin
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
-from streampulse.job.decode import ArrowDecoder
+from streampulse.job.decode.arrow import ArrowDecoder
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start, Topic, decide_start, describe
 from streampulse.job.store import Store
@@ -40,6 +42,8 @@ Result = TypeVar("Result")
 _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
+# The name of a run's folder: see fresh_checkpoint.
+_RUN: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +88,7 @@ def _drive() -> int:
         raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {_line(error)} (inv doctor)") from None
     except KafkaError as error:
         raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {_line(error)} (inv doctor)") from None
-    start_http_server(settings.metrics_port, settings.metrics_host)
+    serve_metrics(settings.metrics_host, settings.metrics_port)
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
     # of the counting's time. It is still done, a fiftieth as often.
     gc.set_threshold(100_000, 20, 100)
@@ -149,7 +153,7 @@ class Driver:
             .options(**kafka.spark_options())
             .option("kafka.isolation.level", "read_committed")
         )
-        checkpoint = _fresh_checkpoint(Path(self._settings.checkpoint_dir))
+        checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir))
         query_id = str(uuid.uuid4())
 
         def process(frame: Any, batch_id: int) -> None:
@@ -228,7 +232,7 @@ def records_behind(latest: str | None, read_up_to: dict[int, int]) -> int:
 def _patiently(name: str, action: Callable[[], Result]) -> Result:
     """Do something that needs a service which may be starting itself, and try again for a while.
 
-    Spark starts meanwhile: waiting here, and not before the driver starts, is what makes a start short.
+    Spark starts at the same time: waiting here, and not before the driver starts, makes a start short.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -254,7 +258,7 @@ class _InBackground:
     def _run(self) -> None:
         try:
             self._result = self._function()
-        except BaseException as error:  # noqa: BLE001 - handed over to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller of result()
             self._error = error
 
     def result(self) -> Any:
@@ -278,15 +282,49 @@ def _session() -> Any:
     return session
 
 
-def _fresh_checkpoint(parent: Path) -> Path:
-    """Return a new folder for this run's checkpoint and remove those of earlier runs.
+def serve_metrics(host: str, port: int) -> None:
+    """Serve the scrape. Where the port is taken, log that in one line: the counting does not depend on the metrics."""
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        log.error(
+            "no metrics: %s:%d: %s; held by %s. The job counts without them. End the holder"
+            " (ss -ltnp 'sport = :%d' as root shows it), then: systemctl restart streampulse-job",
+            host,
+            port,
+            error.strerror or error,
+            _holder(port),
+            port,
+        )
 
-    The position is the ledger's. A checkpoint that says something else could only be wrong: restored from elsewhere,
-    older than the tables, or newer.
+
+def _holder(port: int) -> str:
+    """Return the name and process id of the process that listens on a TCP port, where this process may know it."""
+    try:
+        pids = {
+            held.pid
+            for held in psutil.net_connections("tcp")
+            if held.status == psutil.CONN_LISTEN and held.laddr and held.laddr.port == port and held.pid is not None
+        }
+        names = [f"{psutil.Process(pid).name()} (process {pid})" for pid in sorted(pids)]
+    except psutil.Error:
+        names = []
+    return ", ".join(names) or "a process of another user"
+
+
+def fresh_checkpoint(parent: Path) -> Path:
+    """Return a new folder for this run's checkpoint and remove those of earlier runs. Leave everything else there.
+
+    The position is the ledger's. A checkpoint with another position could only be wrong: restored from elsewhere, older
+    than the tables, or newer.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
-        shutil.rmtree(old)
+        if _RUN.fullmatch(old.name) and old.is_dir() and not old.is_symlink():
+            try:
+                shutil.rmtree(old)
+            except OSError as error:
+                log.warning("the checkpoint of an earlier run stays: %s", _line(error))
     return parent / str(uuid.uuid4())
 
 

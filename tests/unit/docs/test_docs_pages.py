@@ -13,7 +13,8 @@ import yaml
 
 from streampulse.events import parse, partition_of
 from streampulse.host import cli, migrate
-from streampulse.job import dead_letters, store
+from streampulse.job import dead_letters
+from streampulse.job.store import state
 from streampulse_ops import services
 from streampulse_ops.docs import pages as docs
 
@@ -112,7 +113,7 @@ def test_the_figures_that_are_constants_are_those_of_the_code() -> None:
     letters = (ROOT / "docs/decisions/0004-dead-letters-exactly-once.md").read_text(encoding="utf-8")
     assert f"at {dead_letters._TRANSACTION_BYTES // 2**20} MiB of letters" in letters
     architecture = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    assert f"After\nevery {store.SNAPSHOT_EVERY_EVENTS:,} accepted events a snapshot" in architecture
+    assert f"At\nleast {state.SNAPSHOT_EVERY_EVENTS:,} accepted events after the last one" in architecture
     migrations = (ROOT / "docs/decisions/0009-yoyo-for-migrations.md").read_text(encoding="utf-8")
     assert f"its lock within {migrate.DDL_LOCK_TIMEOUT_SECONDS} s fails" in migrations
 

@@ -15,7 +15,7 @@ import pytest
 from streampulse.events import Event, is_internal, partition_of
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
-from streampulse.job.decode import Decoder
+from streampulse.job.decode.slices import Decoder
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import tables
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streampulse.events import InvalidEvent, parse, partition_of
-from streampulse.job.decode import CARRIED_BYTES, Decoder
+from streampulse.job.decode.slices import CARRIED_BYTES, Decoder
 from streampulse.job.rows import TYPE_CODES, Slice
 
 PARTITIONS = 4

@@ -14,7 +14,7 @@ from streampulse.events import Event, is_internal, partition_of
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.counting.state import restore, take_snapshot
-from streampulse.job.decode import Decoder
+from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import DeadLetter, Rows
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import MINUTE_US, MinuteRow, tables

@@ -26,7 +26,7 @@ from streampulse.generator.model import MINUTE_US, Model
 from streampulse.host.measure.match import percentile
 from streampulse.host.migrate import sql_directory
 from streampulse.job.counting.engine import Engine
-from streampulse.job.decode import Decoder
+from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import Slice
 from streampulse.job.store import Batch, Store
 

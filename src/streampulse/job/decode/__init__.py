@@ -1,0 +1,1 @@
+"""From raw records to columns of events and dead letters, on the executors."""

@@ -1,0 +1,45 @@
+"""The end of what is kept: rows and streams older than the history, and old ledger entries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import psycopg2.extensions
+
+from streampulse.job.store.commit import one, timestamp
+
+# One call removes this many windows, and this many ledger entries, so that no statement holds its locks for long.
+_WINDOWS: Final = 60
+_ENTRIES: Final = 5_000
+
+
+def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_us: int, ledger_days: int) -> bool:
+    """Remove what is older than the history, and old ledger entries, a bounded piece at a time.
+
+    :param history_us: length of the history in microseconds; :param ledger_days: that of the ledger in days.
+    :returns: whether there is more to remove.
+    """
+    horizon = timestamp(event_clock_us - history_us)
+    cursor.execute(
+        "DELETE FROM stream_metrics_minute WHERE window_start < %(horizon)s AND window_start <"
+        " (SELECT min(window_start) FROM stream_metrics_minute) + %(windows)s * interval '1 minute'",
+        {"horizon": horizon, "windows": _WINDOWS},
+    )
+    cursor.execute("SELECT min(window_start) < %s FROM stream_metrics_minute", (horizon,))
+    more = bool(one(cursor)[0])
+    cursor.execute(
+        "DELETE FROM stream_presence AS p WHERE active_viewers = 0"
+        " AND last_event < %s::timestamptz - interval '1 hour' AND NOT"
+        " EXISTS (SELECT FROM stream_metrics_minute AS m WHERE m.stream_id = p.stream_id)",
+        (horizon,),
+    )
+    # Entries are as old as they are in order, so the oldest are looked at and no others. The newest is the
+    # job's position and stays, however old.
+    cursor.execute(
+        "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM"
+        " (SELECT seq, committed_at FROM batch_ledger ORDER BY seq LIMIT %(limit)s) AS oldest"
+        " WHERE committed_at < now() - %(days)s * interval '1 day')"
+        " AND seq < (SELECT max(seq) FROM batch_ledger)",
+        {"limit": _ENTRIES, "days": ledger_days},
+    )
+    return more or cursor.rowcount >= _ENTRIES
