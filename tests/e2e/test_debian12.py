@@ -6,11 +6,12 @@ import re
 import urllib.request
 
 import pytest
-from stack import Stack, until
+from stack import DEBIAN_12, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.parametrize("stack", [("e2e12", "debian12", "10.79.1.0/24")], indirect=True, scope="session"),
+    pytest.mark.xdist_group("e2e-a"),
+    pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session"),
 ]
 
 

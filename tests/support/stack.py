@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,8 +19,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATE = Path("/var/lib/streampulse-machines")
 
-# The machine that most tests share: name, system, network.
-DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24")
+# Environments: name, system, network, and whether the machine is made on the layer that the roles' tests left.
+# Tests of two environments run side by side, in the groups of pytest-xdist named beside them.
+DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)  # e2e-a
+DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)  # e2e-a
+WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)  # molecule: after the roles, on their layer
+FAULTY = ("e2e-faulty", "debian13", "10.79.5.0/24", True)  # e2e-b
 
 INVENTORY = """\
 ---
@@ -28,6 +33,7 @@ all:
     provider: nspawn
     machine_os: {machine_os}
     nspawn_subnet: {subnet}
+    nspawn_layer: "{layer}"
     generator_settings: {{duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
     kafka: {{hosts: {{{host}: }}}}
@@ -61,10 +67,11 @@ class Stack:
     inventories: Path
 
     @classmethod
-    def make(cls, name: str, machine_os: str, subnet: str, inventories: Path) -> Stack:
+    def make(cls, name: str, machine_os: str, subnet: str, inventories: Path, layer: str = "") -> Stack:
         folder = inventories / name
         folder.mkdir(parents=True)
-        (folder / "hosts.yml").write_text(INVENTORY.format(machine_os=machine_os, subnet=subnet, host=f"sp-{name}"))
+        text = INVENTORY.format(machine_os=machine_os, subnet=subnet, layer=layer, host=f"sp-{name}")
+        (folder / "hosts.yml").write_text(text)
         return cls(name, inventories)
 
     @property
@@ -220,18 +227,25 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
         time.sleep(0.5)
 
 
+def converged_layer() -> str:
+    """Return the name of the layer that the roles' tests made of this checkout; empty where there is none."""
+    asked = [sys.executable, str(ROOT / "ansible" / "molecule" / "machine.py"), "layer"]
+    return str(subprocess.run(asked, check=True, capture_output=True, text=True).stdout).strip()
+
+
 @pytest.fixture(scope="session")
 def stack(
     bootable: None,  # noqa: ARG001 - asks whether machines can be booted
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """Hand out an environment that is not up yet; whatever a test leaves is removed at the end.
+    """Hand out an environment that is not up yet, and remove its machine at the end.
 
     Modules that ask for the same one share its machine, one after the other.
     """
-    name, machine_os, subnet = request.param
-    made = Stack.make(name, machine_os, subnet, tmp_path_factory.mktemp("inventories"))
+    name, machine_os, subnet, on_layer = request.param
+    layer = converged_layer() if on_layer else ""
+    made = Stack.make(name, machine_os, subnet, tmp_path_factory.mktemp("inventories"), layer)
     made.inv("down", "--wipe", "--yes")
     yield made
     made.inv("down", "--wipe", "--yes")

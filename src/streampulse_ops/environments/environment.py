@@ -16,7 +16,7 @@ from streampulse_ops import paths
 PROVIDERS = ("nspawn", "vagrant", "existing")
 NAME_FORM = re.compile(r"[a-z][a-z0-9-]{0,30}")
 # Names that nspawn's state folder uses for other files.
-RESERVED = ("images", "forwarding-was-off")
+RESERVED = ("images", "layers", "forwarding-was-off")
 HOST_FORM = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 

@@ -1,9 +1,10 @@
 """Machines made here: systemd booted in a namespace of this kernel, no hypervisor.
 
-On disk, below ``/var/lib/streampulse-machines``: ``images/`` are the base systems; ``<environment>/`` has the keys and
-the inventory; ``<environment>/<host>/`` is one machine, with ``upper`` all that it ever wrote. Everything else about a
-machine (mount, bridge, namespace, process) exists only while it runs and is made again by the next start, also after a
-reboot of this host.
+On disk, below ``/var/lib/streampulse-machines``: ``images/`` are the base systems; ``layers/`` are disks of machines
+that were set up already, each over one image; ``<environment>/`` has the keys and the inventory;
+``<environment>/<host>/`` is one machine, with ``upper`` all that it ever wrote. Everything else about a machine (mount,
+bridge, namespace, process) exists only while it runs and is made again by the next start, also after a reboot of this
+host.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.machines import Report, cgroups, tools
 from streampulse_ops.machines.boot import boot, ssh_answers, take_room_back
 from streampulse_ops.machines.image import NAMES, Image, check_space
+from streampulse_ops.machines.layers import Layers
 from streampulse_ops.machines.names import write_hosts, write_resolver
 from streampulse_ops.machines.network import Network, allow_forwarding, restore_forwarding
 from streampulse_ops.machines.processes import Process, recorded
@@ -63,6 +65,7 @@ class Nspawn:
         self.report = report
         self.folder = environment.state
         self.image = Image(_os_of(environment), paths.MACHINES_STATE / "images")
+        self.layers = Layers(paths.MACHINES_STATE / "layers")
         self.network = Network(environment.name, _subnet_of(environment), environment.inventory)
 
     def describe(self) -> str:
@@ -143,6 +146,9 @@ class Nspawn:
             for name in ("upper", "work", "root"):
                 (disk / name).mkdir(parents=True)
             (disk / "image").write_text(self.image.root.name, encoding="utf-8")
+            layer = str(self.environment.variables.get("nspawn_layer", ""))
+            if layer:
+                self.layers.use(layer, self.image.root.name, disk)
             (disk / "address").write_text(address, encoding="utf-8")
             self._hand_over_kept(host)
             undo.callback(self._unmount, host)
@@ -195,6 +201,17 @@ class Nspawn:
         there = self._disk(host).is_dir()
         _remove_tree(self._disk(host))
         return there
+
+    def commit(self, host: Host, layer: str) -> None:
+        """Stop a machine and turn its disk into a layer; the machine itself is gone then.
+
+        Machines whose inventory has ``nspawn_layer`` are made on that layer, each with an identity of its own.
+
+        :param layer: name of the layer; one of this name that is there already is kept.
+        """
+        self.stop(host)
+        self.layers.add(layer, self._disk(host))
+        self.destroy(host)
 
     def forget(self) -> None:
         """Remove machines that the inventory no longer names, the keys and the inventory, and the network."""
@@ -281,10 +298,10 @@ class Nspawn:
         lower = self.image.folder / (disk / "image").read_text(encoding="utf-8").strip()
         if not lower.is_dir():
             raise OperatorError(
-                f"the image {lower} of machine {host.name} is gone: make the machine anew with "
+                f"the image {lower} of machine {host.name} is gone: remove and make it again with "
                 f"inv down --wipe --env {self.environment.name} and inv up --env {self.environment.name}"
             )
-        layers = f"lowerdir={lower},upperdir={disk / 'upper'},workdir={disk / 'work'}"
+        layers = f"lowerdir={self.layers.over(lower, disk)},upperdir={disk / 'upper'},workdir={disk / 'work'}"
         try:
             run(["mount", "-t", "overlay", "-o", layers, f"streampulse-{self._unit(host)}", root])
         except CommandError as error:

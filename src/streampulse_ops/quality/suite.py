@@ -29,8 +29,8 @@ TEST_TOOLS = {
     # Signs a repository of the tests' own.
     "gpg": "gpg",
 }
-# In the order in which workers take them: the longest first.
-TEST_FOLDERS = ("tests/e2e", "tests/drills", "tests/molecule", "tests/lint", "tests/integration", "tests/unit")
+# In the order in which workers take them: the longest first. Roles are before e2e, whose tests start from their layer.
+TEST_FOLDERS = ("tests/molecule", "tests/e2e", "tests/drills", "tests/lint", "tests/integration", "tests/unit")
 
 
 def lint(screen: Screen) -> str:

@@ -1,0 +1,92 @@
+"""Layers: disks of machines that were set up, kept read-only between an image and new machines."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from streampulse.core.errors import OperatorError
+
+# The identity of a machine and its journal; every machine has its own, so no layer has one.
+IDENTITY = (
+    "etc/hostname",
+    "etc/hosts",
+    "etc/machine-id",
+    "etc/resolv.conf",
+    "etc/ssh/ssh_host_*",
+    "root/.ssh",
+    "var/log/journal/*",
+)
+# The file of a machine that names its layer.
+NAME = "layer"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of this host: ``<name>/diff`` is a layer's tree, ``<name>/image`` names the image below it."""
+
+    folder: Path
+
+    def names(self) -> list[str]:
+        """Return the names of the layers that are there."""
+        return sorted(marker.parent.name for marker in self.folder.glob("*/image"))
+
+    def add(self, name: str, disk: Path) -> None:
+        """Turn the disk of a stopped machine into a layer, unless there is one of this name.
+
+        Layers that no machine is made on are removed: one tree of the repository needs one layer.
+
+        :param disk: the machine's folder; it has no ``upper`` afterwards.
+        :raises OperatorError: the machine is itself made on a layer.
+        """
+        if (disk / NAME).exists():
+            raise OperatorError(f"{disk.name} is made on a layer: only a machine on the bare image becomes one")
+        with self._locked():
+            for other in self.names():
+                if other != name and not self._used(other):
+                    shutil.rmtree(self.folder / other)
+            if name in self.names():
+                return
+            made = self.folder / name
+            shutil.rmtree(made, ignore_errors=True)
+            made.mkdir()
+            (disk / "upper").rename(made / "diff")
+            for path in (path for pattern in IDENTITY for path in (made / "diff").glob(pattern)):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            # Last: it says that the layer is whole.
+            shutil.copy(disk / "image", made / "image")
+
+    def use(self, name: str, image: str, disk: Path) -> None:
+        """Note that a new machine is made on a layer.
+
+        :param image: name of the machine's image.
+        :raises OperatorError: the layer is not there, or is not over this image.
+        """
+        with self._locked():
+            if name not in self.names() or (self.folder / name / "image").read_text(encoding="utf-8") != image:
+                raise OperatorError(
+                    f"there is no layer {name} over the image {image}: remove nspawn_layer from the inventory"
+                )
+            (disk / NAME).write_text(name, encoding="utf-8")
+
+    def over(self, image: Path, disk: Path) -> str:
+        """Return the value of overlayfs' ``lowerdir`` for a machine: its layer, if it has one, over its image."""
+        file = disk / NAME
+        return f"{self.folder / file.read_text(encoding='utf-8') / 'diff'}:{image}" if file.exists() else str(image)
+
+    def _used(self, name: str) -> bool:
+        return any(file.read_text(encoding="utf-8") == name for file in self.folder.parent.glob(f"*/*/{NAME}"))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

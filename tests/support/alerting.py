@@ -1,0 +1,102 @@
+"""Alerts as Alertmanager has them, while services of a booted machine are held down or killed."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from stack import Stack, until
+
+PROMETHEUS, ALERTMANAGER = 9090, 9093
+POSTGRES = "postgresql@17-main"
+#: From a service's end to its alert in Alertmanager.
+ALERT_SECONDS = 120
+CALM_SECONDS = 300
+
+# The alert of each service that is held down: pages wake somebody, tickets can wait until the morning.
+PAGES = {
+    "kafka": "KafkaDown",
+    "postgresql@17-main": "PostgresDown",
+    "spark-master": "SparkMasterDown",
+    "spark-worker": "SparkWorkerDown",
+    "streampulse-job": "JobDown",
+    "streampulse-api": "ApiDown",
+}
+TICKETS = {
+    "streampulse-generator": "GeneratorDown",
+    "streampulse-probe": "ProbeDown",
+    "prometheus-node-exporter": "NodeExporterDown",
+    "prometheus-postgres-exporter": "PostgresExporterDown",
+}
+
+
+def ask(stack: Stack, port: int, path: str, **parameters: str) -> Any:
+    """Return what Prometheus or Alertmanager answers."""
+    query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
+    with urllib.request.urlopen(f"http://{stack.address}:{port}{path}{query}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def query(stack: Stack, expression: str) -> list[dict[str, Any]]:
+    """Return the series of an instant query."""
+    result: list[dict[str, Any]] = ask(stack, PROMETHEUS, "/api/v1/query", query=expression)["data"]["result"]
+    return result
+
+
+def alerts(stack: Stack) -> list[dict[str, Any]]:
+    """Return the alerts that Alertmanager has now."""
+    found: list[dict[str, Any]] = ask(stack, ALERTMANAGER, "/api/v2/alerts")
+    return found
+
+
+def names(found: list[dict[str, Any]], **labels: str) -> set[str]:
+    """Return the names of the alerts with these labels."""
+    return {
+        alert["labels"]["alertname"]
+        for alert in found
+        if all(alert["labels"].get(key) == value for key, value in labels.items())
+    }
+
+
+def waking(stack: Stack) -> set[str]:
+    """Return the names of the pages that reach somebody: neither silenced nor inhibited."""
+    return names([alert for alert in alerts(stack) if alert["status"]["state"] == "active"], severity="page")
+
+
+def calm(stack: Stack) -> set[str]:
+    """Wait until all is well, and return the pages that are left of the outages before: budgets that burned meanwhile.
+
+    A minute and a half without the API is a fiftieth of the month's budget; that is told for some minutes after it.
+    """
+
+    def well() -> bool:
+        found = alerts(stack)
+        down = {name for name in names(found) if name.endswith("Down")}
+        # Also those that are kept quiet.
+        others = names([alert for alert in found if alert["labels"]["service"] != "slo"], severity="page")
+        return not query(stack, "up == 0") and not down and not others
+
+    until(well, CALM_SECONDS, "every target is up, and no service's alert is left")
+    return waking(stack)
+
+
+@contextmanager
+def held_down(stack: Stack, *units: str) -> Iterator[None]:
+    """Keep services from running, as somebody would who stops them and forgets."""
+    stack.ssh_ok(f"systemctl stop {' '.join(units)}", seconds=120)
+    try:
+        yield
+    finally:
+        stack.ssh_ok(f"systemctl start {' '.join(units)}", seconds=300)
+
+
+def up_full(stack: Stack) -> str:
+    """Bring everything up. Only Grafana may be missing, whose package comes from a repository of its own."""
+    done = stack.inv("up", "--full", seconds=900)
+    assert done.code in (0, 3), done.text
+    assert (done.code == 3) is ("Grafana could not be had" in done.text), done.text
+    return done.text
