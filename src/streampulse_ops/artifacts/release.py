@@ -26,6 +26,7 @@ build-backend = "hatchling.build"
 [project]
 name = "streampulse"
 version = "{version}"
+requires-python = ">=3.11"
 
 [project.scripts]
 streampulse = "streampulse.host.cli:main"

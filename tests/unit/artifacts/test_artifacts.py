@@ -158,12 +158,15 @@ def test_a_release_changes_with_what_hosts_run_and_with_nothing_else(checkout: P
     assert (release.release_set(checkout).digest != before) is counts
 
 
-def test_the_wheel_is_built_as_pyproject_says() -> None:
+def test_the_wheel_is_built_as_pyproject_says(checkout: Path, tmp_path: Path) -> None:
     project = tomllib.loads((paths.repository() / "pyproject.toml").read_text())
     build = tomllib.loads(release.BUILD)
-    assert build["project"]["name"] == project["project"]["name"]
-    assert build["project"]["scripts"] == project["project"]["scripts"]
+    for name in ("name", "scripts", "requires-python"):
+        assert build["project"][name] == project["project"][name]
     assert build["tool"]["hatch"]["build"]["targets"] == project["tool"]["hatch"]["build"]["targets"]
+    made = release.release_set(checkout)
+    made.make(tmp_path, lambda _: None)
+    assert {file.name for file in tmp_path.iterdir()} == {made.more["wheel"], "host.lock"}
 
 
 def test_a_digest_tells_where_one_part_ends() -> None:
