@@ -92,11 +92,7 @@ class Remote:
             arguments |= {"key_filename": self.login.key, "look_for_keys": False, "allow_agent": False}
         config = Config(overrides={"load_ssh_configs": not self.login.key})
         connection = Connection(
-            self.login.address,
-            user=self.login.user,
-            port=self.login.port,
-            config=config,
-            connect_kwargs=arguments,
+            self.login.address, user=self.login.user, port=self.login.port, config=config, connect_kwargs=arguments
         )
         connection.client.set_missing_host_key_policy(RejectPolicy())
         if self.login.known_hosts:

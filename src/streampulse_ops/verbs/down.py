@@ -55,12 +55,7 @@ PLAYBOOKS = {
 
 
 def play_each(
-    session: Session,
-    full: bool,
-    action: str,
-    *,
-    keep: Sequence[str] | None = None,
-    limit: Sequence[str] = (),
+    session: Session, full: bool, action: str, *, keep: Sequence[str] | None = None, limit: Sequence[str] = ()
 ) -> int:
     """Stop the services, or remove their state, and return the number of changes.
 

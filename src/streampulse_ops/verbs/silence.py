@@ -62,10 +62,7 @@ class Wish:
         if self.host:
             # Another environment may have this host, so the usage is right.
             known(
-                self.host,
-                [host.name for host in session.environment.hosts],
-                f"a host of {session.name}",
-                OperatorError,
+                self.host, [host.name for host in session.environment.hosts], f"a host of {session.name}", OperatorError
             )
         words = ["--for", f"{seconds}s", "--reason", reason, "--author", author()]
         for option, value in (("--alert", self.alert), ("--service", self.service), ("--host", self.host)):

@@ -58,11 +58,7 @@ from streampulse_ops.cli import program
     ],
 )
 def test_the_program_explains_and_ends_with_the_right_code(
-    arguments: list[str],
-    code: int,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("STREAMPULSE_INVENTORIES", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", "/proc")
