@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from dashboard_queries import MAY_BE_EMPTY, Query, boards, panels, queries
+from dashboard_queries import MAY_BE_EMPTY, boards, panels, queries
 from promql_names import metric_names
 
 from streampulse_ops import services
@@ -19,14 +19,10 @@ from streampulse_ops.monitoring import dashboards, metrics, rules
 
 ROOT = Path(__file__).parents[3]
 BOARDS = boards()
-PANELS = [(uid, panel) for uid, board in BOARDS.items() for panel in panels(board)]
 #: What a figure is compared with that is no threshold of an alert: up or down, one or none, a budget that is spent.
 PLAIN_STEPS = {0.0, 1.0}
-VALUES = rules.values()
 
 
-#: Metrics of streampulse that no panel shows, with the reason.
-NOT_SHOWN: dict[str, str] = {}
 #: Metrics of other programs that only dashboards use. A test on a booted machine asks whether they exist.
 FOREIGN = {
     "prometheus_tsdb_head_series": "Prometheus",
@@ -81,11 +77,7 @@ FOREIGN = {
 }
 
 
-def name_of(case: object) -> str:
-    return case["title"] if isinstance(case, dict) else str(case)
-
-
-every_panel = pytest.mark.parametrize(("uid", "panel"), PANELS, ids=name_of)
+every_board = pytest.mark.parametrize("uid", BOARDS)
 
 
 def strings(value: Any) -> Iterator[str]:
@@ -111,7 +103,7 @@ def test_there_is_one_file_for_each_dashboard() -> None:
     assert {file.name for file in (ROOT / "grafana/dashboards").iterdir()} == {f"{name}.json" for name in names}
 
 
-@pytest.mark.parametrize("uid", BOARDS)
+@every_board
 def test_a_dashboard_says_what_it_is_and_how_it_is_shown(uid: str) -> None:
     board = BOARDS[uid]
     assert board["title"].startswith("streampulse · ")
@@ -130,7 +122,7 @@ def test_a_dashboard_says_what_it_is_and_how_it_is_shown(uid: str) -> None:
     assert marks == {"Deploys of the job", "Deploys of the API", "Pages"}
 
 
-@pytest.mark.parametrize("uid", BOARDS)
+@every_board
 def test_numbers_of_panels_are_unique_and_panels_do_not_overlap(uid: str) -> None:
     board = BOARDS[uid]
     numbers = [panel["id"] for panel in board["panels"]]
@@ -145,26 +137,21 @@ def test_numbers_of_panels_are_unique_and_panels_do_not_overlap(uid: str) -> Non
             taken[cell] = panel["title"]
 
 
-@every_panel
-def test_a_panel_has_title_unit_and_how_to_read_it(uid: str, panel: dict[str, Any]) -> None:
-    assert uid
-    assert panel["title"]
-    assert panel["fieldConfig"]["defaults"]["unit"]
-    description = panel["description"]
-    assert len(description) > 20
-    assert description.endswith("."), description
-    assert "  " not in description
-    assert "\n" not in description
+@every_board
+def test_a_panel_has_title_unit_and_how_to_read_it(uid: str) -> None:
+    for panel in panels(BOARDS[uid]):
+        assert panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert re.fullmatch(r"\S+( \S+){3,}\.", panel["description"]), panel["title"]
 
 
-@every_panel
-def test_a_panel_asks_the_environment_that_is_chosen(uid: str, panel: dict[str, Any]) -> None:
+@every_board
+def test_a_panel_asks_the_environment_that_is_chosen(uid: str) -> None:
     chosen = "${numbers}" if uid == "streampulse-audience" else "${environment}"
-    for asked in (panel, *panel["targets"]):
-        assert asked["datasource"]["uid"] == chosen
-    references = [target["refId"] for target in panel["targets"]]
-    assert references == sorted(set(references))
-    assert references[0] == "A"
+    for panel in panels(BOARDS[uid]):
+        assert {asked["datasource"]["uid"] for asked in (panel, *panel["targets"])} == {chosen}, panel["title"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert references == sorted({"A", *references}), panel["title"]
 
 
 def allowed_steps() -> set[float]:
@@ -181,70 +168,36 @@ def allowed_steps() -> set[float]:
     return found | {burn.factor for burn in values.burns}
 
 
-@every_panel
-def test_thresholds_are_those_of_the_alerts(uid: str, panel: dict[str, Any]) -> None:
-    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-    assert steps[0]["value"] is None
-    limits = [step["value"] for step in steps[1:]]
-    assert limits == sorted(limits)
-    assert set(limits) <= allowed_steps() | PLAIN_STEPS, f"{uid}: not in values.yml"
-
-
-#: Where a panel's limit is an alert's: dashboard, panel, the limit, and its colour.
-SHARED = [
-    ("overview", 20, VALUES.limits.pipeline_stalled.value, "red"),
-    ("overview", 21, VALUES.fresh_seconds, "red"),
-    ("overview", 24, VALUES.limits.dead_letters_growing.value, "orange"),
-    ("overview", 25, VALUES.limits.api_error_rate.value, "red"),
-    ("pipeline", 10, VALUES.limits.pipeline_stalled.value, "red"),
-    ("pipeline", 22, VALUES.limits.batches_slow.value, "orange"),
-    ("spark", 6, VALUES.limits.batches_slow.value, "orange"),
-    ("spark", 4, VALUES.limits.no_executor.value + 1, "green"),
-    ("kafka", 2, VALUES.limits.partitions_offline.value + 1, "red"),
-    ("kafka", 3, VALUES.limits.under_replicated.value + 1, "red"),
-    ("postgres", 2, VALUES.limits.postgres_connections.value, "orange"),
-    ("postgres", 3, VALUES.limits.postgres_query.value, "orange"),
-    ("postgres", 24, VALUES.limits.postgres_bloat.value, "orange"),
-    ("api", 3, VALUES.limits.api_error_rate.value, "red"),
-    ("api", 12, VALUES.limits.api_error_rate.value, "red"),
-    ("api", 13, VALUES.quick_seconds, "red"),
-    ("host", 3, 1 - VALUES.limits.memory_low.value, "orange"),
-    ("host", 4, VALUES.limits.disk_full.value, "red"),
-    ("host", 5, VALUES.limits.clock_offset.value, "orange"),
-    ("host", 6, VALUES.limits.unit_failed.value, "orange"),
-    ("host", 14, VALUES.limits.disk_full.value, "red"),
-]
-
-
-@pytest.mark.parametrize(("name", "number", "limit", "colour"), SHARED)
-def test_a_colour_changes_where_the_alert_does(name: str, number: int, limit: float, colour: str) -> None:
-    (panel,) = [panel for panel in panels(BOARDS[f"streampulse-{name}"]) if panel["id"] == number]
-    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
-    assert {"value": limit, "color": colour} in steps
+@every_board
+def test_colours_change_where_alerts_begin_to_count(uid: str) -> None:
+    for panel in panels(BOARDS[uid]):
+        first, *steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+        assert first is None
+        assert steps == sorted(steps)
+        assert set(steps) <= allowed_steps() | PLAIN_STEPS, f"{panel['title']}: not in values.yml"
 
 
 PROMQL = [query for query in queries() if query.language == "promql"]
 OURS = {name: metric for metric in metrics.catalogue() for name in metric.series}
 
 
-@pytest.mark.parametrize("query", PROMQL, ids=str)
-def test_a_query_reads_only_metrics_that_there_are(query: Query) -> None:
-    named = metric_names(query.text)
-    assert named <= set(OURS) | rules.recorded() | set(metrics.FOREIGN) | set(FOREIGN)
-    for name in named & set(OURS):
-        labels = {*OURS[name].labels, "host", "job"} | ({"le"} if OURS[name].kind == "histogram" else set())
-        for matchers in re.findall(rf"(?<![\w:]){name}\{{([^}}]*)\}}", query.text):
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= labels, name
+def test_a_query_reads_only_metrics_and_labels_that_there_are() -> None:
+    for query in PROMQL:
+        named = metric_names(query.text)
+        assert named <= set(OURS) | rules.recorded() | set(metrics.FOREIGN) | set(FOREIGN), query
+        for name in named & set(OURS):
+            labels = {*OURS[name].labels, "host", "job"} | ({"le"} if OURS[name].kind == "histogram" else set())
+            for matchers in re.findall(rf"(?<![\w:]){name}\{{([^}}]*)\}}", query.text):
+                assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= labels, f"{query}: {name}"
 
 
 def test_no_foreign_metric_is_listed_that_no_panel_uses() -> None:
     assert set(FOREIGN) <= {name for query in PROMQL for name in metric_names(query.text)}
 
 
-@pytest.mark.parametrize("metric", metrics.catalogue(), ids=lambda metric: metric.name)
-def test_every_metric_of_ours_is_shown_somewhere(metric: metrics.Metric) -> None:
+def test_every_metric_of_ours_is_shown_somewhere() -> None:
     shown = {name for query in PROMQL for name in metric_names(query.text)}
-    assert shown & set(metric.series) or metric.name in NOT_SHOWN
+    assert [metric.name for metric in metrics.catalogue() if not shown & set(metric.series)] == []
 
 
 def links() -> list[tuple[str, str]]:
