@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +10,10 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import machines
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ownership import give_to_invoker
-from streampulse_ops.command import program_environment
 from streampulse_ops.environments import environment as environments
 from streampulse_ops.environments import lock
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import Provider
-
-# A line that the machines' own command prints for each machine that it changed.
-TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
+from streampulse_ops.machines import Provider, root
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,8 @@ class Session:
 
     def machines(self, verb: str) -> int:
         """Make and start (``up``), halt (``down``) or remove (``destroy``) the machines; return how many changed."""
-        if self.environment.provider == "nspawn" and os.geteuid() != 0:
-            lines = as_root([verb, "--env", self.name, "--locked"])
-            return sum(1 for line in lines if TOUCHED.match(line))
+        if root.needed(self.environment):
+            return root.run(verb, self.environment)
         work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
         return len(work(self.environment, self.provider))
 
@@ -101,31 +92,10 @@ def changing(session: Session, task: str) -> Iterator[None]:
     """
     state = session.environment.state
     if not state.is_dir():
-        if session.environment.provider == "nspawn" and os.geteuid() != 0:
-            as_root(["prepare", "--env", session.name])
+        if root.needed(session.environment):
+            root.run("prepare", session.environment)
         else:
             state.mkdir(parents=True)
             give_to_invoker(state)
     with lock.held(state / "lock", task):
         yield
-
-
-def as_root(arguments: list[str]) -> list[str]:
-    """Run the machines' own command, which continues through sudo, and return its output.
-
-    :raises OperatorError: it failed; the text is its own.
-    """
-    command = [sys.executable, "-m", "streampulse_ops.machines", *arguments]
-    # Standard error and input stay the terminal's: sudo may ask for a password there.
-    with subprocess.Popen(  # noqa: S603 - a list made here, no shell
-        command, env=program_environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            output, _ = process.communicate()
-        except KeyboardInterrupt:
-            # A process of root cannot be ended from here. Wait for it, because it works under the lock of this process.
-            process.communicate()
-            raise
-    if process.returncode != 0:
-        raise OperatorError(f"the machines could not be changed as root: see above; by hand: sudo {' '.join(command)}")
-    return output.splitlines()

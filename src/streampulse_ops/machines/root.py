@@ -1,0 +1,42 @@
+"""Machines that only root can make: the machines' own command, run through sudo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops.command import program_environment
+from streampulse_ops.environments.environment import Environment
+
+# A line that the command prints for each machine that it changed.
+TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
+
+
+def needed(environment: Environment) -> bool:
+    """Return whether this process lacks the rights to change the environment's machines."""
+    return environment.provider == "nspawn" and os.geteuid() != 0
+
+
+def run(verb: str, environment: Environment) -> int:
+    """Run a verb of the machines' command as root, under the lock of this process; return how many machines changed.
+
+    :param verb: ``up``, ``down``, ``destroy``, or ``prepare``, which makes the folder of the environment's state.
+    :raises OperatorError: the command failed; it has printed why.
+    """
+    command = [sys.executable, "-m", "streampulse_ops.machines", verb, "--env", environment.name, "--locked"]
+    # Standard error and input stay the terminal's: sudo may ask for a password there.
+    with subprocess.Popen(  # noqa: S603 - a list made here, no shell
+        command, env=program_environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            # A process of root cannot be ended from here. Wait for it, because it works under the lock of this process.
+            process.communicate()
+            raise
+    if process.returncode != 0:
+        raise OperatorError(f"the machines could not be changed as root: see above; by hand: sudo {' '.join(command)}")
+    return sum(1 for line in output.splitlines() if TOUCHED.match(line))
