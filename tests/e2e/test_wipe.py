@@ -25,7 +25,8 @@ def test_wipe_leaves_nothing(stack: Stack) -> None:
     stack.inv_ok("down", "--wipe", "--yes")
     stack.inv_ok("down", "--wipe", "--yes")
     assert not stack.machine_pids()
-    assert stack.name not in subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
+    namespaces = subprocess.run(["ip", "netns"], check=True, capture_output=True, text=True).stdout
+    assert f"{stack.name}.{stack.host}" not in namespaces
     links = subprocess.run(["ip", "-o", "addr"], check=True, capture_output=True, text=True).stdout
     assert address.rsplit(".", 1)[0] + "." not in links
     with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - not a file of ours

@@ -12,14 +12,14 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.command import program_environment
-from streampulse_ops.machines import tools
+from streampulse_ops.machines import nspawn, tools
 from streampulse_ops.monitoring import promlint
 from streampulse_ops.quality import changed as changes
 
 #: The linter that Prometheus' own programs are.
 RULES = "rules"
 LINT_TOOLS = {"shellcheck": "shellcheck"}
-# What the tests need beside the providers' tools, which the machines' own code installs.
+# Programs of the tests, beside those that make machines.
 TEST_TOOLS = {
     "shellcheck": "shellcheck",
     "rsync": "rsync",
@@ -97,7 +97,8 @@ def test(screen: Screen, arguments: Sequence[str], changed: str | bool | None) -
     :param changed: run what differs from this commit can have touched; True for where the branch began.
     :raises OperatorError: git knows no such commit.
     """
-    needed = dict(TEST_TOOLS)
+    # The machines' tools as well: workers that each install them would meet at apt's lock.
+    needed = {**TEST_TOOLS, **(nspawn.TOOLS if os.geteuid() == 0 else {})}
     if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         del needed["initdb"]
     root = paths.repository()
