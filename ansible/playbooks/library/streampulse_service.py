@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -13,8 +14,8 @@ module: streampulse_service
 short_description: A unit that runs with the configuration that is on the disk
 description:
   - Reloads systemd when a unit file changed, enables the unit, starts it, and restarts it when one of the watched
-    paths is newer than its main process. So a run that was interrupted between writing a file and restarting the
-    service is completed by the next one, which a handler alone would have forgotten.
+    paths is newer than its main process. The next run therefore completes one that was interrupted between writing a
+    file and restarting the service, which a handler would not.
   - Starting waits for the unit's own readiness (C(Type=notify) or C(ExecStartPost=)). When it fails, the message holds
     the unit's journal.
 options:
@@ -25,9 +26,19 @@ options:
     choices: [started, stopped, absent]
     default: started
   watch:
-    description: Files and links the running process was started from.
+    description: Files and links the running process was started from. A newer one restarts the unit.
     type: list
     elements: path
+    default: []
+  reload:
+    description: Files that the running process reads again on a reload. A newer one reloads the unit.
+    type: list
+    elements: path
+    default: []
+  gate:
+    description: Command that must succeed before a running unit is restarted. It may wait.
+    type: list
+    elements: str
     default: []
   wait:
     description: Wait until the unit is ready. Without, systemd is told to start it and nothing more is known.
@@ -40,7 +51,10 @@ RETURN = r"""
 reason: {description: Why the unit was started or restarted, type: str, returned: changed}
 """
 
-PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,ExecMainStartTimestamp"
+PROPERTIES = (
+    "LoadState,ActiveState,UnitFileState,NeedDaemonReload,"
+    "ExecMainStartTimestamp,ActiveEnterTimestamp,StateChangeTimestamp"
+)
 
 
 class Unit:
@@ -63,21 +77,32 @@ class Unit:
         """Whether the unit runs and is ready."""
         return self.state["ActiveState"] in ("active", "reloading")
 
-    def started_at(self) -> float:
-        """Return when the main process started, in seconds since the epoch; 0 when it never did."""
-        text = self.state.get("ExecMainStartTimestamp", "")
+    @property
+    def starting(self) -> bool:
+        """Whether the unit is on its way to be ready."""
+        return self.state["ActiveState"] == "activating"
+
+    def stamp(self, name: str) -> float:
+        """Return one of the unit's timestamps in seconds since the epoch; 0 when systemd has none."""
+        text = self.state.get(name, "")
         if not text or text == "n/a":
             return 0.0
-        return datetime.datetime.strptime(f"{text}+0000", "%a %Y-%m-%d %H:%M:%S.%f UTC%z").timestamp()
+        # Without the day's name, which is written as the host's locale has it.
+        return datetime.datetime.strptime(f"{text.partition(' ')[2]}+0000", "%Y-%m-%d %H:%M:%S.%f UTC%z").timestamp()
 
-    def newer(self, watch: list[str]) -> list[str]:
-        """Return the watched paths that changed after the main process had started."""
-        started = self.started_at()
-        return [
-            path
-            for path in watch
-            if (Path(path).is_symlink() or Path(path).exists()) and Path(path).lstat().st_mtime > started
-        ]
+    def started_at(self) -> float:
+        """Return when the main process started, in seconds since the epoch; 0 when it never did."""
+        return self.stamp("ExecMainStartTimestamp")
+
+    def loaded_at(self) -> float:
+        """Return when the main process was started or last told to reload, in seconds since the epoch."""
+        changed = self.stamp("StateChangeTimestamp")
+        return changed if changed > self.stamp("ActiveEnterTimestamp") else self.started_at()
+
+    @staticmethod
+    def newer(paths: list[str], instant: float) -> list[str]:
+        """Return the paths that changed after an instant, in seconds since the epoch."""
+        return [path for path in paths if os.path.lexists(path) and Path(path).lstat().st_mtime > instant]
 
     def run(self, verb: str, lines: int, wait: bool = True) -> None:
         """Run a verb of systemctl on the unit; on failure end with the journal."""
@@ -115,24 +140,41 @@ def start(module: AnsibleModule, unit: Unit) -> None:
         module.fail_json(msg=f"{unit.name} is not known to systemd: run inv up, which installs it")
     if missing:
         module.exit_json(changed=True, reason="it is not installed yet")
-    # A unit that is starting by itself, after boot say, may have read what has changed since; before its main process
-    # has started it has read nothing.
-    starting = unit.state["ActiveState"] == "activating"
-    newer = unit.newer(module.params["watch"]) if unit.active or (starting and unit.started_at()) else []
-    verb, reason, wait = "", "", module.params["wait"]
-    if newer:
-        verb, reason = "restart", f"{', '.join(newer)} changed after it had started"
-    elif starting:
-        # Waiting until it is ready changes nothing.
-        if wait and not module.check_mode:
-            unit.run("start", module.params["lines"])
-    elif not unit.active:
-        verb, reason = "start", f"it was {unit.state['ActiveState']}"
+    verb, reason = needed(module, unit)
     enable = unit.state["UnitFileState"] == "disabled"
-    for step in ["enable"] * enable + [verb] * bool(verb):
-        if not module.check_mode:
-            unit.run(step, module.params["lines"], wait or step == "enable")
+    if not module.check_mode:
+        if verb == "restart" and unit.active:
+            pass_gate(module)
+        if enable:
+            unit.run("enable", module.params["lines"])
+        if verb:
+            unit.run(verb, module.params["lines"], module.params["wait"])
+        elif unit.starting and module.params["wait"]:
+            # Waiting until it is ready changes nothing.
+            unit.run("start", module.params["lines"])
     module.exit_json(changed=enable or bool(verb), reason=reason)
+
+
+def needed(module: AnsibleModule, unit: Unit) -> tuple[str, str]:
+    """Return the verb of systemctl that brings the unit to its state, and why; two empty texts when none does."""
+    # A unit that starts by itself, after a boot for example, may have read what has changed since. Before its main
+    # process has started it has read nothing.
+    if unit.active or (unit.starting and unit.started_at()):
+        newer = unit.newer(module.params["watch"], unit.started_at())
+        if newer:
+            return "restart", f"{', '.join(newer)} changed after it had started"
+    if not unit.active:
+        return ("", "") if unit.starting else ("start", f"it was {unit.state['ActiveState']}")
+    newer = unit.newer(module.params["reload"], unit.loaded_at())
+    return ("reload", f"{', '.join(newer)} changed after it had been read") if newer else ("", "")
+
+
+def pass_gate(module: AnsibleModule) -> None:
+    """Run the gate of a restart; end the module with what it says when it refuses."""
+    if module.params["gate"]:
+        code, out, err = module.run_command(module.params["gate"])
+        if code != 0:
+            module.fail_json(msg=f"{module.params['name']} was not restarted: {(err or out).strip()}")
 
 
 def main() -> None:
@@ -142,6 +184,8 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
             "watch": {"type": "list", "elements": "path", "default": []},
+            "reload": {"type": "list", "elements": "path", "default": []},
+            "gate": {"type": "list", "elements": "str", "default": []},
             "wait": {"type": "bool", "default": True},
             "lines": {"type": "int", "default": 30},
         },

@@ -23,6 +23,9 @@ requirements:
   - enabled in the configuration
 """
 
+# The play of site.yml that only checks.
+CHECKS = "Check what the inventory asks for"
+
 
 class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
     """Writes the lines."""
@@ -63,7 +66,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
         self._begin(task)
 
     def _begin(self, task: Any) -> None:
-        self._part = task._role.get_name() if task._role else self._play
+        # The checks of all roles before anything is touched are one part.
+        checks = self._play == CHECKS
+        self._part = "preflight" if checks else task._role.get_name() if task._role else self._play
         self._task = task.get_name().rpartition(" : ")[2]
         self._begun = time.monotonic()
         self._write("task")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_runs import shown
+from ansible_runs import ANSIBLE, playbook, shown
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths, services
@@ -131,9 +133,18 @@ def seen_by_ansible(made: Environment, folder: Path, expression: str, **variable
     return shown(folder, inventory.sources(made), expression, play=play, variables=variables)
 
 
-def problems(made: Environment, folder: Path) -> dict[str, str]:
-    """Return what the base role has against each host; all of them are this machine."""
-    return seen_by_ansible(made, folder, "_base_problems | join('; ')")
+def problems(made: Environment, folder: Path, **variables: Any) -> dict[str, str]:
+    """Return what the checks of the roles have against each host; all of them are this machine."""
+    checks = yaml.safe_load((paths.repository() / "ansible/playbooks/site.yml").read_text())[0]
+    (folder / "checks.yml").write_text(yaml.safe_dump([{**checks, "become": False, "ignore_errors": True}]))
+    if not (folder / "group_vars").exists():
+        (folder / "group_vars").symlink_to(ANSIBLE / "playbooks/group_vars")
+    extra = {"ansible_connection": "local", "streampulse_secrets": secrets.generate(), **variables}
+    said = playbook(ANSIBLE, *inventory.sources(made), "-e", json.dumps(extra), str(folder / "checks.yml"))
+    found = dict.fromkeys(re.findall(r"^([\w-]+) +: ok=", said, re.MULTILINE), "")
+    for host, message in re.findall(r"\[([\w-]+)\](?:: FAILED!| \(item=\w+\)) => .*?\"msg\": \"(.*)\"", said):
+        found[host] += message + "; "
+    return found
 
 
 def test_an_occupied_port_is_refused_and_another_number_in_the_inventory_mends_it(
@@ -178,6 +189,32 @@ def test_what_makes_no_sense_is_refused_before_anything_is_changed(inventories: 
         assert "private_address" not in found[name], name
         # That is all that is wrong with it.
         assert "hosts differ in streampulse_ports: set it under all.vars" in found[name]
+
+
+def test_what_an_environment_cannot_have_is_refused_by_name(inventories: Path, tmp_path: Path) -> None:
+    made = demo(inventories, {"api_settings": {"workers": 8, "pool_size": 8, "title": "two\nlines"}}, h={}, i={})
+    content = yaml.safe_load(made.inventory.read_text())
+    content["all"]["children"] |= {name: {"hosts": {"h": {}, "i": {}}} for name in ("postgres", "spark_master")}
+    made.inventory.write_text(yaml.safe_dump(content))
+    hostile = {
+        "api_key": "a,b",
+        "monitoring_password": "a\nb",
+        "postgres_reader_password": " a",
+        "grafana_secret_key": "${a}",
+    }
+    said = problems(environment.load("demo"), tmp_path, streampulse_secrets={**secrets.generate(), **hostile})["h"]
+    for text in (
+        "the group postgres has 2 hosts (h, i)",
+        "the group spark_master has 2 hosts (h, i)",
+        "the group kafka has 2 hosts (h, i)",
+        "max_connections of PostgreSQL is 50 and 138 are needed (api 128 + job 2 ",
+        "h: api_settings has a line end or another control character in title",
+        *(f"{name} holds a" for name in ("api_key", "monitoring_password")),
+        "postgres_reader_password begins or ends with a blank",
+        "grafana_secret_key holds ${",
+    ):
+        assert text in said
+    assert not any(value in said for value in ("a,b", "{a}"))
 
 
 def test_old_versions_are_removed_when_a_third_has_come(inventories: Path, tmp_path: Path) -> None:

@@ -113,3 +113,30 @@ def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path)
     other = deepcopy(old)
     other["topics"][0]["settings"]["retention.ms"] = "1"  # type: ignore[index]
     assert before(tmp_path, old, other).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("replicas", "in_sync", "minimum", "held"),
+    [
+        ([1, 2, 3], [1, 2, 3], 2, False),
+        ([1, 2, 3], [1, 2], 2, True),  # one of the two others is behind
+        ([1, 2, 3], [2, 3], 2, False),  # this broker is behind: the partition does without it already
+        ([1], [1], 1, False),  # no replica to spare, and none to wait for
+        ([1, 2], [1, 2], 1, False),
+    ],
+)
+def test_a_broker_restarts_only_while_every_partition_has_a_replica_to_spare(
+    replicas: list[int], in_sync: list[int], minimum: int, held: bool
+) -> None:
+    class Replicated(Cluster):
+        def describe_configs(self, _resources: object, config_filter: str) -> dict[str, Any]:
+            assert config_filter == "all"
+            return {"topic": {"events": {"min.insync.replicas": {"value": str(minimum)}}}}
+
+    cluster = Replicated([replicas])
+    cluster.partitions[0]["isr_nodes"] = in_sync
+    module = load()
+    assert module.without_spare(cluster, 1) == (["events-0"] if held else [])
+    if held:
+        with pytest.raises(SystemExit, match="without broker 1, events-0 would fall below"):
+            module.wait_for_spare(cluster, 1, 0)

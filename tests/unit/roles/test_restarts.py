@@ -1,0 +1,45 @@
+"""What restarts a service: what it was started from, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from streampulse_ops import paths
+
+ROLES = paths.repository() / "ansible/roles"
+
+
+def watched(role: str) -> str:
+    """Return the paths whose change restarts a role's service, as they are written."""
+    variables: dict[str, Any] = yaml.safe_load((ROLES / role / "vars/main.yml").read_text())
+    return str(variables[f"_{role}_watch"])
+
+
+@pytest.mark.parametrize(
+    "role",
+    sorted(file.parts[-3] for file in ROLES.glob("*/tasks/service.yml") if file.parts[-3] not in ("base", "spark")),
+)
+def test_a_service_restarts_with_its_unit_and_not_with_what_it_reads_again(role: str) -> None:
+    found = watched(role)
+    assert "drop_in" in found or "/etc/systemd/system/" in found
+    for part in ("rules", "dashboards", "runbooks", "services.json", "topics.json", "pg_hba", "prometheus.yml"):
+        assert part not in found
+    text = (ROLES / role / "tasks/service.yml").read_text()
+    assert f'watch: "{{{{ _{role}_watch }}}}"' in text
+
+
+@pytest.mark.parametrize(
+    ("role", "file"),
+    [
+        ("postgres", "pg_hba.conf"),
+        ("prometheus", "_prometheus_rule_paths"),
+        ("alertmanager", "_alertmanager_config_file"),
+    ],
+)
+def test_a_service_that_can_reload_reloads(role: str, file: str) -> None:
+    variables = yaml.safe_load((ROLES / role / "vars/main.yml").read_text())
+    assert file in str(variables[f"_{role}_reload"])
+    assert f'reload: "{{{{ _{role}_reload }}}}"' in (ROLES / role / "tasks/service.yml").read_text()
