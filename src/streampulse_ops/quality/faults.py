@@ -117,14 +117,16 @@ def test_files(root: Path, chosen: Sequence[str]) -> set[str]:
     return {name for name in listed for test in chosen if f"{name}/".startswith(f"{test}/") and name.startswith(PARTS)}
 
 
-def failing(root: Path, files: set[str], seconds: float, *, first: bool) -> set[str]:
+def failing(root: Path, files: set[str], seconds: float, near: Fault | None = None) -> set[str]:
     """Run test files and return those with a failure.
 
+    :param near: end at the first failure, and begin with the tests that are likely to find this fault.
     :param seconds: how long they may take; what has not failed until then counts as passed.
-    :param first: end at the first failure.
     """
-    options = ["-q", "-rfE", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", *(["-x"] if first else [])]
-    command = [sys.executable, "-m", "pytest", *options, *sorted(files)]
+    options = ["-q", "-rfE", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "--no-loadscope-reorder"]
+    parts = Path(near.file).parts if near else ()
+    ordered = sorted(files, key=lambda file: (Path(file).parent.name not in parts, file.startswith(PARTS[1]), file))
+    command = [sys.executable, "-m", "pytest", *options, *(["-x"] if near else []), *ordered]
     with subprocess.Popen(  # noqa: S603 - a list made here, no shell
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
     ) as process:
@@ -149,6 +151,8 @@ def main() -> None:
         "--seconds", type=float, default=300, help="of one selection; the tests left out may take three times as long"
     )
     chosen = parser.parse_args()
+    # A shell starts background processes with the signal ignored, and they would hand that on to pytest.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     root = paths.repository()
     if changed.changed_files(root, "HEAD"):
         raise OperatorError("the checkout has changes: commit them first")
@@ -162,7 +166,7 @@ def main() -> None:
     for fault in faults:
         with planted(root, [fault]):
             selected[fault] = test_files(root, changed.tests_for(root, "HEAD"))
-            failed = failing(root, selected[fault], chosen.seconds, first=True)
+            failed = failing(root, selected[fault], chosen.seconds, fault)
         if failed:
             caught[fault] = min(failed)
         print(f"{fault.file}:{fault.line + 1} {caught.get(fault, '-')}", flush=True)  # noqa: T201
@@ -171,11 +175,11 @@ def main() -> None:
     rest = {file for fault in left for file in every - selected[fault]}
     with planted(root, left):
         # A run without files would be one of everything.
-        suspects = failing(root, rest, 3 * chosen.seconds, first=False) if rest else set()
+        suspects = failing(root, rest, 3 * chosen.seconds) if rest else set()
     for fault in left:
         if suspects - selected[fault]:
             with planted(root, [fault]):
-                more[fault] = failing(root, suspects - selected[fault], chosen.seconds, first=False)
+                more[fault] = failing(root, suspects - selected[fault], chosen.seconds)
     print("\n| fault | line | files selected | --changed | whole suite |\n|---|---|---|---|---|")  # noqa: T201
     for fault in faults:
         by_whole = caught.get(fault) or min(more[fault], default="-")
