@@ -147,7 +147,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ansible/services.yml", False),
         ("docs/runbooks/kafka-down.md", False),
         ("grafana/dashboards/streampulse-overview.json", False),
-        ("prometheus/rules/alerts.yml", False),
+        ("prometheus/rules/alerts.yml.j2", False),
+        ("prometheus/values.yml", False),
         ("src/streampulse_ops/services.py", False),
     ],
 )
