@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from streampulse.core import logs as logfmt
-from streampulse.core.settings import ApiSettings, PostgresSettings, SettingsError, load
+from streampulse.core.errors import SettingsError
+from streampulse.core.settings import ApiSettings, PostgresSettings, load
 
 #: Bytes that the kernel keeps for a client that does not read (it takes twice as much room).
 SEND_BUFFER: Final = 65_536

@@ -1,8 +1,8 @@
-"""The exceptions that stand for a mistake of the person at the keyboard, or a state only they can mend."""
+"""Exceptions that commands print as one line, and the one-line form of any other error."""
 
 
 class OperatorError(Exception):
-    """Something a person can put right.
+    """A fault that a person can correct.
 
     The text is one sentence that names the cause, followed by the command or the change that fixes it. Commands print
     it without a traceback and exit with 1.
@@ -10,11 +10,11 @@ class OperatorError(Exception):
 
 
 class IncompleteError(OperatorError):
-    """All that was asked for was done and checked, except what could not be had from outside.
+    """Everything that was asked for is done and checked, except parts that need something from outside.
 
-    The text names what, why, and the command for when it can be had. Commands exit with 3.
+    The text names the missing part, the reason, and the command to run once it is available. Commands exit with 3.
 
-    :param done: the closing words of what was done.
+    :param done: the closing words about the part that is done.
     """
 
     def __init__(self, text: str, done: str) -> None:
@@ -23,4 +23,13 @@ class IncompleteError(OperatorError):
 
 
 class UsageError(OperatorError):
-    """A command line that makes no sense. Commands exit with 2."""
+    """The command line is wrong. Commands exit with 2."""
+
+
+class SettingsError(Exception):
+    """A setting is missing or malformed; the text names each variable, what is wrong, and where it is set."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text on one line, or the name of its class when it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

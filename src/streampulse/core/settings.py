@@ -14,14 +14,12 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from streampulse.core.errors import SettingsError
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Shorter keys could be guessed.
 MIN_SECRET_LENGTH: Final = 16
-
-
-class SettingsError(Exception):
-    """A setting is missing or malformed; the text names each variable, what is wrong, and where it is set."""
 
 
 def _jaas(text: str) -> str:

@@ -12,12 +12,13 @@ import time
 from typing import Final
 
 import sdnotify
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streampulse.core import kafka as core_kafka
 from streampulse.core import logs as logfmt
-from streampulse.core.errors import OperatorError
+from streampulse.core import metrics
 from streampulse.core.settings import GeneratorSettings, KafkaSettings, load
 from streampulse.generator import arguments
 from streampulse.generator.faults import Faults
@@ -49,14 +50,15 @@ def run(args: argparse.Namespace) -> int:
     load(GeneratorSettings)  # says what is wrong with the environment before the arguments come into it
     settings = arguments.settings(args, GeneratorSettings, ("rate",))
     logfmt.configure()
-    # The client logs four lines for each attempt to connect; the sender says the same once.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    core_kafka.silence()
     seed = settings.seed if settings.seed is not None else random.SystemRandom().getrandbits(32)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     sender = Sender(kafka)
-    _serve_metrics(settings, sender)
+    registry = CollectorRegistry()
+    registry.register(SenderCollector(sender, settings.rate))
+    metrics.serve(settings.metrics_host, settings.metrics_port, registry)
     log.info(
         "starting",
         extra={
@@ -191,15 +193,3 @@ class SenderCollector(Collector):
                 sender.last_ack_timestamp,
             ),
         ]
-
-
-def _serve_metrics(settings: GeneratorSettings, sender: Sender) -> None:
-    registry = CollectorRegistry()
-    registry.register(SenderCollector(sender, settings.rate))
-    try:
-        start_http_server(settings.metrics_port, settings.metrics_host, registry)
-    except OSError as error:
-        raise OperatorError(
-            f"the metrics port {settings.metrics_host}:{settings.metrics_port} cannot be opened ({error.strerror}): "
-            f"see who has it with `ss -ltnp sport = :{settings.metrics_port}`, or set another"
-        ) from None

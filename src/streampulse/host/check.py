@@ -17,15 +17,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from streampulse.core.errors import OperatorError
-from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, SettingsError, load
+from streampulse.core import http
+from streampulse.core.errors import OperatorError, SettingsError, one_line
+from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, load
 
 #: The services that the inventory asks this host for, as the role base wrote them from the list of services.
 SERVICES_FILE: Final = Path("/etc/streampulse/services.json")
@@ -97,8 +96,7 @@ class Host:
     def limits(self) -> dict[str, float]:
         """Return the limits of the alerts.
 
-        They are disk_full and memory_low (ratios), clock_offset and unit_flapping_seconds (seconds), unit_flapping
-        (restarts).
+        They are disk_full and memory_low (ratios), unit_flapping_seconds (seconds) and unit_flapping (restarts).
 
         :raises OperatorError: the file is missing.
         """
@@ -117,12 +115,8 @@ class Host:
         :raises OSError: nothing answers.
         :raises ValueError: the answer is not JSON.
         """
-        try:
-            # The address is this host's own configuration.
-            with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+        answer = http.get(url, seconds=_ANSWER_SECONDS)
+        return answer.status_code, answer.json()
 
     def connects(self, host: str, port: int) -> None:
         """Connect to a port and let go of it.
@@ -195,14 +189,14 @@ def findings_of(host: Host) -> list[Finding]:
         except OperatorError as error:
             findings.append(_fault(name, str(error), "inv up"))
         except KafkaError as error:
-            findings.append(_fault(name, f"Kafka does not answer ({_line(error)})", "inv logs kafka"))
+            findings.append(_fault(name, f"Kafka does not answer ({one_line(error)})", "inv logs kafka"))
         except OSError as error:
-            findings.append(_fault(name, f"no answer ({_line(error)})", f"inv logs {_service_of(name)}"))
+            findings.append(_fault(name, f"no answer ({one_line(error)})", f"inv logs {_service_of(name)}"))
         except psycopg2.Error as error:
-            findings.append(_fault(name, f"PostgreSQL refuses ({_line(error)})", "inv logs postgres"))
+            findings.append(_fault(name, f"PostgreSQL refuses ({one_line(error)})", "inv logs postgres"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             findings.append(
-                _fault(name, f"an answer that is not understood ({_line(error)})", f"inv logs {_service_of(name)}")
+                _fault(name, f"an answer that is not understood ({one_line(error)})", f"inv logs {_service_of(name)}")
             )
     return findings
 
@@ -221,14 +215,10 @@ def _fine(name: str, seen: str) -> Finding:
     return Finding(name, ok=True, seen=seen)
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _service_of(name: str) -> str:
     """Return the service whose log to look at when a check could not be made."""
     first = name.split(".")[0]
-    return {"spark": "spark-master", "clock": "postgres"}.get(first, first)
+    return {"spark": "spark-master"}.get(first, first)
 
 
 # The host -------------------------------------------------------------------------------------------------------------
@@ -316,7 +306,7 @@ def ports(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         try:
             host.connects(address, port)
         except OSError as error:
-            yield _fault(f"ports.{name}", f"nobody listens at {address}:{port} ({_line(error)})", f"inv logs {name}")
+            yield _fault(f"ports.{name}", f"nobody listens at {address}:{port} ({one_line(error)})", f"inv logs {name}")
         else:
             yield _fine(f"ports.{name}", f"{address}:{port}")
 
@@ -417,17 +407,9 @@ def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
 
 
 def _query(statement: str) -> list[tuple[Any, ...]]:
-    import psycopg2
+    from streampulse.core import postgres
 
-    arguments: dict[str, Any] = {**load(PostgresSettings).connection_arguments("streampulse-check")}
-    arguments["options"] = f"-c statement_timeout={int(_ANSWER_SECONDS * 1000)} -c default_transaction_read_only=on"
-    connection = psycopg2.connect(**arguments)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall())
-    finally:
-        connection.close()
+    return postgres.query(load(PostgresSettings), "streampulse-check", statement, statement_seconds=_ANSWER_SECONDS)
 
 
 @check("postgres.schema", "job", "api")
@@ -446,20 +428,6 @@ def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
         yield _fault("postgres.schema", f"the database is of a newer release ({', '.join(newer)})", "git pull; inv up")
     else:
         yield _fine("postgres.schema", f"at {ours[-1].split('.')[0].lstrip('0') if ours else 'nothing'}")
-
-
-@check("clock", "job", "api")
-def clock(host: Host, _: dict[str, str]) -> Iterator[Finding]:
-    """Hold this host's clock against the database's: lateness and the future are told by the brokers' stamps."""
-    began = time.time()
-    ((theirs,),) = _query("SELECT extract(epoch FROM clock_timestamp())::float8")
-    ended = time.time()
-    # Asking took a while: any instant in between is right.
-    off = began - theirs if theirs < began else max(theirs - ended, 0.0)
-    if off > host.limits()["clock_offset"]:
-        yield _fault("clock", f"this host's clock and the database host's are {off:.1f} s apart", "timedatectl")
-    else:
-        yield _fine("clock", f"within {off:.1f} s of the database host's")
 
 
 @check("job.progress", "job")
@@ -483,24 +451,11 @@ def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
 
 def _bounds() -> dict[int, tuple[int, int]]:
     """Return the first and the end offset of each partition of the raw topic."""
-    from kafka import KafkaConsumer, TopicPartition
+    from streampulse.core import kafka
 
-    settings = load(KafkaSettings)
-    consumer = KafkaConsumer(
-        **settings.client_arguments("streampulse-check"),
-        group_id=None,
-        isolation_level="read_committed",
-        bootstrap_timeout_ms=5_000,
-        request_timeout_ms=10_000,
-    )
-    try:
-        numbers = consumer.partitions_for_topic(settings.topic) or set()
-        partitions = [TopicPartition(settings.topic, number) for number in numbers]
-        starts = consumer.beginning_offsets(partitions, timeout_ms=5_000)
-        ends = consumer.end_offsets(partitions, timeout_ms=5_000)
-    finally:
-        consumer.close()
-    return {each.partition: (starts[each], ends[each]) for each in partitions}
+    with kafka.Topic(load(KafkaSettings), "streampulse-check", _ANSWER_SECONDS) as topic:
+        log = topic.log()
+    return {number: (start, log.ends[number]) for number, start in log.starts.items()}
 
 
 # API ------------------------------------------------------------------------------------------------------------------

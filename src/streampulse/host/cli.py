@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from streampulse import __version__
 from streampulse.core import logs as logfmt
-from streampulse.core.errors import OperatorError, UsageError
-from streampulse.core.settings import SettingsError
+from streampulse.core.errors import OperatorError, SettingsError, UsageError
 
 # Imported only when asked for: a host has the libraries of its own roles and no others.
 COMMANDS = {

@@ -1,22 +1,22 @@
-"""``streampulse peek``: the newest records of a topic, printed so that no byte of theirs can do harm to a terminal."""
+"""``streampulse peek``: print the newest records of a topic. Control characters are escaped for the terminal."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import logging
 import sys
 import time
-from typing import Final
+from typing import Any, Final
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from streampulse.core.errors import OperatorError
+from streampulse.core import kafka
+from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import KafkaSettings, load
 
-#: Longer values are cut here; their whole length is said.
+#: Longer values are cut to this many characters; the output names the full length.
 SHOWN_CHARACTERS: Final = 2_000
 _SECONDS: Final = 10.0
 
@@ -39,31 +39,19 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: Kafka does not answer or has no such topic.
     """
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    kafka.silence()
     settings = load(KafkaSettings)
     topic = arguments.topic or settings.topic
     try:
-        consumer = KafkaConsumer(
-            **settings.client_arguments("streampulse-peek"),
-            group_id=None,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            bootstrap_timeout_ms=int(_SECONDS * 1000),
-            request_timeout_ms=15_000,
-        )
-        try:
-            known = consumer.topics()
+        with kafka.Topic(settings, "streampulse-peek", _SECONDS, topic, auto_offset_reset="earliest") as source:
+            known = source.consumer.topics()
             if topic not in known:
                 names = ", ".join(sorted(name for name in known if not name.startswith("__"))) or "none"
                 raise OperatorError(f"{topic} is not a topic. There are: {names}")
-            newest = _newest(consumer, topic, arguments.count)
-        finally:
-            consumer.close()
+            newest = _newest(source, arguments.count)
     except KafkaError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise OperatorError(
-            f"Kafka at {settings.bootstrap_servers} does not answer ({reason}): inv logs kafka"
+            f"Kafka at {settings.bootstrap_servers} does not answer ({one_line(error)}): inv logs kafka"
         ) from None
     if not newest:
         sys.stdout.write(f"{topic} is empty\n")
@@ -72,23 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _newest(consumer: KafkaConsumer, topic: str, count: int) -> list[ConsumerRecord]:
+def _newest(topic: kafka.Topic, count: int) -> list[ConsumerRecord]:
     """Return the newest records of all partitions, by arrival.
 
-    Of each partition the last ``count`` offsets are looked at, and twice as many each time that too few of them hold a
-    record: markers of transactions take offsets, too.
+    It reads the last ``count`` offsets of each partition, and twice as many each time that too few of them hold a
+    record: transaction markers take offsets, too.
     """
-    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-    starts = consumer.beginning_offsets(partitions, timeout_ms=15_000)
-    ends = consumer.end_offsets(partitions, timeout_ms=15_000)
+    log = topic.log()
     deadline = time.monotonic() + _SECONDS
     found = []
-    for partition in partitions:
+    for number, end in sorted(log.ends.items()):
         back = count
         while True:
-            begin = max(starts[partition], ends[partition] - back)
-            here = _span(consumer, partition, begin, ends[partition], deadline)
-            if len(here) >= count or begin == starts[partition] or time.monotonic() > deadline:
+            begin = max(log.starts[number], end - back)
+            here = _span(topic.consumer, TopicPartition(topic.name, number), begin, end, deadline)
+            if len(here) >= count or begin == log.starts[number] or time.monotonic() > deadline:
                 break
             back *= 2
         found.extend(here[-count:])
@@ -96,9 +82,7 @@ def _newest(consumer: KafkaConsumer, topic: str, count: int) -> list[ConsumerRec
     return found[-count:]
 
 
-def _span(
-    consumer: KafkaConsumer, partition: TopicPartition, begin: int, end: int, deadline: float
-) -> list[ConsumerRecord]:
+def _span(consumer: Any, partition: TopicPartition, begin: int, end: int, deadline: float) -> list[ConsumerRecord]:
     found: list[ConsumerRecord] = []
     consumer.assign([partition])
     consumer.seek(partition, begin)
@@ -121,12 +105,12 @@ def shown(record: ConsumerRecord) -> str:
 
 
 def printable(data: bytes | None) -> str:
-    """Return bytes as text in which everything that is not plainly visible is written as an escape."""
+    """Return bytes as text, with an escape for every character that is not printable."""
     if data is None:
         return "(null)"
     if not data:
         return "(empty)"
-    # Four bytes make one character at most, so that no character within what is shown is cut in two.
+    # A character has at most four bytes, so none of the shown characters is cut in two.
     text = data[: SHOWN_CHARACTERS * 4].decode("utf-8", errors="backslashreplace")[:SHOWN_CHARACTERS]
     visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
     cut = len(data) > SHOWN_CHARACTERS and len(data) > len(text.encode("utf-8", errors="replace"))

@@ -10,13 +10,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import logging
 import os
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +23,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import psycopg2
 import psycopg2.extensions
 
-from streampulse.core.errors import OperatorError
+from streampulse.core import http, kafka, postgres
+from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import KafkaSettings, PostgresSettings, load
 from streampulse.events import partition_of
 
@@ -127,8 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: the events did not pass a hop, or a setting is missing.
     """
-    # Its warnings about what does not answer are said here, in one line.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    kafka.silence()
     smoke = Smoke(
         load(KafkaSettings), load(PostgresSettings), arguments.api_url or _api_url(os.environ), arguments.timeout
     )
@@ -178,9 +175,11 @@ def _api_headers(environment: os._Environ[str] | dict[str, str]) -> dict[str, st
 class Smoke:
     """One run of the smoke test. ``hops`` is filled with the seconds that each hop took."""
 
-    def __init__(self, kafka: KafkaSettings, postgres: PostgresSettings, api_url: str, timeout: float) -> None:
-        self.kafka = kafka
-        self.postgres = postgres
+    def __init__(
+        self, kafka_settings: KafkaSettings, postgres_settings: PostgresSettings, api_url: str, timeout: float
+    ) -> None:
+        self.kafka = kafka_settings
+        self.postgres = postgres_settings
         self.api_url = api_url.rstrip("/")
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
@@ -211,7 +210,7 @@ class Smoke:
             with self._hop("removed"):
                 self._until("removed", lambda: self._check_removed(connection), lambda: "inv logs api")
         except psycopg2.OperationalError as error:
-            raise NotPassed("PostgreSQL", _line(error), "inv logs postgres") from None
+            raise NotPassed("PostgreSQL", one_line(error), "inv logs postgres") from None
         finally:
             connection.close()
 
@@ -267,30 +266,27 @@ class Smoke:
                 producer.close(timeout=2)
         except (KafkaError, OSError) as error:
             raise NotPassed(
-                "Kafka", f"{self.kafka.bootstrap_servers} did not take the events ({_line(error)})", "inv logs kafka"
+                "Kafka", f"{self.kafka.bootstrap_servers} did not take the events ({one_line(error)})", "inv logs kafka"
             ) from None
         return partition, max(offsets)
 
     # Spark ------------------------------------------------------------------------------------------------------------
 
     def _newest_batch(self, connection: psycopg2.extensions.connection) -> int:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
-            (seq,) = cursor.fetchone() or (0,)
+        ((seq,),) = postgres.execute(connection, "SELECT coalesce(max(seq), 0) FROM batch_ledger")
         return int(seq)
 
     def _counted(self, connection: psycopg2.extensions.connection, before: int, partition: int, offset: int) -> None:
         """Return when a batch that was committed after the sending has read past the events."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT seq, (offsets->>%s)::bigint, extract(epoch FROM now() - committed_at)::float8 "
-                "FROM batch_ledger ORDER BY seq DESC LIMIT 1",
-                (str(partition),),
-            )
-            newest = cursor.fetchone()
-        if newest is None:
+        newest = postgres.execute(
+            connection,
+            "SELECT seq, (offsets->>%s)::bigint, extract(epoch FROM now() - committed_at)::float8 "
+            "FROM batch_ledger ORDER BY seq DESC LIMIT 1",
+            (str(partition),),
+        )
+        if not newest:
             raise _NotYet("Kafka has the events, but the job has not committed any batch")
-        seq, read, age = newest
+        ((seq, read, age),) = newest
         # An older batch with a higher offset was read from an earlier topic of that name.
         if seq <= before:
             raise _NotYet(
@@ -305,32 +301,28 @@ class Smoke:
     # PostgreSQL -------------------------------------------------------------------------------------------------------
 
     def _connect(self) -> psycopg2.extensions.connection:
-        arguments: dict[str, Any] = {**self.postgres.connection_arguments("streampulse-smoke")}
-        arguments["options"] = f"-c statement_timeout={int(self.timeout * 1000)}"
         try:
-            connection: psycopg2.extensions.connection = psycopg2.connect(**arguments)
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                # A smoke test that was killed could not clean up after itself.
-                cursor.execute(
-                    "DELETE FROM stream_metrics_minute WHERE stream_id LIKE %s AND window_start < now() - %s::interval",
-                    (_like(PREFIX), _LEFTOVER),
-                )
-                cursor.execute(
-                    "DELETE FROM stream_presence WHERE stream_id LIKE %s AND last_event < now() - %s::interval",
+            connection = postgres.connect(self.postgres, "streampulse-smoke", statement_seconds=self.timeout)
+            # A smoke test that was killed leaves its rows behind.
+            for table, moment in (("stream_metrics_minute", "window_start"), ("stream_presence", "last_event")):
+                postgres.execute(
+                    connection,
+                    f"DELETE FROM {table} WHERE stream_id LIKE %s AND {moment} < now() - %s::interval",  # noqa: S608 - constants
                     (_like(PREFIX), _LEFTOVER),
                 )
         except psycopg2.OperationalError as error:
             raise NotPassed(
                 "PostgreSQL",
-                f"{self.postgres.host}:{self.postgres.port} does not answer ({_line(error)})",
+                f"{self.postgres.host}:{self.postgres.port} does not answer ({one_line(error)})",
                 "inv logs postgres",
             ) from None
         except psycopg2.errors.UndefinedTable as error:
-            raise NotPassed("PostgreSQL", f"a table is missing ({_line(error)})", "inv up") from None
+            raise NotPassed("PostgreSQL", f"a table is missing ({one_line(error)})", "inv up") from None
         except psycopg2.errors.InsufficientPrivilege as error:
             raise NotPassed(
-                "PostgreSQL", f"{self.postgres.user} may not do it ({_line(error)})", "run it as root on the job's host"
+                "PostgreSQL",
+                f"{self.postgres.user} may not do it ({one_line(error)})",
+                "run it as root on the job's host",
             ) from None
         return connection
 
@@ -346,11 +338,11 @@ class Smoke:
 
     def _check_rows(self, connection: psycopg2.extensions.connection) -> None:
         wrong = differences(self._rows(connection), self.plan.window_start)
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT active_viewers, updated_at FROM stream_state WHERE stream_id = %s", (self.plan.stream_id,)
-            )
-            states = cursor.fetchall()
+        states = postgres.execute(
+            connection,
+            "SELECT active_viewers, updated_at FROM stream_state WHERE stream_id = %s",
+            (self.plan.stream_id,),
+        )
         if len(states) != 1:
             wrong.append(f"{len(states)} rows in stream_state instead of 1")
         elif states[0][0] != 0:
@@ -366,14 +358,12 @@ class Smoke:
         query = urllib.parse.urlencode({"stream_id": self.plan.stream_id})
         url = f"{self.api_url}{path}{'&' if '?' in path else '?'}{query}"
         try:
-            # The address is the operator's own.
-            request = urllib.request.Request(url, headers=_api_headers(os.environ))  # noqa: S310
-            with urllib.request.urlopen(request, timeout=min(self._left(), 5.0)) as answer:  # noqa: S310
-                rows = json.load(answer)["rows"]
-        except urllib.error.HTTPError as error:
-            raise _NotYet(f"{self.api_url}{path} answers {error.code}") from None
+            answer = http.get(url, seconds=min(self._left(), 5.0), headers=_api_headers(os.environ))
+            if not answer.is_success:
+                raise _NotYet(f"{self.api_url}{path} answers {answer.status_code}")
+            rows = answer.json()["rows"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _NotYet(f"{self.api_url}{path} does not answer as it should ({_line(error)})") from None
+            raise _NotYet(f"{self.api_url}{path} does not answer as it should ({one_line(error)})") from None
         if not isinstance(rows, list):
             raise _NotYet(f"{self.api_url}{path} answers without a list of rows")
         return rows
@@ -390,18 +380,16 @@ class Smoke:
     # Cleaning up ------------------------------------------------------------------------------------------------------
 
     def _remove(self, connection: psycopg2.extensions.connection) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM stream_metrics_minute WHERE stream_id = %s", (self.plan.stream_id,))
-            cursor.execute("DELETE FROM stream_presence WHERE stream_id = %s", (self.plan.stream_id,))
+        for table in ("stream_metrics_minute", "stream_presence"):
+            postgres.execute(connection, f"DELETE FROM {table} WHERE stream_id = %s", (self.plan.stream_id,))  # noqa: S608 - constants
 
     def _check_removed(self, connection: psycopg2.extensions.connection) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT (SELECT count(*) FROM stream_metrics_minute WHERE stream_id = %(stream)s) + "
-                "(SELECT count(*) FROM stream_presence WHERE stream_id = %(stream)s)",
-                {"stream": self.plan.stream_id},
-            )
-            (count,) = cursor.fetchone() or (0,)
+        ((count,),) = postgres.execute(
+            connection,
+            "SELECT (SELECT count(*) FROM stream_metrics_minute WHERE stream_id = %(stream)s) + "
+            "(SELECT count(*) FROM stream_presence WHERE stream_id = %(stream)s)",
+            {"stream": self.plan.stream_id},
+        )
         if count:
             self._remove(connection)
             raise _NotYet(f"{count} rows are back in PostgreSQL")
@@ -429,7 +417,3 @@ def differences(rows: list[Row], window_start: datetime.datetime) -> list[str]:
 
 def _like(prefix: str) -> str:
     return prefix.replace("_", r"\_") + "%"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

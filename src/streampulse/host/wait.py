@@ -1,29 +1,28 @@
-"""``streampulse wait``: return when a service answers in its own protocol, so that the units' order means readiness."""
+"""``streampulse wait``: return when a service answers in its own protocol, so that units start in a useful order."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import http
-import http.client
-import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 
-from streampulse.core.errors import OperatorError, UsageError
-from streampulse.core.settings import KafkaSettings, PostgresSettings, load
+import httpx
+
+from streampulse.core import http
+from streampulse.core.errors import OperatorError, UsageError, one_line
+
+# The settings' library takes longer to import than all the rest here: only probes that need it import it.
 
 _PAUSE_SECONDS = 0.25
+_ANSWER_SECONDS = 5.0
 _USER = "STREAMPULSE_MONITORING_USER"
 _PASSWORD = "STREAMPULSE_MONITORING_PASSWORD"  # noqa: S105 - the variable's name
 
 
 class _NotYet(Exception):  # noqa: N818 - a state, not an error
-    """The service does not answer as it should yet; the text says what was seen."""
+    """The service is not ready; the text says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,13 +70,13 @@ def _ended(pid: int) -> bool:
 
 
 def _kafka(_: argparse.Namespace) -> Callable[[], str]:
-    import logging
-
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
-    # Its warnings about a broker that is not up yet are what this command is waiting out.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    from streampulse.core import kafka
+    from streampulse.core.settings import KafkaSettings, load
+
+    kafka.silence()
     settings = load(KafkaSettings)
 
     def probe() -> str:
@@ -87,14 +86,12 @@ def _kafka(_: argparse.Namespace) -> Callable[[], str]:
                 request_timeout_ms=5_000,
                 bootstrap_timeout_ms=2_000,
             )
+            try:
+                cluster = admin.describe_cluster()
+            finally:
+                admin.close()
         except (KafkaError, OSError) as error:
-            raise _NotYet(_line(error)) from None
-        try:
-            cluster = admin.describe_cluster()
-        except (KafkaError, OSError) as error:
-            raise _NotYet(_line(error)) from None
-        finally:
-            admin.close()
+            raise _NotYet(one_line(error)) from None
         brokers = cluster.get("brokers") or []
         if not brokers:
             raise _NotYet("no broker is registered")
@@ -106,21 +103,19 @@ def _kafka(_: argparse.Namespace) -> Callable[[], str]:
 def _postgres(_: argparse.Namespace) -> Callable[[], str]:
     import psycopg2
 
+    from streampulse.core import postgres
+    from streampulse.core.settings import PostgresSettings, load
+
     settings = load(PostgresSettings)
 
     def probe() -> str:
+        statement = "SELECT current_setting('server_version'), pg_is_in_recovery()"
         try:
-            connection = psycopg2.connect(**settings.connection_arguments("streampulse-wait"))
+            ((version, recovering),) = postgres.query(
+                settings, "streampulse-wait", statement, statement_seconds=_ANSWER_SECONDS
+            )
         except psycopg2.OperationalError as error:
-            raise _NotYet(_line(error)) from None
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT current_setting('server_version'), pg_is_in_recovery()")
-                version, recovering = cursor.fetchone() or ("", True)
-        except psycopg2.OperationalError as error:
-            raise _NotYet(_line(error)) from None
-        finally:
-            connection.close()
+            raise _NotYet(one_line(error)) from None
         if recovering:
             raise _NotYet("the server is recovering and takes no writes")
         return f"PostgreSQL {version.split()[0]} at {settings.host}:{settings.port}"
@@ -137,11 +132,12 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
 
     def probe() -> str:
         try:
-            # The address is the inventory's, not a visitor's.
-            with urllib.request.urlopen(f"{address}/json/", timeout=5) as answer:  # noqa: S310
-                state = json.load(answer)
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            raise _NotYet(_line(error)) from None
+            answer = http.get(f"{address}/json/", seconds=_ANSWER_SECONDS)
+            if not answer.is_success:
+                raise _NotYet(f"the master answers {answer.status_code}")
+            state = answer.json()
+        except (OSError, ValueError) as error:
+            raise _NotYet(one_line(error)) from None
         alive = sum(worker.get("state") == "ALIVE" for worker in state.get("workers", []))
         if state.get("status") != "ALIVE":
             raise _NotYet(f"the master is {state.get('status')}")
@@ -160,18 +156,17 @@ def _page(args: argparse.Namespace) -> Callable[[], str]:
 
     def probe() -> str:
         try:
-            with urllib.request.urlopen(_guarded(args.url), timeout=5) as answer:  # noqa: S310 - the unit's own
-                return f"ready at {args.url} ({answer.status})"
-        except urllib.error.HTTPError as error:
-            # Who asks for a password is there; an exporter's own unit does not know it.
-            if error.code == http.HTTPStatus.UNAUTHORIZED and not os.environ.get(_PASSWORD):
-                return f"answers at {args.url} ({error.code})"
-            raise _NotYet(f"{args.url} answers {error.code}") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _NotYet(_line(error)) from None
+            answer = http.get(args.url, seconds=_ANSWER_SECONDS, login=_login())
+        except http.NoAnswer as error:
+            raise _NotYet(one_line(error)) from None
         except ValueError as error:
-            # What comes after http:// cannot be a host or a path, which waiting does not mend.
-            raise UsageError(f"--url {args.url} is no address of a page: {_line(error)}") from None
+            raise UsageError(f"--url {args.url} is no address of a page: {one_line(error)}") from None
+        if answer.is_success:
+            return f"ready at {args.url} ({answer.status_code})"
+        # A server that asks for a password is up. The unit of an exporter does not know the password.
+        if answer.status_code == httpx.codes.UNAUTHORIZED and not os.environ.get(_PASSWORD):
+            return f"answers at {args.url} ({answer.status_code})"
+        raise _NotYet(f"{args.url} answers {answer.status_code}")
 
     return probe
 
@@ -190,11 +185,11 @@ def _targets(_: argparse.Namespace) -> Callable[[], str]:
 
     def probe() -> str:
         try:
-            request = _guarded(f"{address}/api/v1/targets?state=active")
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - the inventory's address
-                targets = json.load(answer)["data"]["activeTargets"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
-            raise _NotYet(f"Prometheus does not say ({_line(error)})") from None
+            answer = http.get(f"{address}/api/v1/targets?state=active", seconds=_ANSWER_SECONDS, login=_login())
+            answer.raise_for_status()
+            targets = answer.json()["data"]["activeTargets"]
+        except (OSError, httpx.HTTPStatusError, ValueError, LookupError) as error:
+            raise _NotYet(f"Prometheus does not say ({one_line(error)})") from None
         missing = [
             f"{target['labels']['job']} on {target['labels'].get('host', target['labels']['instance'])} "
             f"({target['lastError'] or 'not read yet'})"
@@ -209,22 +204,14 @@ def _targets(_: argparse.Namespace) -> Callable[[], str]:
 
 
 def _is_web_address(text: str) -> bool:
-    """Tell whether it names a host to ask over HTTP: urllib says so of others only when asked, with a traceback."""
+    """Tell whether a text names a host to ask over HTTP."""
     return re.match(r"https?://[^/\s]", text) is not None
 
 
-def _guarded(address: str) -> urllib.request.Request:
-    """Return a request with the credentials of monitoring, where there are any."""
-    request = urllib.request.Request(address)  # noqa: S310 - of the unit or the inventory
+def _login() -> tuple[str, str] | None:
+    """Return the user and the password of monitoring, where there are any."""
     user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
-    if user and password:
-        token = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-    return request
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return (user, password) if user and password else None
 
 
 _PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
@@ -238,5 +225,5 @@ _PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
     "spark": _spark,
     "targets": _targets,
 }
-#: Whose log to look at, where it is not that of what was waited for.
+#: The log to look at, where it is not that of the service that was waited for.
 _LOGS = {"spark": "spark-master", "targets": "prometheus"}

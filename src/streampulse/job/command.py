@@ -26,8 +26,8 @@ from kafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from streampulse.core import logs as logfmt
-from streampulse.core.errors import OperatorError
-from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, SettingsError, load
+from streampulse.core.errors import OperatorError, SettingsError
+from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters

@@ -1,40 +1,40 @@
-"""The API as its users reach it: over HTTP, by any of its hosts, with a connection of its own for each request."""
+"""Requests to the API as its users make them: to any of its hosts, each over a connection of its own."""
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import time
-import urllib.parse
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import httpx
+
+from streampulse.core import http
+from streampulse.core.errors import one_line
 from streampulse.probe import metrics
-from streampulse.probe.part import Voice, line
+from streampulse.probe.part import Voice
 
 Row = dict[str, Any]
 
-_MAX_ANSWER_BYTES: Final = 1024 * 1024
 _PATH: Final = "/metrics/latest?limit=1"
 
 
 class Rows(NamedTuple):
-    """What a path answered with, and how long the host that did took for it, connecting included, in seconds."""
+    """The rows of an answer, and the time that the host took for it, connecting included, in seconds."""
 
     rows: list[Row]
     seconds: float
 
 
 class Unanswered(Exception):  # noqa: N818 - a finding
-    """Nothing came back, or not in time, from any host."""
+    """No host answered in time."""
 
 
 class Failed(Exception):  # noqa: N818 - a finding
-    """Something else came back than 200 with rows.
+    """The answer is not 200 with rows.
 
-    :param seconds: how long that took, connecting included.
+    :param seconds: time that it took, connecting included.
     """
 
     def __init__(self, text: str, seconds: float) -> None:
@@ -43,51 +43,21 @@ class Failed(Exception):  # noqa: N818 - a finding
 
 
 class Refused(Failed):
-    """The API did not let the request in, or does not know it: 4xx. It works, and says that the asker is wrong."""
-
-
-class _Host:
-    """One host of the API.
-
-    :param url: its address, ``http://HOST:PORT``.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        self._secure = parts.scheme == "https"
-        self._name = parts.hostname or ""
-        self._port = parts.port
-        self._prefix = parts.path.rstrip("/")
-        self.url = url
-
-    def get(self, path: str, headers: dict[str, str], timeout: float) -> tuple[int, str, bytes]:
-        """Return the status, its reason and the body.
-
-        :raises OSError: it does not answer, or what it answers is not HTTP (``http.client.HTTPException``).
-        """
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._name, self._port, timeout=timeout)
-        try:
-            connection.request("GET", self._prefix + path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.reason, answer.read(_MAX_ANSWER_BYTES)
-        finally:
-            connection.close()
+    """The answer is 4xx: the API works and refuses this request."""
 
 
 class Api:
-    """Asks the API, each time another one of its hosts first; where that does not answer, the next.
+    """Asks the API's hosts in turn; when one does not answer, the next.
 
-    As people do behind a load balancer: as long as one host answers, they are served. That a host is away, its own
-    alert says.
+    A load balancer does the same: users are served as long as one host answers. A host that is down has its own alert.
 
     :param urls: addresses of the hosts, ``http://HOST:PORT``.
-    :param key: what lets a request in where the API asks for a key.
-    :param timeout: how long connecting to one host, and each wait for a part of its answer, may take, in seconds.
+    :param key: API key, or None where the API needs none.
+    :param timeout: limit for connecting to one host and for each wait for a part of its answer, in seconds.
     """
 
     def __init__(self, urls: Sequence[str], key: str | None, timeout: float) -> None:
-        self._hosts = [_Host(url) for url in urls]
+        self._urls = [url.rstrip("/") for url in urls]
         self._turns = itertools.count()
         self._headers = {"User-Agent": "streampulse-probe", "Accept": "application/json"}
         if key is not None:
@@ -95,33 +65,33 @@ class Api:
         self._timeout = timeout
 
     def rows(self, path: str, request_id: str | None = None) -> Rows:
-        """Return the rows that a path answers with.
+        """Return the rows of the answer to a path.
 
-        :param request_id: by which the request can be found in the API's log.
-        :raises Unanswered: nothing came back in time, from any host.
-        :raises Refused: what came back is 4xx.
-        :raises Failed: what came back is anything else but 200 with rows.
+        :param request_id: id of the request in the API's log.
+        :raises Unanswered: no host answered in time.
+        :raises Refused: the answer is 4xx.
+        :raises Failed: the answer is anything else but 200 with rows.
         """
-        first = next(self._turns) % len(self._hosts)
+        first = next(self._turns) % len(self._urls)
         headers = {**self._headers, "X-Request-ID": request_id or f"probe-{uuid.uuid4()}"}
         causes = []
-        for host in self._hosts[first:] + self._hosts[:first]:
+        for url in self._urls[first:] + self._urls[:first]:
             begun = time.monotonic()
             try:
-                status, reason, body = host.get(path, headers, self._timeout)
-            except (OSError, http.client.HTTPException) as error:
-                causes.append(f"{host.url}: {line(error)}" if len(self._hosts) > 1 else line(error))
+                answer = http.get(url + path, seconds=self._timeout, headers=headers)
+            except http.NoAnswer as error:
+                causes.append(f"{url}: {one_line(error)}" if len(self._urls) > 1 else one_line(error))
                 continue
-            return _read(status, reason, body, time.monotonic() - begun)
+            return _read(answer, time.monotonic() - begun)
         raise Unanswered("; ".join(causes))
 
 
-def _read(status: int, reason: str, body: bytes, seconds: float) -> Rows:
-    if status != http.HTTPStatus.OK:
-        text = f"{status} {reason}"
-        raise Refused(text, seconds) if 400 <= status < 500 else Failed(text, seconds)
+def _read(answer: httpx.Response, seconds: float) -> Rows:
+    if answer.status_code != httpx.codes.OK:
+        text = f"{answer.status_code} {answer.reason_phrase}"
+        raise Refused(text, seconds) if answer.is_client_error else Failed(text, seconds)
     try:
-        rows = json.loads(body)["rows"]
+        rows = answer.json()["rows"]
     except (ValueError, KeyError, TypeError):
         rows = None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -130,9 +100,9 @@ def _read(status: int, reason: str, body: bytes, seconds: float) -> Rows:
 
 
 class Requests:
-    """Asks for the newest rows every few seconds and counts what came of it.
+    """Asks for the newest rows every few seconds and counts the outcomes.
 
-    :param api: which API.
+    :param api: the API.
     :param interval: seconds between the starts of two requests.
     """
 
@@ -151,8 +121,8 @@ class Requests:
             outcome = "unanswered"
             self._voice.wrong(str(error))
         except Refused as error:
-            # A key of before, or too many requests: our doing and no failure of the API's. What the probe cannot read
-            # back is told all the same, as an event that nobody knows about.
+            # An old key or too many requests is a fault of the probe, not of the API. The probe's event then counts as
+            # unread.
             outcome, seconds = "refused", error.seconds
             self._voice.wrong(str(error))
         except Failed as error:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import sdnotify
-from prometheus_client import REGISTRY, start_http_server
+from prometheus_client import REGISTRY
 
+from streampulse.core import kafka as core_kafka
 from streampulse.core import logs as logfmt
-from streampulse.core.errors import OperatorError
+from streampulse.core import metrics
 from streampulse.core.settings import KafkaSettings, PostgresSettings, ProbeSettings, load, split
 from streampulse.probe.api import Api, Requests
 from streampulse.probe.event import Events
@@ -47,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
     del args
     kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(ProbeSettings)
     logfmt.configure()
-    # The client logs four lines for each attempt to connect; the probe's parts say the same once.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    core_kafka.silence()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     )
     parts = [Part("event", events.step), Part("api", requests.step), ledger, Part("topic", topics.step)]
     REGISTRY.register(Figures(entries.latest, topics, settings.interval_seconds))
-    _serve_metrics(settings)
+    metrics.serve(settings.metrics_host, settings.metrics_port)
     notifier = sdnotify.SystemdNotifier()
     notifier.notify("READY=1")
     log.info("running", extra={"fields": {"api": settings.api_urls, "brokers": kafka.bootstrap_servers}})
@@ -102,13 +102,3 @@ def _kept() -> Path | None:
     """Return the file for what is to be known after a restart, in the folder that systemd has made."""
     folder = os.environ.get("STATE_DIRECTORY")
     return Path(folder.split(":")[0]) / "dead-letters.json" if folder else None
-
-
-def _serve_metrics(settings: ProbeSettings) -> None:
-    try:
-        start_http_server(settings.metrics_port, settings.metrics_host)
-    except OSError as error:
-        raise OperatorError(
-            f"the metrics port {settings.metrics_host}:{settings.metrics_port} cannot be opened ({error.strerror}): "
-            f"see who has it with `ss -ltnp sport = :{settings.metrics_port}`, or set another"
-        ) from None

@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 import psycopg2
 import psycopg2.extensions
 
+from streampulse.core import postgres
+from streampulse.core.errors import one_line
 from streampulse.core.settings import PostgresSettings
-from streampulse.probe.part import line
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +71,9 @@ class Ledger:
     """
 
     def __init__(self, settings: PostgresSettings, patience: float, kept: Path | None) -> None:
-        options = f"-c statement_timeout={round(patience * 1000)} -c default_transaction_read_only=on"
-        self._arguments: dict[str, Any] = {
-            **settings.connection_arguments("streampulse-probe"),
-            "options": options,
-            # So that a server that hangs, and whose kernel goes on, is given up on as well.
-            "async_": True,
-        }
+        found = postgres.arguments(settings, "streampulse-probe", statement_seconds=patience, read_only=True)
+        # Asynchronous, because a server that hangs while its kernel still acknowledges packets must time out as well.
+        self._arguments = {**found, "async_": True}
         self._patience = patience
         self._connection: psycopg2.extensions.connection | None = None
         self._letters = DeadLetters(kept)
@@ -98,7 +95,7 @@ class Ledger:
                 self._count(entry)
         except psycopg2.Error as error:
             self.close()
-            raise Unreadable(line(error)) from None
+            raise Unreadable(one_line(error)) from None
         return Reading(at, entry, self._letters.total)
 
     def close(self) -> None:
@@ -181,7 +178,7 @@ class DeadLetters:
             written.write_text(json.dumps(document), encoding="utf-8")
             written.replace(self._file)
         except OSError as error:
-            log.warning("the number of dead letters is not kept", extra={"fields": {"error": line(error)}})
+            log.warning("the number of dead letters is not kept", extra={"fields": {"error": one_line(error)}})
         self._kept_at = now
 
     def _restore(self) -> None:
@@ -191,7 +188,7 @@ class DeadLetters:
             document = json.loads(self._file.read_text(encoding="utf-8"))
             found = int(document["seq"]), float(document["committed_at"]), int(document["dead_letters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("the number of dead letters begins anew", extra={"fields": {"error": line(error)}})
+            log.warning("the number of dead letters begins anew", extra={"fields": {"error": one_line(error)}})
         else:
             self.seq, self._newest_at, self.total = found
 

@@ -73,8 +73,3 @@ class Voice:
         if self._cause is None:
             log.warning("%s does not answer as it should", self._what, extra={"fields": {"error": cause}})
         self._cause = cause
-
-
-def line(error: BaseException) -> str:
-    """Return an error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

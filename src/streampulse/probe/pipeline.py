@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from streampulse.core.kafka import Log
 from streampulse.probe import ledger, topic
 from streampulse.probe.part import Voice
 
@@ -31,11 +32,11 @@ class Found(NamedTuple):
     """
 
     at: float
-    log: topic.Log | None
+    log: Log | None
     lag: Lag | None
 
 
-def waiting(log: topic.Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
+def waiting(log: Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
     """Return by partition the first offset that is not committed and the one after the last; others have none waiting.
 
     Offsets of another topic of the same name say nothing about this one, and neither do those past its end: such a log
@@ -131,7 +132,7 @@ class TopicReader:
         found = self._found
         return found if found is not None and time.monotonic() - found.at <= max_age else None
 
-    def _aged(self, log: topic.Log, found: Mapping[int, tuple[int, int]]) -> Lag:
+    def _aged(self, log: Log, found: Mapping[int, tuple[int, int]]) -> Lag:
         if not found:
             return Lag(0, 0.0)
         arrived = self._source.arrivals({number: first for number, (first, _) in found.items()}, log.ends)

@@ -8,9 +8,9 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from streampulse.core.errors import one_line
 from streampulse.core.settings import KafkaSettings
 from streampulse.events import partition_of
-from streampulse.probe.part import line
 
 # Of the whole patience, so that a request whose answer was lost is made again in time.
 _TRIES: Final = 3
@@ -52,7 +52,7 @@ class Sender:
         except (KafkaError, OSError) as error:
             # What it still holds would come late, and it may be beyond recovery (its topic made anew).
             self.close()
-            raise Unsent(f"Kafka at {self._settings.bootstrap_servers}: {line(error)}") from None
+            raise Unsent(f"Kafka at {self._settings.bootstrap_servers}: {one_line(error)}") from None
 
     def close(self) -> None:
         """Let go of the producer at once, and of what it still holds."""

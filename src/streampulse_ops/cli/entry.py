@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from invoke.exceptions import Exit
 from rich.console import Console
 
-from streampulse.core.errors import IncompleteError, OperatorError, UsageError
-from streampulse.core.settings import SettingsError
+from streampulse.core.errors import IncompleteError, OperatorError, SettingsError, UsageError
 from streampulse_ops.cli.console import Screen, took
 from streampulse_ops.cli.ending import Terminated, signals_raised
 from streampulse_ops.cli.ownership import explain

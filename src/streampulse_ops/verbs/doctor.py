@@ -5,16 +5,18 @@ Add a check to CHECKS when the control machine can see the fault, or to the host
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-import urllib.error
-import urllib.request
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
 from pathlib import Path
 
-from streampulse.core.errors import OperatorError
+import httpx
+
+from streampulse.core import http
+from streampulse.core.errors import OperatorError, one_line
 from streampulse.host.slo.report import Firing
 from streampulse_ops import paths, services
 from streampulse_ops.environments.environment import Host
@@ -22,6 +24,7 @@ from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links, monitoring
 from streampulse_ops.hosts.command import COMMAND, NOT_FOUND, with_environment
 from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.monitoring import rules
 from streampulse_ops.verbs import status
 from streampulse_ops.verbs.report import named
 
@@ -67,7 +70,7 @@ def services_are_running(session: Session) -> Iterator[Finding]:
 
 
 def hosts_find_nothing(session: Session) -> Iterator[Finding]:
-    """Run the hosts' own checks: ports, topics, workers, the job's progress, tables, disks, clocks."""
+    """Run the hosts' own checks: ports, topics, workers, the job's progress, tables, disks."""
     for host in session.environment.hosts:
         if session.provider.running(host) and services.on_host(host):
             try:
@@ -75,6 +78,40 @@ def hosts_find_nothing(session: Session) -> Iterator[Finding]:
             except OperatorError as error:
                 # The other hosts are asked all the same.
                 yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
+
+
+def clocks_agree(session: Session) -> Iterator[Finding]:
+    """Compare the hosts' clocks with the first Kafka host's: the brokers' stamps decide which events are late."""
+    ahead: dict[str, tuple[float, float]] = {}
+    for host in session.environment.hosts:
+        # A host that cannot be asked is a finding of the hosts' own checks.
+        with contextlib.suppress(OperatorError):
+            if session.provider.running(host) and services.on_host(host):
+                ahead[host.name] = _ahead(session, host)
+    broker = next((host.name for host in session.environment.in_group("kafka") if host.name in ahead), None)
+    if broker is None:
+        return
+    limit = float(rules.values().limits.clock_offset.value)
+    for name, (least, most) in ahead.items():
+        apart = max(0.0, least - ahead[broker][1], ahead[broker][0] - most)
+        if apart > limit:
+            cause = f"its clock and that of the Kafka host {broker} are {apart:.1f} s apart"
+            yield Finding("clock", name, False, cause, f"inv ssh {name} --env {session.name}, then timedatectl")
+        elif name != broker:
+            yield Finding("clock", f"{name}: within {apart:.1f} s of {broker}", ok=True)
+
+
+def _ahead(session: Session, host: Host) -> tuple[float, float]:
+    """Return between which limits a host's clock is ahead of this machine's, in seconds.
+
+    :raises OperatorError: the host cannot be reached.
+    """
+    with Remote(session.environment, host) as remote:
+        remote.run(["true"])  # opens the connection, whose time does not belong to the measurement
+        began = time.time()
+        _, printed, _ = remote.run(["date", "+%s.%N"])
+        ended = time.time()
+    return float(printed) - ended, float(printed) - began
 
 
 def _ask(session: Session, host: Host) -> Iterator[Finding]:
@@ -104,23 +141,24 @@ def api_answers(session: Session) -> Iterator[Finding]:
 
 
 def _why_not_healthy(url: str) -> str:
-    """Return the fault of an API as this machine sees it, empty when it is healthy."""
+    """Return why an API is not healthy as seen from this machine; empty when it is healthy."""
     try:
-        with urllib.request.urlopen(url, timeout=API_SECONDS) as answer:  # noqa: S310 - made here, http
-            return "" if json.load(answer).get("ok") is True else "it says that it is not well"
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == HTTPStatus.FORBIDDEN:
-                # It answers, but reads /health to private networks only; the check of its own host asks too.
-                return ""
-            try:
-                said = str(json.load(error)["error"])
-            except (OSError, ValueError, KeyError, TypeError):
-                said = error.reason
-        return f"it answers {error.code}: {said}"
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        said = " ".join(str(error).split())
-        return f"no answer ({said}). When `inv status` says that it runs, a firewall is between here and there"
+        answer = http.get(url, seconds=API_SECONDS)
+    except (http.NoAnswer, ValueError) as error:
+        return (
+            f"no answer ({one_line(error)}). When `inv status` says that it runs, a firewall is between here and there"
+        )
+    try:
+        document = answer.json()
+        if answer.is_success:
+            return "" if document.get("ok") is True else "it says that it is not well"
+        if answer.status_code == httpx.codes.FORBIDDEN:
+            # The API shows its health to private networks only; the check on its own host asks it, too.
+            return ""
+        said = str(document["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        said = answer.reason_phrase
+    return f"it answers {answer.status_code}: {said}"
 
 
 def monitoring_is_content(session: Session) -> Iterator[Finding]:
@@ -201,6 +239,7 @@ CHECKS: tuple[Check, ...] = (
     machines_are_running,
     services_are_running,
     hosts_find_nothing,
+    clocks_agree,
     api_answers,
     monitoring_is_content,
     this_machine_has_room,

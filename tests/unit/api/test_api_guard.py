@@ -17,7 +17,8 @@ from pydantic import SecretStr, ValidationError
 
 from streampulse.api import networks
 from streampulse.api.networks import TrustedProxies, household
-from streampulse.core.settings import ApiSettings, PostgresSettings, SettingsError, load
+from streampulse.core.errors import SettingsError
+from streampulse.core.settings import ApiSettings, PostgresSettings, load
 
 KEY = "first-key-0123456789"
 OTHER = "second-key-0123456789"

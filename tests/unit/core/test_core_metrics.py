@@ -1,12 +1,15 @@
-"""Gauges that are absent while nothing is known."""
+"""The scrape endpoint, and gauges without a sample while their value is not known."""
 
 from __future__ import annotations
 
 import math
+import socket
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from streampulse.core import metrics
+from streampulse.core.errors import OperatorError
 from streampulse.core.metrics import KnownGauge
 
 
@@ -37,3 +40,10 @@ def test_what_is_no_number_takes_the_sample_away(
     assert registry.get_sample_value("streampulse_test_seconds") is None
     # What it is stays in the scrape.
     assert b"# TYPE streampulse_test_seconds gauge\n" in generate_latest(registry)
+
+
+def test_a_port_that_is_taken_is_an_operators_error(registry: CollectorRegistry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(OperatorError, match=rf"127\.0\.0\.1:{port} cannot be opened.*ss -ltnp sport = :{port}"):
+            metrics.serve("127.0.0.1", port, registry)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 
+from streampulse.core import http
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import JobSettings
 from streampulse.host.measure import command, processor, recovery, spark, start, topic, units
@@ -98,15 +100,17 @@ def test_a_process_has_a_name_that_says_something(words: list[str], expected: st
     assert title(Process("u", 1, tuple(words), 1, 0.0)) == expected
 
 
-def test_this_process_is_measured() -> None:
-    assert units._pss_kib(Path("/proc/self")) > 1_000
-    before = units._cpu_seconds(Path("/proc/self"))
-    while units._cpu_seconds(Path("/proc/self")) < before + 0.05:
-        pass
-    # A child's time is this process's own as soon as it has ended and been waited for.
-    before = units._cpu_seconds(Path("/proc/self"))
+def test_this_process_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_unit", lambda _: "x.service")
+
+    def mine() -> Process:
+        return next(process for process in units.processes() if process.pid == os.getpid())
+
+    before = mine()
+    assert before.pss_kib > 1_000
+    # The time of a child becomes this process's own when the child has ended.
     subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
-    assert units._cpu_seconds(Path("/proc/self")) >= before + 0.25
+    assert mine().cpu_seconds >= before.cpu_seconds + 0.25
 
 
 def test_the_time_of_a_process_that_has_ended_is_counted_once() -> None:
@@ -171,24 +175,10 @@ def test_phases_are_means_of_what_came_between(monkeypatch: pytest.MonkeyPatch) 
         )
 
     pages = iter([scrape(10.0, 100), scrape(16.0, 120)])
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: _Page(next(pages)))
+    monkeypatch.setattr(http, "get", lambda *_, **__: httpx.Response(200, text=next(pages)))
     phases = Phases(JobSettings(checkpoint_dir="/x", metrics_port=1))
     phases.begin()
     assert phases.end() == {"decode": pytest.approx(0.3)}
-
-
-class _Page:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __enter__(self) -> _Page:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def read(self) -> bytes:
-        return self._text.encode()
 
 
 def test_the_answer_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ UPTIME = 10_000.0
 LIMITS = {
     "disk_full": 0.9,
     "memory_low": 0.05,
-    "clock_offset": 2.0,
     "unit_flapping": 3,
     "unit_flapping_seconds": 600,
 }
@@ -108,15 +106,12 @@ class World:
         self.migrations = sorted(path.stem for path in migrate.sql_directory().glob("*.sql"))
         self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
         self.ends = {0: (0, 120)}
-        self.behind = 0.0
         self.kafka_error: Exception | None = None
         self.postgres_error: Exception | None = None
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         if self.postgres_error is not None:
             raise self.postgres_error
-        if "clock_timestamp" in statement:
-            return [(time.time() + self.behind,)]
         if "to_regclass" in statement:
             return [(True,)]
         if "_yoyo_migration" in statement:
@@ -169,7 +164,7 @@ def test_only_what_is_installed_is_looked_at(world: World) -> None:
     world.host.units = {"streampulse-api.service": world.host.units["streampulse-api.service"]}
     assert world.faults() == []
     names = {each.check for each in findings_of(world.host)}
-    assert names == {"memory", "units.api", "ports.api", "postgres.schema", "clock", "api.health"}
+    assert names == {"memory", "units.api", "ports.api", "postgres.schema", "api.health"}
 
 
 @pytest.mark.parametrize(("state", "cause"), [("failed", "has failed (exit-code)"), ("inactive", "is inactive (dead)")])
@@ -249,12 +244,6 @@ def test_the_schema(world: World) -> None:
     assert world.fault().cause == f"the database lacks {last}"
     world.migrations += [last, "9999.later"]
     assert world.fault().cause == "the database is of a newer release (9999.later)"
-
-
-@pytest.mark.parametrize("behind", [-5.0, 5.0])
-def test_clocks_apart(world: World, behind: float) -> None:
-    world.behind = behind
-    assert world.fault().check == "clock"
 
 
 def test_the_apis_health(world: World) -> None:

@@ -140,14 +140,6 @@ def test_it_ends_at_once_in_the_middle_of_an_event(tmp_path: Path, answering: st
         assert probe.end() < 2
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
-    with silent() as port, Probe(1, tmp_path, {"STREAMPULSE_PROBE_METRICS_PORT": str(port)}) as probe:
-        assert probe.process.wait(timeout=30) == 1
-        (line,) = probe.said().splitlines()
-    assert f"127.0.0.1:{port}" in line
-    assert "ss -ltnp" in line
-
-
 def test_a_missing_setting_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "KAFKA_DLQ_TOPIC"):
         monkeypatch.setenv(f"STREAMPULSE_{name}", "x")

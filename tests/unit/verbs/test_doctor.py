@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -27,7 +28,9 @@ FOUND = [
 
 
 class Hosts:
-    """Stands for Remote: of two hosts, one does not answer."""
+    """Stands for Remote: one of two hosts does not answer. ``ahead``: seconds by which a host's clock is ahead."""
+
+    ahead: ClassVar[dict[str, float]] = {}
 
     def __init__(self, _environment: Environment, host: Host) -> None:
         self.host = host
@@ -41,6 +44,8 @@ class Hosts:
     def run(self, words: list[str], **_more: Any) -> tuple[int, str, str]:
         if self.host.name == "bad":
             raise OperatorError("bad cannot be reached over SSH: no route")
+        if words[0] == "date":
+            return 0, f"{time.time() + Hosts.ahead.get(self.host.name, 0.0)}\n", ""
         if "check" in words:
             return 1, json.dumps({"findings": FOUND}), ""
         return 0, "== kafka.service\nActiveState=active\nSubState=running\n== versions\nkafka=4\n", ""
@@ -89,6 +94,18 @@ def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
     assert faults[0].cause == "bad cannot be reached over SSH: no route"
     # Each fix is a command line, with the environment that the host itself does not know.
     assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
+
+
+@pytest.mark.parametrize(("ahead", "ok"), [(1.0, True), (5.0, False), (-5.0, False)])
+def test_clocks_are_compared_with_a_brokers(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool
+) -> None:
+    monkeypatch.setattr(Hosts, "ahead", {"good": 60.0, "database": 60.0 + ahead})
+    hosts = (*HOSTS, Host("database", frozenset({"postgres"})))
+    session = dataclasses.replace(session, environment=Environment("demo", tmp_path, hosts, {"provider": "existing"}))
+    (finding,) = doctor.clocks_agree(session)
+    assert (finding.ok, finding.where.startswith("database")) == (ok, True)
+    assert ok or finding.cause.startswith("its clock and that of the Kafka host good are 5.0 s apart")
 
 
 def test_the_api_of_a_machine_that_is_down_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

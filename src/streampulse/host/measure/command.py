@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import logging
 import sys
 from typing import Final
+
+from streampulse.core import kafka
 
 MEASUREMENTS: Final = {
     "latency": "time from an event to its row, of every event, under a steady load",
@@ -37,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
 
     :raises OperatorError: it could not be measured; the text says why.
     """
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    kafka.silence()
     sys.stdout.write(json.dumps(args.measure(args)) + "\n")
     return 0

@@ -14,11 +14,11 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any, Final
 
-import psycopg2
+import psutil
 
+from streampulse.core import postgres
 from streampulse.core.settings import CountingSettings, PostgresSettings, load
 from streampulse.events import partition_of
 from streampulse.generator.faults import Faults, Record, Shares
@@ -142,30 +142,25 @@ class _Simulation:
         begun = time.perf_counter()
         self._engine = self._store.load()[0]
         seconds = time.perf_counter() - begun
-        with closing(psycopg2.connect(**self._settings.connection_arguments("streampulse-measure"))) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                tables = {}
-                for table in _TABLES:
-                    cursor.execute("SELECT pg_total_relation_size(%s)", (table,))
-                    row = cursor.fetchone()
-                    tables[table] = int(row[0]) if row else 0
-                # What the tables of the state hold, apart from the room that removed rows still take.
-                cursor.execute(
-                    "SELECT (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_snapshot)"
-                    " + (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_delta)"
-                )
-                row = cursor.fetchone()
-                payload = int(row[0]) if row else 0
-                cursor.execute("SELECT count(*) FROM stream_metrics_minute")
-                row = cursor.fetchone()
+        with closing(postgres.connect(self._settings, "streampulse-measure")) as connection:
+            tables = {
+                table: int(postgres.execute(connection, "SELECT pg_total_relation_size(%s)", (table,))[0][0])
+                for table in _TABLES
+            }
+            # The size of the state itself. The tables' sizes include the space of removed rows.
+            ((payload, rows),) = postgres.execute(
+                connection,
+                "SELECT (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_snapshot)"
+                " + (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_delta),"
+                " (SELECT count(*) FROM stream_metrics_minute)",
+            )
         return {
             "load_seconds": seconds,
-            "rows": int(row[0]) if row else 0,
+            "rows": int(rows),
             "table_bytes": tables,
-            "state_payload_bytes": payload,
+            "state_payload_bytes": int(payload),
             "state_entries": self._engine.size(),
-            "resident_bytes": _resident_bytes(),
+            "resident_bytes": psutil.Process().memory_info().rss,
         }
 
     def close(self) -> None:
@@ -175,13 +170,6 @@ class _Simulation:
 def _costs(seconds: list[float]) -> dict[str, float]:
     ordered = sorted(seconds)
     return {"batch_median_seconds": statistics.median(ordered), "batch_p95_seconds": percentile(ordered, 95)}
-
-
-def _resident_bytes() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 @contextmanager
@@ -202,8 +190,6 @@ def _own_schema(settings: PostgresSettings) -> Iterator[None]:
 
 
 def _execute(settings: PostgresSettings, *statements: str) -> None:
-    with closing(psycopg2.connect(**settings.connection_arguments("streampulse-measure"))) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+    with closing(postgres.connect(settings, "streampulse-measure")) as connection:
+        for statement in statements:
+            postgres.execute(connection, statement)

@@ -12,6 +12,7 @@ from typing import Final
 import psycopg2
 import psycopg2.extensions
 
+from streampulse.core import postgres
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
 from streampulse.host.measure.match import Commit
@@ -37,10 +38,7 @@ class LedgerWatch:
 
     def __enter__(self) -> LedgerWatch:
         connection = self._connected()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
-            row = cursor.fetchone()
-            self._last = int(row[0]) if row else 0
+        ((self._last,),) = postgres.execute(connection, "SELECT coalesce(max(seq), 0) FROM batch_ledger")
         self._thread.start()
         return self
 
@@ -76,9 +74,9 @@ class LedgerWatch:
                 self._close()
 
     def _look(self, connection: psycopg2.extensions.connection) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT seq, offsets FROM batch_ledger WHERE seq > %s ORDER BY seq", (self._last,))
-            rows = cursor.fetchall()
+        rows = postgres.execute(
+            connection, "SELECT seq, offsets FROM batch_ledger WHERE seq > %s ORDER BY seq", (self._last,)
+        )
         now = time.time()
         for seq, offsets in rows:
             self._last = int(seq)
@@ -86,8 +84,7 @@ class LedgerWatch:
 
     def _connected(self) -> psycopg2.extensions.connection:
         if self._connection is None:
-            self._connection = psycopg2.connect(**self._settings.connection_arguments("streampulse-measure"))
-            self._connection.autocommit = True
+            self._connection = postgres.connect(self._settings, "streampulse-measure")
         return self._connection
 
     def _close(self) -> None:

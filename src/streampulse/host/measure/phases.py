@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 from typing import Final
 
+from streampulse.core import http
 from streampulse.core.settings import JobSettings
 
 _LINE: Final = re.compile(r'^streampulse_job_batch_phase_seconds_(sum|count)\{phase="([^"]+)"\} (\S+)$', re.MULTILINE)
@@ -39,9 +39,8 @@ class Phases:
 
     def _read(self) -> dict[tuple[str, str], float]:
         try:
-            with urllib.request.urlopen(self._url, timeout=5) as answer:  # noqa: S310 - the job's own address
-                text = answer.read().decode()
+            text = http.get(self._url, seconds=5).text
         except OSError:
-            # The phases explain a figure, they are none: without them the measurement stands.
+            # The measurement is valid without the phases; they only explain its result.
             return {}
         return {(kind, phase): float(value) for kind, phase, value in _LINE.findall(text)}

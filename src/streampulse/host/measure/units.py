@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import psutil
+
 from streampulse.core.errors import OperatorError
 
-#: What Spark's executors are called on their command lines.
+#: Main class of Spark's executors, on their command lines.
 EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
 class Process(NamedTuple):
     """A process of a unit.
 
-    ``pss_kib`` is its memory, a page that n processes share counted as 1/n of a page. ``cpu_seconds`` is the processor
-    time that it and those of its children that have ended have used.
+    ``pss_kib`` is its proportional set size: a page that n processes share counts as 1/n of a page. ``cpu_seconds`` is
+    the processor time of the process and of its children that have ended.
     """
 
     unit: str
@@ -83,15 +84,14 @@ def main_pid(unit: str) -> int:
 def processes() -> list[Process]:
     """Return the processes of all services on this host."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        # A process may end while it is looked at.
-        with contextlib.suppress(OSError):
-            unit = _unit((folder / "cgroup").read_text(encoding="utf-8"))
-            words = tuple(
-                word for word in (folder / "cmdline").read_bytes().decode(errors="replace").split("\0") if word
-            )
+    for process in psutil.process_iter():
+        # A process may end while it is read.
+        with contextlib.suppress(psutil.Error, OSError):
+            unit = _unit(Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8"))
+            words = tuple(word for word in process.cmdline() if word)
             if unit and words:
-                found.append(Process(unit, int(folder.name), words, _pss_kib(folder), _cpu_seconds(folder)))
+                pss_kib = process.memory_full_info().pss // 1024
+                found.append(Process(unit, process.pid, words, pss_kib, sum(process.cpu_times()[:4])))
     return found
 
 
@@ -104,17 +104,3 @@ def _unit(cgroup: str) -> str | None:
             if services:
                 return services[-1]
     return None
-
-
-def _pss_kib(folder: Path) -> int:
-    for line in (folder / "smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
-
-
-def _cpu_seconds(folder: Path) -> float:
-    """Return a process's utime, stime, cutime and cstime together (proc_pid_stat(5))."""
-    # The second field is a name that may have spaces and brackets in it.
-    fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")

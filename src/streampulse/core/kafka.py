@@ -1,0 +1,111 @@
+"""One topic of Kafka: its id, the bounds of its partitions, and the clients that read it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings
+
+
+class NoTopic(OperatorError):  # noqa: N818 - a finding
+    """Kafka answers and does not have the topic."""
+
+
+class Log(NamedTuple):
+    """The log of a topic. Offsets by partition.
+
+    :param topic_id: id that Kafka gave the topic when it was created; a topic that is created again has another.
+    :param starts: first offset that the partition holds.
+    :param ends: offset after the last committed record.
+    """
+
+    topic_id: str
+    starts: Mapping[int, int]
+    ends: Mapping[int, int]
+
+
+def silence() -> None:
+    """Switch off the client library's log. It writes several lines for each attempt to connect; callers write one."""
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+class Topic:
+    """A topic, read through clients that belong to no consumer group and commit nothing. Used by one thread.
+
+    :param settings: addresses and login of the brokers.
+    :param client_id: name that the brokers' logs and quotas show.
+    :param seconds: limit for each answer.
+    :param name: the topic; by default the topic of the events.
+    :param options: further options of the consumer.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, client_id: str, seconds: float, name: str | None = None, **options: Any
+    ) -> None:
+        self.name = name or settings.topic
+        self._milliseconds = round(seconds * 1000)
+        self._arguments: dict[str, Any] = {
+            **settings.client_arguments(client_id),
+            "bootstrap_timeout_ms": self._milliseconds,
+            "request_timeout_ms": self._milliseconds,
+            "reconnect_backoff_max_ms": 1_000,
+        }
+        self._options: dict[str, Any] = {
+            "group_id": None,
+            "enable_auto_commit": False,
+            "isolation_level": "read_committed",
+            **options,
+        }
+        self._admin: Any = None
+        self._consumer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def consumer(self) -> Any:
+        """The consumer, connected at the first use.
+
+        :raises kafka.errors.KafkaError: no broker answers.
+        """
+        if self._consumer is None:
+            self._consumer = KafkaConsumer(**self._arguments, **self._options)
+        return self._consumer
+
+    def log(self) -> Log:
+        """Ask for the topic's id and bounds.
+
+        :raises NoTopic: there is no such topic.
+        :raises kafka.errors.KafkaError: no broker answers in time.
+        """
+        if self._admin is None:
+            self._admin = KafkaAdminClient(**self._arguments)
+        found = [each for each in self._admin.describe_topics([self.name]) if not each.get("error_code")]
+        if not found or not found[0].get("partitions"):
+            raise NoTopic(f"Kafka has no topic {self.name}: make it with inv up")
+        partitions = [TopicPartition(self.name, each["partition_index"]) for each in found[0]["partitions"]]
+        starts = self.consumer.beginning_offsets(partitions, timeout_ms=self._milliseconds)
+        ends = self.consumer.end_offsets(partitions, timeout_ms=self._milliseconds)
+        return Log(
+            str(found[0]["topic_id"]),
+            {each.partition: starts[each] for each in partitions},
+            {each.partition: ends[each] for each in partitions},
+        )
+
+    def close(self) -> None:
+        """Close the connections. The next call opens new ones."""
+        for client in (self._consumer, self._admin):
+            if client is not None:
+                with contextlib.suppress(KafkaError, OSError):
+                    client.close()
+        self._consumer = self._admin = None
