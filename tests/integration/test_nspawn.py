@@ -150,12 +150,12 @@ def test_an_interrupted_making_is_taken_back_and_done_anew(pair: Environment, mo
     assert own.create(pair.hosts[0])
 
 
-def test_a_taken_network_is_said_before_anything_is_made(pair: Environment) -> None:
+def test_a_taken_network_is_said_before_anything_is_made(pair: Environment, tmp_path: Path) -> None:
     other = network.Network("other", provider(pair).network.subnet, Path("other"))
-    other.raise_bridge()
+    other.raise_bridge(tmp_path)
     try:
         with pytest.raises(OperatorError, match=r"10\.79\.3\.0/24 is in use already by interface sp-other"):
             provider(pair).create(pair.hosts[0])
     finally:
-        other.remove_bridge()
+        other.remove_bridge(tmp_path)
     assert not (pair.state / "pa").exists()

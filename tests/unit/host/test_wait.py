@@ -53,12 +53,12 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-def wait(*arguments: str) -> int:
-    return cli.main(["wait", "prometheus", "--timeout", "1.2", *arguments])
+def wait(*arguments: str, seconds: str = "0.4") -> int:
+    return cli.main(["wait", "prometheus", "--timeout", seconds, *arguments])
 
 
 def test_it_returns_when_the_page_is_ready(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert wait("--url", f"{address}/ready") == 0
+    assert wait("--url", f"{address}/ready", seconds="30") == 0
     assert Pages.asked == 3
     assert "prometheus: ready at" in capsys.readouterr().out
 
@@ -126,7 +126,7 @@ def test_targets(
 ) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)
     monkeypatch.setattr(Pages, "targets", targets)
-    assert cli.main(["wait", "targets", "--timeout", "1.2"]) == code
+    assert cli.main(["wait", "targets", "--timeout", "0.4" if code else "30"]) == code
     told = capsys.readouterr()
     assert said in told.out + told.err
 

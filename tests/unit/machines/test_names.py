@@ -6,12 +6,13 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 from streampulse_ops import paths
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments import inventory
-from streampulse_ops.machines.names import write_hosts
+from streampulse_ops.machines.names import _nameservers, write_hosts
 
 ADDRESSES = {"b-2": "10.99.0.12", "a": "10.99.0.11", "b-10": "10.99.0.13"}
 
@@ -39,3 +40,16 @@ def test_the_role_finds_nothing_to_change_in_what_the_provider_wrote(tmp_path: P
     assert done.returncode == 0, done.stdout + done.stderr
     assert "changed=0" in done.stdout
     assert (tmp_path / "etc" / "hosts").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("nameserver\t127.0.0.53\n", ["127.0.0.53"]),
+        ("  nameserver 2606:4700:4700::1111", ["2606:4700:4700::1111"]),
+        ("# 127.0.0.1 is a stub\nnameserver 192.0.2.1 # not 127.0.0.1\n", ["192.0.2.1"]),
+        ("nameserver fe80::1%eth0\nsearch nameserver", ["fe80::1%eth0"]),
+    ],
+)
+def test_nameservers_are_read_as_resolv_conf_has_them(text: str, found: list[str]) -> None:
+    assert [str(address) for address in _nameservers(text)] == found

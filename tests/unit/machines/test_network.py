@@ -26,8 +26,7 @@ def facts(
     fake = FakeCommands(
         {
             "ip -json link show": json.dumps(links),
-            "ip -json -4 route show table all": json.dumps(routes),
-            "ip -json -4 route show default": json.dumps([{"dst": "default", "dev": "eth0"}]),
+            "ip -json -4 route show table all": json.dumps([{"dst": "default", "dev": "eth0"}, *routes]),
             "iptables -w -t nat -C": "" if rules else ABSENT,
             "iptables -w -t filter -C": "" if rules else ABSENT,
         }
@@ -36,9 +35,17 @@ def facts(
     return fake
 
 
-def test_a_bridge_is_made_with_its_mark_address_and_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the folder that the environments share; IP forwarding is on."""
+    monkeypatch.setattr(network, "FORWARDING", tmp_path / "ip_forward")
+    network.FORWARDING.write_text("1\n")
+    return tmp_path
+
+
+def test_a_bridge_is_made_with_its_mark_address_and_rules(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     fake = facts(monkeypatch, [UPLINK], [{"dst": "192.0.2.0/24", "dev": "eth0"}], rules=False)
-    NET.raise_bridge()
+    NET.raise_bridge(state)
     assert fake.changes() == [
         "ip link add name sp-demo type bridge",
         "ip link set sp-demo alias streampulse demo",
@@ -50,9 +57,9 @@ def test_a_bridge_is_made_with_its_mark_address_and_rules(monkeypatch: pytest.Mo
     ]
 
 
-def test_a_bridge_that_is_there_gets_no_second_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bridge_that_is_there_gets_no_second_rule(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     fake = facts(monkeypatch, [UPLINK, OURS], [{"dst": "10.99.0.0/24", "dev": "sp-demo"}], rules=True)
-    NET.raise_bridge()
+    NET.raise_bridge(state)
     assert fake.changes() == ["ip address replace 10.99.0.1/24 dev sp-demo", "ip link set sp-demo up"]
 
 
@@ -65,15 +72,16 @@ def test_a_bridge_that_is_there_gets_no_second_rule(monkeypatch: pytest.MonkeyPa
         ("10.99.0.7", True),
         ("10.98.0.0/24", False),
         ("default", False),
+        ("0.0.0.0/1", False),  # as VPNs set instead of a default route
     ],
 )
 def test_a_network_that_something_else_has_is_refused(
-    monkeypatch: pytest.MonkeyPatch, destination: str, taken: bool
+    monkeypatch: pytest.MonkeyPatch, state: Path, destination: str, taken: bool
 ) -> None:
     fake = facts(monkeypatch, [UPLINK], [{"dst": destination, "dev": "tun0"}], rules=False)
     if taken:
         with pytest.raises(OperatorError, match=r"in use already by interface tun0.*nspawn_subnet in inventories/demo"):
-            NET.raise_bridge()
+            NET.raise_bridge(state)
         assert fake.changes() == []
     else:
         NET.check_free()
@@ -85,13 +93,13 @@ def test_a_foreign_interface_of_our_name_is_refused(monkeypatch: pytest.MonkeyPa
         NET.check_free()
 
 
-def test_removing_leaves_a_foreign_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_leaves_a_foreign_bridge(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     fake = facts(monkeypatch, [UPLINK, {"ifname": "sp-demo", "mtu": 1500}], [], rules=False)
-    NET.remove_bridge()
+    NET.remove_bridge(state)
     assert fake.changes() == []
 
 
-def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
     fake = facts(monkeypatch, [UPLINK, OURS], [], rules=False)
     left = {"nat": 2}
 
@@ -105,7 +113,7 @@ def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch) ->
         return ""
 
     fake.answers |= {"iptables -w -t nat -C": nat, "iptables -w -t nat -D": delete}
-    NET.remove_bridge()
+    NET.remove_bridge(state)
     assert fake.changes() == [
         "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
         "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
@@ -150,18 +158,30 @@ def test_names_fit_into_the_kernels_limit() -> None:
     assert long.bridge != other.bridge
 
 
-def test_forwarding_is_restored_only_if_it_was_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    switch, record = tmp_path / "ip_forward", tmp_path / "was-off"
-    monkeypatch.setattr(network, "FORWARDING", switch)
-    switch.write_text("0\n")
-    network.allow_forwarding(record)
-    assert switch.read_text() == "1"
-    network.restore_forwarding(record)
-    assert switch.read_text() == "0"
-    switch.write_text("1\n")
-    network.allow_forwarding(record)
-    network.restore_forwarding(record)
-    assert switch.read_text() == "1\n"
+@pytest.mark.parametrize("before", ["0", "1"])
+def test_forwarding_is_set_back_with_the_last_bridge_of_all_environments(
+    monkeypatch: pytest.MonkeyPatch, state: Path, before: str
+) -> None:
+    network.FORWARDING.write_text(before)
+    links = [UPLINK]
+    fake = facts(monkeypatch, [], [], rules=True)
+    fake.answers["ip -json link show"] = lambda _words: json.dumps(links)
+    fake.answers |= {"iptables -w -t nat -C": ABSENT, "iptables -w -t filter -C": ABSENT}
+    other = Network("other", ipaddress.IPv4Network("10.98.0.0/24"), NET.inventory)
+    for each in (NET, other):
+        each.raise_bridge(state)
+        links.append({"ifname": each.bridge, "ifalias": each.mark, "mtu": 1500})
+    assert network.FORWARDING.read_text() == "1"
+
+    def delete(words: list[str]) -> str:
+        links[:] = [link for link in links if link["ifname"] != words[-1]]
+        return ""
+
+    fake.answers["ip link delete"] = delete
+    NET.remove_bridge(state)
+    assert network.FORWARDING.read_text() == "1"
+    other.remove_bridge(state)
+    assert network.FORWARDING.read_text() == before
 
 
 def test_a_cable_that_the_kernel_has_just_taken_away_is_no_error(
