@@ -134,7 +134,7 @@ def test_a_second_run_changes_nothing() -> None:
 
 def test_the_disk_becomes_a_layer_and_a_machine_boots_on_it() -> None:
     """End to end tests start from this layer; the machine that boots on it has an identity of its own."""
-    wiped = ["--extra-vars", json.dumps({"streampulse_keep": []})]
+    wiped = ["--extra-vars", json.dumps({"streampulse_keep": [], "streampulse_reset": False})]
     ansible([*wiped, *(str(ANSIBLE / "playbooks" / f"{name}.yml") for name in ("monitoring_wipe", "wipe"))])
     for verb in ("commit", "up"):
         subprocess.run([*MACHINE, verb], check=True)
