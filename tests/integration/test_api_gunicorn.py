@@ -116,21 +116,6 @@ def test_no_client_can_make_new_series(url: str) -> None:
         assert ask() - second < 5
 
 
-def test_a_killed_worker_is_replaced(gunicorn: subprocess.Popen[bytes], url: str) -> None:
-    assert httpx.get(url + "/health", timeout=10).json() == {"ok": True}
-    children = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            now = Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split()
-            if len(now) == 2 and children[0] not in now:
-                assert httpx.get(url + "/health", timeout=10).status_code == 200
-                break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_a_hang_up_puts_new_workers_in_place_and_nobody_is_refused(gunicorn: subprocess.Popen[bytes], url: str) -> None:
     def workers() -> set[str]:
         return set(Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split())

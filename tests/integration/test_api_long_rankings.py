@@ -23,7 +23,8 @@ STEP = 12
 def test_a_day_of_a_thousand_streams_for_eight_clients_at_once(database: Database) -> None:
     database.execute(
         "INSERT INTO stream_metrics_minute SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's-' || s,"
-        " s, 2, s * 0.01, m, 1, s + m, s * 2 - m % 7 FROM generate_series(0, %s, %s) AS m, generate_series(1, %s) AS s",
+        " s, 2, s * 0.01, m, 1, s + m, s * 2 - m %% 7"
+        " FROM generate_series(0, %s, %s) AS m, generate_series(1, %s) AS s",
         (MINUTES - 1, STEP, STREAMS),
     )
     database.execute("ANALYZE stream_metrics_minute")
