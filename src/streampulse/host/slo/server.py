@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import http
-import http.client
 import json
 import math
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from streampulse.core.errors import OperatorError
+import httpx
+
+from streampulse.core import http
+from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import MonitoringSettings
 
 #: Both answer in milliseconds. A server that takes longer than this is broken.
@@ -72,40 +71,30 @@ class Server:
 
     def _request(self, method: str, path: str, body: bytes | None) -> Any:
         headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
-        request = urllib.request.Request(  # noqa: S310 - the address is this host's own setting, http
-            self.url + path, data=body, headers=headers, method=method
-        )
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - as above
-                text = answer.read()
-            return json.loads(text) if text.strip() else None
-        except urllib.error.HTTPError as error:
-            raise self._refused(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            said = " ".join(str(reason).split()) or type(error).__name__
+            answer = http.request(method, self.url + path, seconds=ANSWER_SECONDS, headers=headers, body=body)
+            if not answer.is_success:
+                raise self._refused(answer)
+            return answer.json() if answer.text.strip() else None
+        except OSError as error:
             raise OperatorError(
-                f"{self.name} does not answer at {self.url} ({said}): inv logs {self.name}; inv up --full"
+                f"{self.name} does not answer at {self.url} ({one_line(error)}): inv logs {self.name}; inv up --full"
             ) from None
         except ValueError:
             raise OperatorError(
                 f"{self.name} at {self.url} gives an answer that is not JSON: inv logs {self.name}"
             ) from None
 
-    def _refused(self, error: urllib.error.HTTPError) -> OperatorError:
-        if error.code == http.HTTPStatus.NOT_FOUND:
+    def _refused(self, answer: httpx.Response) -> OperatorError:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return NotFound(f"{self.name} at {self.url} has nothing there: inv logs {self.name}; inv up --full")
-        if error.code in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             return OperatorError(
                 f"{self.name} at {self.url} takes neither this host's name nor its password: inv up --full"
             )
-        try:
-            said = " ".join(error.read().decode(errors="replace").split())[:200]
-        except (OSError, http.client.HTTPException):
-            said = ""
-        return OperatorError(
-            f"{self.name} at {self.url} answers {error.code}{f' ({said})' if said else ''}: inv logs {self.name}"
-        )
+        words = " ".join(answer.text.split())[:200]
+        said = f" ({words})" if words else ""
+        return OperatorError(f"{self.name} at {self.url} answers {answer.status_code}{said}: inv logs {self.name}")
 
 
 class Prometheus(Server):
