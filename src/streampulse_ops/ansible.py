@@ -34,8 +34,6 @@ WORKERS_SECONDS = 2.0
 STOPPING = ("stop", "monitoring_stop")
 # The variable that names the file of a run's events; the callback plugin reads it.
 PROGRESS = "STREAMPULSE_PROGRESS"
-# Names that people know the parts by, where it is not the role's with hyphens.
-PART_NAMES = {"release": "release", "streampulse": "release"}
 
 
 # Files of variables, or texts of JSON.
@@ -48,8 +46,6 @@ class Part:
 
     name: str
     changed: int = 0
-    tasks: int = 0
-    seconds: float = 0.0
 
     def text(self) -> str:
         """Return the part's result in a few words."""
@@ -75,7 +71,6 @@ class Progress:
         kind = event["event"]
         if kind == "task":
             self._enter(name)
-            self.parts[name].tasks += 1
             if self.screen.console.is_terminal:
                 self.screen.now(name, str(event["task"]))
         elif kind == "changed":
@@ -103,7 +98,7 @@ class Progress:
 
 def part_name(role: str) -> str:
     """Return what people call a role or a play."""
-    return PART_NAMES.get(role, role.rpartition(".")[2].replace("_", "-").lower())
+    return role.rpartition(".")[2].replace("_", "-").lower()
 
 
 def check_tools(report: Report) -> None:

@@ -7,7 +7,6 @@ soon as they are answered, or a pause later, for a fixed time, against one addre
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import resource
 import select
@@ -15,11 +14,13 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
+import httpx
+
+from streampulse.core import http
 from streampulse.core.errors import OperatorError
 from streampulse_ops.machines import Report, tools
 
@@ -132,7 +133,7 @@ def largest_age(url: str, seconds: float) -> float:
     ages = []
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
-        ages.append(float(_get(f"{url}/metrics/latest?limit=1")[1]["X-Snapshot-Age"]))
+        ages.append(float(_get(f"{url}/metrics/latest?limit=1").headers["X-Snapshot-Age"]))
         time.sleep(0.02)
     return max(ages)
 
@@ -142,7 +143,7 @@ def busiest_stream(url: str) -> str | None:
 
     :raises OperatorError: the API does not answer.
     """
-    rows = json.loads(_get(f"{url}/streams/top?by=chat_messages&n=1")[0])["rows"]
+    rows = _get(f"{url}/streams/top?by=chat_messages&n=1").json()["rows"]
     return str(rows[0]["stream_id"]) if rows else None
 
 
@@ -158,17 +159,19 @@ def answers(url: str) -> bool:
 def _readings(url: str) -> float:
     return sum(
         float(line.rpartition(" ")[2])
-        for line in _get(f"{url}/prometheus")[0].decode().splitlines()
+        for line in _get(f"{url}/prometheus").text.splitlines()
         if line.startswith("streampulse_api_snapshot_readings_total{")
     )
 
 
-def _get(address: str) -> tuple[bytes, Any]:
+def _get(address: str) -> httpx.Response:
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - an address made here
-            return answer.read(), answer.headers
-    except OSError as error:
+        answer = http.get(address, seconds=30)
+    except http.NoAnswer as error:
         raise OperatorError(f"{address} does not answer: {error}") from None
+    if not answer.is_success:
+        raise OperatorError(f"{address} does not answer: {answer.status_code} {answer.reason_phrase}")
+    return answer
 
 
 @contextlib.contextmanager
