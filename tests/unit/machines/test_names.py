@@ -20,7 +20,7 @@ ADDRESSES = {"b-2": "10.99.0.12", "a": "10.99.0.11", "b-10": "10.99.0.13"}
 def test_the_role_finds_nothing_to_change_in_what_the_provider_wrote(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     write_hosts(tmp_path, ADDRESSES)
-    tasks = yaml.safe_load((paths.repository() / "ansible/roles/base/tasks/main.yml").read_text())
+    tasks = yaml.safe_load((paths.repository() / "ansible/roles/base/tasks/configure.yml").read_text())
     (task,) = [task for task in tasks if "ansible.builtin.blockinfile" in task]
     task["ansible.builtin.blockinfile"]["path"] = str(tmp_path / "etc" / "hosts")
     hosts = {name: {"private_address": address, "ansible_connection": "local"} for name, address in ADDRESSES.items()}
