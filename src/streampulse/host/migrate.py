@@ -8,7 +8,6 @@ migration's statements and before its mark applies them again the next time.
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -73,24 +72,23 @@ def migrate(settings: PostgresSettings, *, lock_timeout_seconds: float = 60.0) -
             "migration: run `streampulse migrate` again when the long query has ended (pg_stat_activity shows it)"
         ) from None
     except psycopg2.errors.InsufficientPrivilege as error:
-        raise OperatorError(
-            f"role {settings.user} may not change the schema of {settings.database} ({_first_line(error)}): "
-            "run `streampulse migrate` with the writing role's credentials"
-        ) from None
+        raise _forbidden(settings, _first_line(error)) from None
     except psycopg2.OperationalError as error:
         raise _unreachable(settings, error) from None
 
 
 def _apply(settings: PostgresSettings, connection: psycopg2.extensions.connection) -> tuple[int, int]:
+    ((may_create,),) = postgres.execute(connection, "SELECT has_schema_privilege(current_schema(), 'CREATE')")
+    if not may_create:
+        # yoyo would hide that it cannot create its tables.
+        raise _forbidden(settings, "it may not create tables")
     migrations = read_migrations(str(sql_directory()))
     options = f"-c lock_timeout={DDL_LOCK_TIMEOUT_SECONDS}s"
     arguments = {**settings.connection_arguments("streampulse-migrate"), "options": options}
     # yoyo hands the parameters of the address to psycopg2.connect as they are.
     with get_backend(f"postgresql:///?{urlencode(arguments)}") as backend:
-        # A killed migrate leaves a row in yoyo's own lock table. No other migrate can hold it: see _lock. A role that
-        # may not create tables has no such table, and is refused by the next statement.
-        with contextlib.suppress(psycopg2.errors.UndefinedTable):
-            backend.break_lock()
+        # A killed migrate leaves a row in yoyo's own lock table. No other migrate can hold it: see _lock.
+        backend.break_lock()
         pending = backend.to_apply(migrations)
         rows = postgres.execute(connection, "SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2")
         known = {migration.hash for migration in migrations}
@@ -126,6 +124,13 @@ def _lock(settings: PostgresSettings, timeout_seconds: float) -> Iterator[psycop
                 "wait for it, or end it (pg_stat_activity shows it as streampulse-migrate)"
             ) from None
         yield connection
+
+
+def _forbidden(settings: PostgresSettings, cause: str) -> OperatorError:
+    return OperatorError(
+        f"role {settings.user} may not change the schema of {settings.database} ({cause}): "
+        "run `streampulse migrate` with the writing role's credentials"
+    )
 
 
 def _unreachable(settings: PostgresSettings, error: psycopg2.OperationalError) -> OperatorError:
