@@ -47,7 +47,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 #: Statuses of failures of the server: an unexpected error, and a database that does not answer.
 _SERVER_FAILURES: Final = (500, 503)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-#: Status in metrics and log of a request whose client left before it had sent the whole request.
+#: Status in metrics and log of a request whose client left before the request or its answer was complete.
 CLIENT_LEFT: Final = 499
 _LONGEST_LOGGED: Final = 300
 # Machines ask for these every few seconds. They get a line only when something is wrong.
@@ -146,7 +146,13 @@ class ObserveMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = _dressed(scope, message["headers"])
-            await send(message)
+            try:
+                await send(message)
+            except RuntimeError as error:
+                # uvicorn does not tell a pipelined request that its connection is gone; uvloop then refuses to write.
+                if "the handler is closed" not in str(error):
+                    raise
+                raise ClientDisconnect from None
 
         try:
             await self._app(scope, receive, send_dressed)
