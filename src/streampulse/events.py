@@ -1,8 +1,8 @@
-"""The event contract: what a record of ``stream.events`` must be to count, and how it is read.
+"""The event contract: which records of ``stream.events`` count, and how they are parsed.
 
-This is the definition, written for exactness. The streaming job has a quicker way for the common form of an event
-(``streampulse.job.decode``) and falls back to :func:`parse` for all others; both give the same answer for every
-record, which a property test holds them to.
+This module defines the contract and favours exactness over speed. The streaming job has a faster path for the common
+form of an event (``streampulse.job.decode``) and falls back to :func:`parse` for all others. A property test checks
+that both give the same answer for every record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final, NamedTuple, NoReturn
 
 EVENT_TYPES: Final = ("stream_start", "stream_stop", "viewer_join", "viewer_leave", "chat_message", "donation")
 
-#: A record with a time stamp more than this before its partition's clock is late; the same span bounds how far back
-#: duplicates are looked for. Microseconds.
+#: A record with a time stamp more than this before its partition's clock is late. Duplicates are searched within the
+#: same span. Microseconds.
 ALLOWED_LATENESS_US: Final = 10 * 60 * 1_000_000
 #: A record with a time stamp more than this after its arrival is from the future. Microseconds.
 ALLOWED_FUTURE_US: Final = 5 * 60 * 1_000_000
-#: Streams whose id begins with this are the pipeline's own: they move no clock but their own.
+#: Id prefix of internal streams. They move no clock but their own.
 INTERNAL_PREFIX: Final = "__"
 
 MAX_DEPTH: Final = 100
@@ -39,7 +39,7 @@ _TS = re.compile(
 _AMOUNT_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _NUMBER_PARTS = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 _MESSAGE_LEN = re.compile(r"-?[0-9]+")
-# A string that is never closed runs to the end of the text, so that each character is looked at once.
+# An unclosed string matches to the end of the text, so that each character is read only once.
 _STRING_LITERAL = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
 _FORBIDDEN_IN_ID = re.compile("[\x00\ud800-\udfff]")
@@ -48,7 +48,7 @@ _FORBIDDEN_IN_ID = re.compile("[\x00\ud800-\udfff]")
 class InvalidEvent(Exception):  # noqa: N818 - the contract's word for it is "invalid", not "error"
     """The record is not a valid event.
 
-    ``detail`` begins with what is wrong: the name of the field, ``key``, ``partition`` or ``value``.
+    ``detail`` begins with the field at fault: a field's name, ``key``, ``partition`` or ``value``.
     """
 
     def __init__(self, detail: str) -> None:
@@ -72,7 +72,7 @@ class Event(NamedTuple):
 
 
 class _Number:
-    """A JSON number kept as its text, so that no digit is lost before the rules are applied."""
+    """A JSON number kept as its text, so that no digit is lost before validation."""
 
     __slots__ = ("text",)
 
@@ -105,9 +105,9 @@ def _deeper_than_allowed(text: str) -> bool:
 
 
 def parse_object(value: bytes | None) -> dict[str, object]:
-    """Read a record's value as one JSON object after RFC 8259, strictly; of a repeated name the last counts.
+    """Parse a record's value strictly as one JSON object (RFC 8259). The last of duplicate names wins.
 
-    Numbers come as their text in an opaque wrapper. The outermost object is level 1 of the allowed 100.
+    Numbers are returned as their text in an opaque wrapper. The outermost object is level 1 of the allowed 100.
 
     :raises InvalidEvent: the value is absent, not UTF-8, not JSON, too deep, holds too long an integer, or is not an
         object.
@@ -126,7 +126,7 @@ def parse_object(value: bytes | None) -> dict[str, object]:
     except json.JSONDecodeError as error:
         raise InvalidEvent(f"value: not JSON, {error.msg.lower()} at character {error.pos}") from None
     except RecursionError:
-        # Only text that stops being JSON before its brackets are looked at can get here.
+        # Reached only by text that stops being JSON before its brackets are counted.
         raise InvalidEvent(f"value: deeper than {MAX_DEPTH} levels") from None
     if end != len(stripped):
         raise InvalidEvent("value: not JSON, something follows the object")
@@ -166,10 +166,10 @@ def parse_ts(text: str) -> int:
 
 
 def parse_amount(text: str) -> int | None:
-    """Return a decimal number's value in hundredths, or None when it is no amount.
+    """Return a decimal number's value in hundredths, or None if it is not a valid amount.
 
-    An amount is between 0 and 10^9 and has at most two decimal places in value, however it is written. The work is
-    bounded by the length of the text: ``1e999999999`` costs no more than ``1e2``.
+    An amount is between 0 and 10^9 and has a value of at most two decimal places, in any notation. The work is bounded
+    by the length of the text: ``1e999999999`` costs no more than ``1e2``.
     """
     match = _NUMBER_PARTS.fullmatch(text)
     if match is None:
@@ -182,7 +182,7 @@ def parse_amount(text: str) -> int | None:
         return None
     significant = digits.rstrip("0")
     exponent_digits = exponent_text.lstrip("+-").lstrip("0")
-    if len(exponent_digits) > 9:  # more than any record has digits to make up for
+    if len(exponent_digits) > 9:  # longer than any record can compensate with digits
         return None
     exponent = int(exponent_digits or "0")
     if exponent_text.startswith("-"):
@@ -264,14 +264,14 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def parse(key: bytes | None, value: bytes | None, partition: int, partitions: int) -> Event:
-    """Read one record as an event.
+    """Parse one record as an event.
 
-    :param key: the record's key, None where it has none.
-    :param value: the record's value, None where it has none.
+    :param key: the record's key, or None.
+    :param value: the record's value, or None.
     :param partition: the partition that the record was read from, 0-based.
-    :param partitions: how many partitions the topic has.
-    :raises InvalidEvent: the record breaks a rule of the contract; ``detail`` begins with what is wrong: a field's
-        name, ``value`` for the JSON text itself, ``key`` or ``partition``.
+    :param partitions: number of partitions of the topic.
+    :raises InvalidEvent: the record breaks a rule of the contract; ``detail`` begins with a field's name, ``value`` for
+        the JSON text itself, ``key`` or ``partition``.
     """
     document = parse_object(value)
     event_id = _text(document, "event_id")
@@ -296,5 +296,5 @@ def parse(key: bytes | None, value: bytes | None, partition: int, partitions: in
 
 
 def is_internal(stream_id: str) -> bool:
-    """Tell whether a stream is one of the pipeline's own (smoke tests, probes)."""
+    """Tell whether a stream is internal (smoke tests, probes)."""
     return stream_id.startswith(INTERNAL_PREFIX)

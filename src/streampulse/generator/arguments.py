@@ -1,4 +1,4 @@
-"""The options that the steady generator and the backlog share: which world, and how much of it is spoiled."""
+"""Options that the steady generator and the backlog share: the size of the world and the shares of faults."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(args: argparse.Namespace, kind: type[SettingsType], more: Sequence[str] = ()) -> SettingsType:
-    """Return the settings with the arguments in the place of those that were given.
+    """Return the settings; given arguments override the environment.
 
     :param kind: the settings class, which reads the environment.
-    :param more: names of options beside those of :func:`add`.
+    :param more: option names beside those of :func:`add`.
     :raises OperatorError: an argument is out of range.
     """
     names = (*more, "streams", "users", "seed", "skew", *(name for name, _ in _SHARES))
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     try:
-        # Arguments of the class come before variables of the environment.
+        # Keyword arguments of the class take precedence over the environment.
         return kind(**given)
     except ValidationError as error:
         wrong = [f"--{item['loc'][0]} {item['input']}: {item['msg'].lower()}" for item in error.errors()]
@@ -52,5 +52,5 @@ def settings(args: argparse.Namespace, kind: type[SettingsType], more: Sequence[
 
 
 def shares(settings: WorldSettings) -> Shares:
-    """Return how much of each fault the settings ask for."""
+    """Return the fault shares from the settings."""
     return Shares(settings.duplicates, settings.disorder, settings.late, settings.garbage)

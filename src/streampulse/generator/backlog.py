@@ -1,9 +1,9 @@
-"""A backlog: many events of a past stretch of time, divided so that several processes can make and send them.
+"""A backlog: many past events, divided so that several processes can make and send them.
 
 The unit of division is the partition, never the process. Each partition has its own streams (a stream's partition
-follows from its id), its own source of random numbers and its own share of the events, and is written by one process
-from first to last. So the log of every partition is a function of the :class:`Plan` alone: byte for byte the same,
-whatever the number of processes and however they are scheduled.
+follows from its id), its own random source and its own share of the events. One process writes it from first to last.
+The log of every partition is therefore a function of the :class:`Plan` alone: byte for byte the same for any number of
+processes and any scheduling.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from streampulse.events import partition_of
 from streampulse.generator.faults import Faults, Record, Shares
 from streampulse.generator.model import MINUTE_US, Model, popularity, stream_name
 
-# A backlog is sent long after its times, in seconds or in days. What is from the future has to be so on arrival,
-# whenever that is, and the bytes may not depend on it.
+# A backlog is sent seconds or days after its event times, and its bytes may not depend on the delay. Future records
+# must still be in the future on arrival.
 _FUTURE_US: Final = 10 * 365 * 24 * 60 * MINUTE_US
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a backlog is.
+    """The parameters of a backlog.
 
-    :param events: good events in all; duplicates, late and invalid records come on top.
-    :param begin_us: the events' times are spread evenly over (begin_us, end_us], in microseconds since the epoch.
+    :param events: number of good events; duplicates, late and invalid records are added.
+    :param begin_us: event times are spread evenly over (begin_us, end_us], in microseconds since the epoch.
     :param end_us: see ``begin_us``.
-    :param partitions: how many partitions the topic has.
-    :param streams: number of streams; ``users``, ``skew`` and ``seed`` as the :class:`~.model.Model` takes them.
-    :param shares: how much of it is spoiled.
+    :param partitions: number of partitions of the topic.
+    :param streams: number of streams; ``users``, ``skew`` and ``seed`` as for :class:`~.model.Model`.
+    :param shares: shares of the faults.
     """
 
     events: int
@@ -60,7 +60,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Part:
-    """One partition's part of a backlog: which streams are there, and how many good events."""
+    """One partition's part of a backlog: its streams and its number of good events."""
 
     plan: Plan
     partition: int
@@ -89,7 +89,7 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def share_out(parts: Sequence[Part], processes: int) -> list[list[Part]]:
-    """Give each process its parts: the largest first, always to the one that has least so far."""
+    """Assign the parts to processes: the largest first, always to the process with the least so far."""
     loads: list[list[Part]] = [[] for _ in range(max(1, min(processes, len(parts))))]
     for part in sorted(parts, key=lambda part: (-part.events, part.partition)):
         min(loads, key=lambda load: sum(given.events for given in load)).append(part)
@@ -99,7 +99,8 @@ def share_out(parts: Sequence[Part], processes: int) -> list[list[Part]]:
 def interleaved(parts: Sequence[Part], size: int) -> Iterator[tuple[int, list[Record]]]:
     """Yield (partition, records) in turns, so that all partitions advance through time together.
 
-    :param size: about how many records one turn of all parts has; each part's turn is in proportion to its events.
+    :param size: approximate number of records in one turn of all parts; each part's turn is in proportion to its
+        events.
     """
     whole = max(1, sum(part.events for part in parts))
     turns = [(part.partition, part.records(), max(1, size * part.events // whole)) for part in parts]

@@ -1,4 +1,4 @@
-"""Sending many records quickly, by librdkafka."""
+"""Send many records quickly with librdkafka."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
 from streampulse.generator.faults import Record
 
-# Records that wait for their acknowledgement at most, each some 250 bytes.
+# Maximum number of unacknowledged records, some 250 bytes each.
 _PENDING_AT_MOST: Final = 200_000
 _CONNECT_SECONDS: Final = 10.0
-# Nothing acknowledged for this long: the broker is gone.
+# Without an acknowledgement for this long the broker counts as gone.
 _DELIVERY_TIMEOUT_MS: Final = 60_000
-# librdkafka's own lines about a broker that is away; the errors that matter are raised here.
+# Silences librdkafka's own log lines about an absent broker; relevant errors are raised here.
 _ONLY_CRITICAL: Final = 2
 
 
@@ -33,20 +33,20 @@ class BulkSender:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 50,
-                # The broker's limit, 256 KiB for this topic, is on what is sent at once, before records are told apart.
+                # The broker's limit (256 KiB for this topic) applies to a whole request.
                 "batch.size": 200_000,
                 "queue.buffering.max.messages": 2 * _PENDING_AT_MOST,
                 "message.timeout.ms": _DELIVERY_TIMEOUT_MS,
-                # A call into Python for each acknowledged record would cost as much as making it.
+                # A Python callback for each acknowledged record would cost as much as making the record.
                 "delivery.report.only.error": True,
-                # As Kafka's own clients choose a key's partition; the callers here know it already.
+                # The same partitioner as Kafka's own clients; the callers have computed the partition already.
                 "partitioner": "murmur2_random",
                 "log_level": _ONLY_CRITICAL,
             }
         )
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has.
+        """Return the number of partitions of the topic.
 
         :raises OperatorError: Kafka does not answer, or has no such topic.
         """
@@ -60,7 +60,7 @@ class BulkSender:
         return len(topic.partitions)
 
     def send(self, partition: int, records: Sequence[Record]) -> None:
-        """Hand a batch over; wait first while too many records are on their way.
+        """Enqueue a batch. Waits first while too many records are unacknowledged.
 
         :raises OperatorError: an earlier record was given up.
         """
@@ -68,17 +68,17 @@ class BulkSender:
             self._producer.poll(0.01)
         self._producer.poll(0)
         self._check()
-        # One by one: handing a whole batch over takes a dictionary for each record, which costs more than it saves.
+        # produce_batch needs a dictionary for each record, which costs more than it saves.
         produce, topic, delivered = self._producer.produce, self._topic, self._delivered
         for record in records:
             produce(topic, key=record.key, value=record.value, partition=partition, on_delivery=delivered)
 
     def flush(self) -> None:
-        """Return when everything is acknowledged.
+        """Wait until every record is acknowledged.
 
         :raises OperatorError: a record was given up.
         """
-        # Each record is either acknowledged or given up after its own time-out.
+        # Each record is acknowledged or given up after its own time-out.
         while self._producer.flush(1.0):
             self._check()
         self._check()

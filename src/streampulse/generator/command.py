@@ -1,4 +1,4 @@
-"""``streampulse generator``: make events and send them at a steady rate until told to stop."""
+"""``streampulse generator``: make events and send them at a steady rate until SIGTERM."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from streampulse.generator.send import Sender
 
 log = logging.getLogger(__name__)
 
-# How often events are made and handed over. Shorter gains no latency that anyone sees, and costs wake-ups.
+# Interval between two batches of events. A shorter one costs wake-ups and brings no visible latency.
 _TICK_SECONDS: Final = 0.04
-# After a pause (a stopped process, a suspended machine) at most this much is made up for at once.
+# Maximum time to catch up after a pause (a stopped process, a suspended machine).
 _CATCH_UP_SECONDS: Final = 1.0
-# Half of what an event may be ahead of its arrival.
+# Half of the lead over its arrival that the contract allows an event.
 _HELD_US: Final = 150 * 1_000_000
 _REPORT_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate events until SIGTERM or the limit; 1 when not all of a limited number were acknowledged."""
     kafka = load(KafkaSettings)
-    load(GeneratorSettings)  # says what is wrong with the environment before the arguments come into it
+    load(GeneratorSettings)  # reports a wrong environment before the arguments are applied
     settings = arguments.settings(args, GeneratorSettings, ("rate",))
     logfmt.configure()
     core_kafka.silence()
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         sender.close()
         log.info("stopped", extra={"fields": sender.counts()})
     complete = sender.failed == sender.skipped == sender.pending == 0
-    # A service that was told to stop has done its work, whatever a broker that was away has cost; a run of N has not.
+    # A stopped service exits 0 even if an absent broker cost records. A run of N events must have sent all N.
     return 0 if complete or args.limit is None else 1
 
 
@@ -113,7 +113,7 @@ class Loop:
         before, before_us = time.monotonic(), time.time_ns() // 1000
         reported, reported_sent = before, self._sender.sent
         while not self._stop.is_set() and self._left != 0:
-            # The wait ends at once when SIGTERM comes.
+            # SIGTERM ends the wait at once.
             self._stop.wait(max(0.0, before + _TICK_SECONDS - time.monotonic()))
             now, now_us = time.monotonic(), time.time_ns() // 1000
             owed += self._rate * min(now - before, _CATCH_UP_SECONDS)
@@ -154,20 +154,20 @@ class Loop:
 
 
 def _span(before_us: int, now_us: int) -> tuple[int, int]:
-    """Return from when to when the next events are, in microseconds since the epoch.
+    """Return the interval of the next events' times, in microseconds since the epoch.
 
-    :param before_us: up to when the previous ones were.
-    :param now_us: what the wall clock says.
+    :param before_us: end of the previous interval.
+    :param now_us: the wall clock.
     """
     if 0 < before_us - now_us <= _HELD_US:
-        # A clock that was set back a little moves no event before the previous ones: it is waited for.
+        # If the clock was set back a little, wait until it passes the previous events' end.
         now_us = before_us
-    # One that was set back further is followed, since events that waited for it would be from the future.
+    # If it was set back further, follow it: events that kept the old time would be from the future.
     return max(min(before_us, now_us), now_us - round(_CATCH_UP_SECONDS * 1e6)), now_us
 
 
 class SenderCollector(Collector):
-    """Reads the sender's counters at each scrape, so that sending pays nothing for being measured."""
+    """Reads the sender's counters at each scrape, so that the send path pays nothing for metrics."""
 
     def __init__(self, sender: Sender, rate: float) -> None:
         self._sender = sender

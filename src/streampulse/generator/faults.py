@@ -1,6 +1,6 @@
-"""What real producers do wrong, in measured shares and reproducibly: duplicates, disorder, lateness, garbage.
+"""Faults of real producers in given shares, reproducibly: duplicates, disorder, lateness, garbage.
 
-Each share is the part of the good events to which it happens. With every share at 0 events pass through untouched.
+Each share is the fraction of good events that get the fault. With every share at 0 events pass through unchanged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 from streampulse.generator.model import MINUTE_US, Encoder, GeneratedEvent, random_uuid
 
-# Duplicates repeat one of the newest records, none so old that it would be late the second time; held-back records are
-# kept until their time has come. Both are bounded.
+# Duplicates repeat one of the newest records, so that none is late the second time. Held-back records are kept until
+# they are due. Both buffers are bounded.
 _REMEMBERED: Final = 1_000
 _REPEATED_WITHIN_US: Final = 5 * MINUTE_US
 _HELD_AT_MOST: Final = 100_000
-# Disorder stays well inside the ten minutes that the contract allows, lateness is beyond them.
+# Disorder stays well inside the contract's ten minutes; lateness is beyond them.
 _HELD_BACK_US: Final = 2 * MINUTE_US
 _LATE_FROM_US, _LATE_TO_US = 11 * MINUTE_US, 60 * MINUTE_US
 #: How far a record from the future is ahead of its event, in microseconds.
@@ -27,7 +27,7 @@ FUTURE_US: Final = 60 * MINUTE_US
 
 
 class Record(NamedTuple):
-    """A Kafka record: the key decides the partition, the value is the event's JSON, or what stands in its place."""
+    """A Kafka record. The key decides the partition; the value is the event's JSON or a corrupted substitute."""
 
     key: bytes
     value: bytes
@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Shares:
-    """How much of each: numbers from 0 to 1."""
+    """The share of each fault, from 0 to 1."""
 
     duplicates: float = 0.0
     disorder: float = 0.0
@@ -49,11 +49,11 @@ class Shares:
 
 
 class Faults:
-    """Turns events into records and spoils the chosen shares of them.
+    """Turns events into records and corrupts the chosen shares of them.
 
     :param seed: the same seed and the same events give the same records.
-    :param future_us: how far a record from the future is ahead of its event, in microseconds. Events that are sent
-        long after their time need more than the usual.
+    :param future_us: lead of a future record over its event, in microseconds. Events that are sent long after their
+        time need more than the default.
     """
 
     def __init__(self, shares: Shares, *, seed: int | str, future_us: int = FUTURE_US) -> None:
@@ -85,7 +85,7 @@ class Faults:
             yield from self._spoiled(event)
 
     def rest(self) -> Iterator[Record]:
-        """Yield what is still held back, at the end."""
+        """Yield the records that are still held back, at the end."""
         while self._held:
             yield heapq.heappop(self._held)[2]
 
@@ -108,7 +108,7 @@ class Faults:
             yield self._garbage(event._replace(event_id=random_uuid(rng)))
 
     def _garbage(self, event: GeneratedEvent) -> Record:
-        """Return a record that the contract refuses: invalid in one of many ways, or from the future."""
+        """Return a record that the contract rejects: invalid in one of many ways, or from the future."""
         key = event.stream_id.encode("ascii")
         value = self._encoder.encode(event)
         future = self._encoder.encode(event._replace(ts_us=event.ts_us + self._future_us))

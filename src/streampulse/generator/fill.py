@@ -1,4 +1,4 @@
-"""``streampulse fill``: fill the topic with a backlog as fast as the machine allows, the same for the same seed."""
+"""``streampulse fill``: fill the topic with a backlog as fast as the machine allows, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send a backlog and print what was sent, how fast, and the seed that gives it again.
+    """Send a backlog and print the number of records, the rate and the seed.
 
     :raises OperatorError: Kafka does not answer or gave a record up; an argument is out of range.
     """
@@ -78,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fill(plan: Plan, kafka: KafkaSettings, processes: int) -> dict[int, int]:
-    """Send a backlog from several processes, and return by partition how many records were acknowledged.
+    """Send a backlog from several processes and return the number of acknowledged records by partition.
 
-    :raises OperatorError: Kafka did not take everything.
+    :raises OperatorError: Kafka did not acknowledge every record.
     """
     loads = share_out(plan.parts(), processes)
-    # Started anew and not forked: librdkafka's threads do not survive a fork.
+    # Spawned, not forked: librdkafka's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     sent: dict[int, int] = {}
     with ProcessPoolExecutor(len(loads), mp_context=context) as pool:

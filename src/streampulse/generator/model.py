@@ -1,7 +1,7 @@
-"""Sessions of made-up viewers: streams go on and off air, viewers join, chat, donate and leave.
+"""Sessions of synthetic viewers: streams go on and off air; viewers join, chat, donate and leave.
 
-Everything follows from the seed and the times that the caller passes in: the same calls give the same events. How
-popular streams are follows Zipf's law, so the first few have most of the audience and most have hardly any.
+Events depend only on the seed and the times that the caller passes: the same calls give the same events. The popularity
+of streams follows Zipf's law, so the first few have most of the audience.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SHOWS: Final = (
     "puzzle-club", "bird-feeder",
 )  # fmt: skip
 
-# Shares of the whole audience and of the actions. At a full house joins and leaves are in balance.
+# Shares of the whole audience and of the actions. With a full audience joins and leaves are in balance.
 _SHARE_WATCHING = 0.6
 _JOIN_EMPTY, _JOIN_FULL, _LEAVE_FULL, _DONATE = 0.45, 0.15, 0.15, 0.02
 _SMALLEST_AUDIENCE = 3
-# Lengths of messages and amounts in cents follow log-normal laws, cut off at both ends. A table of each is drawn once:
-# a draw from it costs a fifth of a new one.
+# Message lengths and amounts in cents follow log-normal laws, cut off at both ends. Each is drawn from a precomputed
+# table: that costs a fifth of a new draw.
 _TABLE_SIZE = 4_096
 
 
@@ -50,7 +50,7 @@ class _Stream:
         self.number = number
         self.stream_id = stream_name(number)
         self.audience = audience
-        # None: not heard of yet. What an earlier run left open is closed first.
+        # None: not started yet. A session that an earlier run left open is closed first.
         self.live: bool | None = None
         self.until_us = 0
         self.viewers: list[int] = []
@@ -61,7 +61,7 @@ class _Stream:
         self.viewers.append(user)
 
     def remove_at(self, place: int) -> int:
-        """Remove and return the viewer at a place; the last one takes it."""
+        """Remove and return the viewer at an index; the last viewer takes its place."""
         user = self.viewers[place]
         last = self.viewers.pop()
         if last != user:
@@ -72,13 +72,13 @@ class _Stream:
 
 
 class Model:
-    """The made-up world.
+    """The synthetic world.
 
     :param streams: number of streams.
     :param users: number of users; each may watch several streams.
     :param seed: the same seed and the same calls give the same events.
-    :param skew: exponent of Zipf's law, 0 for streams that are all alike.
-    :param only: numbers of the streams that this model plays; None for all. Their audiences are what they are among
+    :param skew: exponent of Zipf's law; 0 makes all streams alike.
+    :param only: numbers of the streams that this model plays; None for all. Each keeps the audience that it has among
         all streams.
     """
 
@@ -121,7 +121,7 @@ class Model:
         return self._audience_event(stream, now_us)
 
     def _pick(self, now_us: int) -> _Stream:
-        """Choose a stream by its popularity among those that are on air or due; when there is hardly any, wake one."""
+        """Choose a stream by popularity among those on air or due; wake one when hardly any is on air."""
         for _ in range(4):
             at = bisect(self._cumulative, self._random.random() * self._cumulative[-1])
             stream = self._streams[min(at, len(self._streams) - 1)]
@@ -159,7 +159,7 @@ class Model:
         elif draw < join + leave:
             user = stream.remove_at(int(rng.random() * len(stream.viewers)))
             return self._make("viewer_leave", stream, user_name(user), now_us)
-        # Some viewers talk far more than others.
+        # Some viewers chat far more than others.
         user = stream.viewers[int(rng.random() ** 2 * len(stream.viewers))]
         if draw >= 1.0 - _DONATE:
             cents = self._amounts[int(rng.random() * _TABLE_SIZE)]
@@ -195,7 +195,7 @@ class Model:
 
 
 def popularity(streams: int, skew: float) -> list[float]:
-    """Return the weight of each stream by its number, the first one's being 1 (Zipf's law).
+    """Return the weight of each stream by its number; the first has weight 1 (Zipf's law).
 
     :param skew: the exponent.
     """
@@ -213,21 +213,21 @@ def user_name(number: int) -> str:
 
 
 def random_uuid(rng: random.Random) -> str:
-    """Return a version 4 UUID as text, drawn from the given source so that it can be drawn again."""
+    """Return a version 4 UUID as text, drawn from the given random source for reproducibility."""
     digits = f"{rng.getrandbits(128):032x}"
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 class Encoder:
-    """Turns events into the JSON of the contract."""
+    """Serialises events as the JSON of the contract."""
 
     def __init__(self) -> None:
         self._second = -1
         self._second_text = ""
 
     def encode(self, event: GeneratedEvent) -> bytes:
-        """Return the record's value. Ids made by the model need no escaping, and none is done."""
+        """Return the record's value. Ids from the model need no escaping, so none is done."""
         second, microsecond = divmod(event.ts_us, 1_000_000)
         if second != self._second:
             self._second = second

@@ -1,4 +1,4 @@
-"""Bringing records to Kafka: idempotent, bounded in memory, patient when the broker is away."""
+"""An idempotent Kafka sender with bounded memory that waits for an absent broker."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from streampulse.generator.faults import Record
 
 log = logging.getLogger(__name__)
 
-#: Records that wait for their acknowledgement at most: the client itself has no limit. Some 100 MB.
+#: Maximum number of unacknowledged records, some 100 MB: the client itself has no limit.
 MAX_PENDING: Final = 50_000
-# A broker that is away for longer than this costs the records that wait; events that old would be of little use.
+# Records that wait longer than this for a broker are dropped: such old events are of little use.
 _DELIVERY_TIMEOUT_MS: Final = 120_000
 _FLUSH_SECONDS: Final = 10.0
-# No acknowledgement for this long, with records waiting, is worth a line in the log.
+# Log a line when records wait for this long without an acknowledgement.
 _QUIET_SECONDS: Final = 5.0
 _NUDGE_SECONDS: Final = 1.0
-# Failures and no success for this long: the producer may be beyond recovery (its topic made anew), so make a new one.
+# After failures without a success for this long, replace the producer: it may not recover, for example when its topic
+# was re-created.
 _RENEW_AFTER_SECONDS: Final = 30.0
 
 
 class Sender:
-    """Sends records to one topic and counts what became of them. Made and used by one thread.
+    """Sends records to one topic and counts the outcomes. Created and used by one thread.
 
-    ``sent`` counts acknowledged records, ``failed`` those given up, ``skipped`` those not even tried because
-    too many were waiting.
+    ``sent`` counts acknowledged records, ``failed`` those given up, ``skipped`` those rejected because too many were
+    waiting.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -54,11 +55,11 @@ class Sender:
 
     @property
     def pending(self) -> int:
-        """Return how many records wait for their acknowledgement."""
+        """Return the number of unacknowledged records."""
         return self._handed_over - self.sent - self.failed
 
     def connect(self) -> str | None:
-        """Try to reach Kafka and find the topic; return None when that worked, else what was wrong."""
+        """Try to reach Kafka and find the topic; return None on success, otherwise the reason."""
         try:
             if self._producer is None:
                 self._producer = self._make_producer()
@@ -69,7 +70,7 @@ class Sender:
         return f"topic {self._settings.topic} does not exist"
 
     def send(self, records: Iterable[Record]) -> None:
-        """Hand records over; their fate shows in the counters later. Call :meth:`connect` first."""
+        """Enqueue records; the counters show their outcome later. Call :meth:`connect` first."""
         assert self._producer is not None  # noqa: S101 - connect comes first
         self._look_after()
         send, topic = self._producer.send, self._settings.topic
@@ -87,7 +88,7 @@ class Sender:
             future.add_errback(self._count_failure)
 
     def close(self) -> None:
-        """Send what waits, for some seconds at most, and let go of the connection."""
+        """Flush for at most some seconds, then close the connection."""
         if self._producer is None:
             return
         try:
@@ -109,14 +110,14 @@ class Sender:
             request_timeout_ms=10_000,
             reconnect_backoff_max_ms=1_000,
             bootstrap_timeout_ms=5_000,
-            # Also how long one call may block: short, so that the watchdog hears from us in time.
+            # This also bounds one blocking call, so that the watchdog ping is in time.
             max_block_ms=2_000,
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )
 
     def _look_after(self) -> None:
-        """Say so when nothing is acknowledged any more and when it is again; replace a producer that is beyond help."""
+        """Log when acknowledgements stop and resume; replace a producer that cannot recover."""
         now = time.monotonic()
         quiet_seconds = now - max(self.last_ack_monotonic, self._renewed_at)
         if self.pending and quiet_seconds > _QUIET_SECONDS and not self._said_quiet:
@@ -126,7 +127,7 @@ class Sender:
             self._said_quiet = False
             log.info("Kafka acknowledges again", extra={"fields": self.counts()})
         if self._said_quiet and self._producer is not None and now - self._nudged_at > _NUDGE_SECONDS:
-            # The client's own thread was once seen asleep with records waiting and the broker up; a flush wakes it.
+            # The client's thread has been seen asleep with records waiting and the broker up; a flush wakes it.
             self._nudged_at = now
             with contextlib.suppress(KafkaError):
                 self._producer.flush(timeout=0.01)
@@ -145,7 +146,7 @@ class Sender:
         """Return the counters by name."""
         return {"sent": self.sent, "failed": self.failed, "skipped": self.skipped, "pending": self.pending}
 
-    # Called by the client's own thread, and by the caller's when a send fails at once.
+    # Called by the client's thread, and by the caller's when a send fails at once.
     def _count_success(self, _: Any) -> None:
         with self._lock:
             self.sent += 1

@@ -1,8 +1,8 @@
-"""``streampulse check``: what ``inv doctor`` looks at on one host. It reads and changes nothing.
+"""``streampulse check``: the part of ``inv doctor`` that runs on one host. It changes nothing.
 
-Each check is a small function in a registry, with the services that it is about. It runs only where the unit of one
-of them is installed, so that the same command is right on every host. It yields findings: what was seen, or a fault
-with its cause and the command that mends it. A new check is a new function under :func:`check`.
+Each check is a function in a registry, with the services that it concerns. It runs only where the unit of one of them
+is installed, so that the same command is right on every host. It yields findings: an observation, or a fault with its
+cause and the command that fixes it. To add a check, register a function with :func:`check`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from streampulse.core import http
 from streampulse.core.errors import OperatorError, SettingsError, one_line
 from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, load
 
-#: The services that the inventory asks this host for, as the role base wrote them from the list of services.
+#: The services that the inventory assigns to this host, written by the base role.
 SERVICES_FILE: Final = Path("/etc/streampulse/services.json")
-#: The roles put units and drop-ins here. Monitoring's packages may be there for another reason.
+#: The roles install units and drop-ins here. A unit file elsewhere may come from a package that the roles do not
+#: manage.
 OURS: Final = "/etc/systemd/system/"
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
-#: The limits of the alerts, so that both say the same: the role base writes them from prometheus/values.yml. In the
-#: wheel they would restart the services when they change.
+#: The alerts' limits, written by the base role from prometheus/values.yml. Inside the wheel a change of them would
+#: restart the services.
 LIMITS_FILE: Final = Path("/etc/streampulse/limits.json")
 #: The job commits every second or so while there is anything to read.
 JOB_SILENT_SECONDS: Final = 30
@@ -41,7 +42,7 @@ _ANSWER_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``seen`` says what was found; a fault has a cause and a fix, which is a command."""
+    """One finding. ``seen`` is the observation; a fault has a cause and a fix, which is a command."""
 
     check: str
     ok: bool
@@ -51,12 +52,12 @@ class Finding:
 
 
 class Host:
-    """What the checks ask the system; a test puts another one in its place."""
+    """Access to the system for the checks; tests substitute it."""
 
     def command(self, *words: str) -> str:
-        """Return what a command prints.
+        """Return the output of a command.
 
-        :raises OSError: there is no such command, or it does not answer.
+        :raises OSError: the command is missing or times out.
         """
         try:
             done = subprocess.run(  # noqa: S603 - fixed words, no shell
@@ -106,22 +107,22 @@ class Host:
             raise OperatorError(f"{LIMITS_FILE} is missing, which has the limits of the alerts") from None
 
     def uptime(self) -> float:
-        """Return the seconds since the boot, on the clock of systemd's monotonic stamps."""
+        """Return the seconds since boot, by the clock of systemd's monotonic stamps."""
         return time.clock_gettime(time.CLOCK_MONOTONIC)
 
     def fetch(self, url: str) -> tuple[int, Any]:
-        """Return the status and the JSON body of an answer.
+        """Return the status and the JSON body of an HTTP response.
 
         :raises OSError: nothing answers.
-        :raises ValueError: the answer is not JSON.
+        :raises ValueError: the response is not JSON.
         """
         answer = http.get(url, seconds=_ANSWER_SECONDS)
         return answer.status_code, answer.json()
 
     def connects(self, host: str, port: int) -> None:
-        """Connect to a port and let go of it.
+        """Connect to a port and close the connection.
 
-        :raises OSError: nobody listens there.
+        :raises OSError: no process listens there.
         """
         socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
 
@@ -132,15 +133,15 @@ class Host:
 
 
 Check = Callable[[Host, dict[str, str]], Iterator[Finding]]
-#: Name of the check, the services that it is about (none: every host), and what it does.
+#: Name of the check, its services (none: every host), and its function.
 CHECKS: list[tuple[str, frozenset[str], Check]] = []
 
 
 def check(name: str, *services: str) -> Callable[[Check], Check]:
     """Register a check.
 
-    :param name: what its findings are called.
-    :param services: it runs where the unit of one of them is installed; on every host when none is given.
+    :param name: the name of its findings.
+    :param services: it runs where the unit of one of them is installed; without any, on every host.
     """
 
     def register(function: Check) -> Check:
@@ -156,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the checks of this host, print the findings, and return 1 when there is any fault."""
+    """Run the checks of this host, print the findings, and return 1 if there is a fault."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     findings = findings_of(Host())
     if arguments.json:
@@ -170,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def findings_of(host: Host) -> list[Finding]:
-    """Run every check that is about this host and return what they found."""
+    """Run every check that applies to this host and return the findings."""
     import psycopg2
     from kafka.errors import KafkaError
 
@@ -216,7 +217,7 @@ def _fine(name: str, seen: str) -> Finding:
 
 
 def _service_of(name: str) -> str:
-    """Return the service whose log to look at when a check could not be made."""
+    """Return the service whose log explains a check that could not run."""
     first = name.split(".")[0]
     return {"spark": "spark-master"}.get(first, first)
 
@@ -226,7 +227,7 @@ def _service_of(name: str) -> str:
 
 @check("disk")
 def disk(host: Host, services: dict[str, str]) -> Iterator[Finding]:
-    """Look at the space and the inodes of every file system that a service writes to."""
+    """Check the free space and inodes of every file system that a service writes to."""
     paths = ["/", *(each["data"] for each in host.listed() if each["data"] and each["name"] in services)]
     limit = 100 * host.limits()["disk_full"]
     seen: set[int] = set()
@@ -252,7 +253,7 @@ def disk(host: Host, services: dict[str, str]) -> Iterator[Finding]:
 
 @check("memory")
 def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
-    """Look at the memory that could still be had."""
+    """Check the available memory."""
     amounts = host.memory()
     total, available = amounts["MemTotal"], amounts["MemAvailable"]
     percent = 100 * available / total
@@ -271,7 +272,7 @@ def memory(host: Host, _: dict[str, str]) -> Iterator[Finding]:
 
 @check("units")
 def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
-    """Look at each service's unit: active, and not coming back again and again."""
+    """Check that each service's unit is active and does not flap."""
     limits = host.limits()
     full = {each["name"] for each in host.listed() if each["full"]}
     for name, unit in services.items():
@@ -316,7 +317,7 @@ def ports(host: Host, services: dict[str, str]) -> Iterator[Finding]:
 
 @check("kafka.topics", "kafka")
 def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
-    """Hold the topics against what the deployment asked for."""
+    """Compare the topics with the deployment's settings."""
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType
 
@@ -375,7 +376,7 @@ def _topic_findings(
 
 @check("spark.master", "spark-master")
 def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
-    """Ask the master for its workers and for the job."""
+    """Check the master's workers and the job's application."""
     address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
     if not address:
         raise OperatorError("STREAMPULSE_SPARK_MASTER_UI is not set")
@@ -385,7 +386,7 @@ def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         return
     workers = state.get("workers", [])
     alive = [each for each in workers if each.get("state") == "ALIVE"]
-    # The master keeps a worker that was replaced in its list for a while: dead ones beside alive ones are history.
+    # The master lists a replaced worker as dead for a while. Dead workers beside alive ones are no fault.
     if not alive:
         yield _fault("spark.workers", f"no worker is alive, {len(workers)} are known", "inv logs spark-worker")
     else:
@@ -414,7 +415,7 @@ def _query(statement: str) -> list[tuple[Any, ...]]:
 
 @check("postgres.schema", "job", "api")
 def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
-    """Hold the database's migrations against those of this release."""
+    """Compare the database's migrations with those of this release."""
     from streampulse.host.migrate import sql_directory
 
     ours = sorted(path.stem for path in sql_directory().glob("*.sql"))
@@ -432,7 +433,7 @@ def schema(_: Host, __: dict[str, str]) -> Iterator[Finding]:
 
 @check("job.progress", "job")
 def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
-    """Look at whether the job commits what there is to read."""
+    """Check that the job commits while events wait."""
     newest = _query(
         "SELECT offsets, extract(epoch FROM now() - committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1"
     )
@@ -463,7 +464,7 @@ def _bounds() -> dict[int, tuple[int, int]]:
 
 @check("api.health", "api")
 def api(host: Host, _: dict[str, str]) -> Iterator[Finding]:
-    """Ask the API whether it is well."""
+    """Check the API's health."""
     settings = load(ApiSettings)
     url = f"http://{_reachable(settings.host)}:{settings.port}/health"
     status, answer = host.fetch(url)

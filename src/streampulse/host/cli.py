@@ -1,4 +1,4 @@
-"""The ``streampulse`` command: what runs on the hosts, one subcommand for each service and each check."""
+"""The ``streampulse`` command: one subcommand for each service and each check on a host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streampulse import __version__
 from streampulse.core import logs as logfmt
 from streampulse.core.errors import OperatorError, SettingsError, UsageError
 
-# Imported only when asked for: a host has the libraries of its own roles and no others.
+# Modules are imported on demand: a host has only the libraries of its own roles.
 COMMANDS = {
     "generator": ("streampulse.generator.command", "send made-up but plausible events to Kafka"),
     "fill": ("streampulse.generator.fill", "fill the topic with a backlog of made-up events, as fast as it goes"),
@@ -31,7 +31,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code: 0 done, 1 a failure that is explained, 2 wrong usage.
+    """Run one subcommand and return its exit code: 0 done, 1 an explained failure, 2 wrong usage.
 
     :param argv: the arguments without the program's name; the process's own when None.
     """
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="streampulse", description="streampulse on this host")
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # Only the command that was named is imported, so that `streampulse wait` starts quickly.
+    # Only the named command is imported, so that `streampulse wait` starts quickly.
     named = next((word for word in arguments if not word.startswith("-")), None)
     for name, (module_name, summary) in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=summary, description=summary)
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(parsed.run(parsed))
     except (OperatorError, SettingsError) as error:
         prefix = logfmt.journal_prefix(logging.ERROR, sys.stderr)
-        print(f"{prefix}streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        print(f"{prefix}streampulse: {error}", file=sys.stderr)  # noqa: T201 - the command's output
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130

@@ -1,8 +1,8 @@
 """``streampulse migrate``: bring the database's schema to the version of this release.
 
-Migrations are the files ``sql/<number>.<name>.sql``, applied in the order of their names and never taken back. Each
-is safe to run while the previous release still serves, and safe to run twice: a migrate that is killed after a
-migration's statements and before its mark applies them again the next time.
+Migrations are the files ``sql/<number>.<name>.sql``, applied in the order of their names and never rolled back. Each is
+safe to run while the previous release still serves, and safe to run twice: if migrate is killed between a migration's
+statements and its mark, the next run applies the statements again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from streampulse.core import postgres
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import PostgresSettings, load
 
-#: Key of the advisory lock that one migrate at a time holds. The server releases it with the connection, so a killed
+#: Key of the advisory lock that makes migrate exclusive. The server releases it with the connection, so a killed
 #: migrate leaves no lock behind.
 LOCK_KEY = 0x73_70_6D_69_67  # "spmig"
-#: A migration that waits longer than this for a table gives up, so that readers do not queue up behind it.
+#: Lock time-out of a migration for a table, so that readers do not queue up behind it.
 DDL_LOCK_TIMEOUT_SECONDS = 10
 
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Migrate, and print ``schema at N (M applied)``.
 
-    :raises OperatorError: the server does not answer, refuses the role, or belongs to a newer release.
+    :raises OperatorError: the server does not answer, refuses the role, or holds a newer release's schema.
     """
     version, applied = migrate(load(PostgresSettings), lock_timeout_seconds=args.lock_timeout)
     print(f"schema at {version} ({applied} applied)", flush=True)  # noqa: T201 - the command's result
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def migrate(settings: PostgresSettings, *, lock_timeout_seconds: float = 60.0) -> tuple[int, int]:
     """Apply the missing migrations and return (schema version, number of migrations applied now).
 
-    :param lock_timeout_seconds: how long to wait for another migrate to end.
+    :param lock_timeout_seconds: how long to wait for another migrate.
     :raises OperatorError: the server does not answer, refuses the role, is not UTF-8, holds a newer release's schema,
         or a table was in use for too long.
     """
@@ -85,9 +85,9 @@ def _apply(settings: PostgresSettings, connection: psycopg2.extensions.connectio
     migrations = read_migrations(str(sql_directory()))
     options = f"-c lock_timeout={DDL_LOCK_TIMEOUT_SECONDS}s"
     arguments = {**settings.connection_arguments("streampulse-migrate"), "options": options}
-    # yoyo hands the parameters of the address to psycopg2.connect as they are.
+    # yoyo passes the address's parameters to psycopg2.connect unchanged.
     with get_backend(f"postgresql:///?{urlencode(arguments)}") as backend:
-        # A killed migrate leaves a row in yoyo's own lock table. No other migrate can hold it: see _lock.
+        # A killed migrate leaves a row in yoyo's own lock table. Remove it: no other migrate can hold it, see _lock.
         backend.break_lock()
         pending = backend.to_apply(migrations)
         rows = postgres.execute(connection, "SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2")
@@ -105,7 +105,7 @@ def _apply(settings: PostgresSettings, connection: psycopg2.extensions.connectio
 
 @contextmanager
 def _lock(settings: PostgresSettings, timeout_seconds: float) -> Iterator[psycopg2.extensions.connection]:
-    """Hold the migration lock of the database; wait for it when another migrate has it."""
+    """Hold the migration lock of the database; wait while another migrate holds it."""
     with closing(postgres.connect(settings, "streampulse-migrate-lock")) as connection:
         ((encoding,),) = postgres.execute(connection, "SHOW server_encoding")
         if encoding != "UTF8":

@@ -63,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _newest(topic: kafka.Topic, count: int) -> list[ConsumerRecord]:
     """Return the newest records of all partitions, by arrival.
 
-    It reads the last ``count`` offsets of each partition, and twice as many each time that too few of them hold a
-    record: transaction markers take offsets, too.
+    It reads the last ``count`` offsets of each partition, and doubles that while too few of them hold a record:
+    transaction markers take offsets, too.
     """
     log = topic.log()
     deadline = time.monotonic() + _SECONDS
@@ -93,7 +93,7 @@ def _span(consumer: Any, partition: TopicPartition, begin: int, end: int, deadli
 
 
 def shown(record: ConsumerRecord) -> str:
-    """Return one record as text: where it is, when it arrived, its key, headers and value."""
+    """Return one record as text: its position, arrival, key, headers and value."""
     stamp = datetime.datetime.fromtimestamp(record.timestamp / 1000, datetime.UTC)
     lines = [
         f"partition {record.partition} offset {record.offset} at {stamp.isoformat(timespec='milliseconds')[:-6]}Z"
@@ -105,12 +105,12 @@ def shown(record: ConsumerRecord) -> str:
 
 
 def printable(data: bytes | None) -> str:
-    """Return bytes as text, with an escape for every character that is not printable."""
+    """Return bytes as text, with an escape for every unprintable character."""
     if data is None:
         return "(null)"
     if not data:
         return "(empty)"
-    # A character has at most four bytes, so none of the shown characters is cut in two.
+    # A character has at most four bytes, so no shown character is cut in two.
     text = data[: SHOWN_CHARACTERS * 4].decode("utf-8", errors="backslashreplace")[:SHOWN_CHARACTERS]
     visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
     cut = len(data) > SHOWN_CHARACTERS and len(data) > len(text.encode("utf-8", errors="replace"))

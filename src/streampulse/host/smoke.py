@@ -1,8 +1,7 @@
-"""``streampulse smoke``: a few events of its own through the whole pipeline, and exactly their numbers at its end.
+"""``streampulse smoke``: send a few events through the whole pipeline and check their exact result.
 
-The events are of a stream of their own, ``__smoke-<uuid>``, which moves no clock and appears in no list. What they
-must come to is known beforehand. Each hop is waited for in turn, so that a failure names the one that the events did
-not pass.
+The events belong to a stream of their own, ``__smoke-<uuid>``, which moves no clock and appears in no list. Their
+result is known beforehand. Each hop is awaited in turn, so that a failure names the hop that the events did not pass.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from streampulse.events import partition_of
 PREFIX: Final = "__smoke-"
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.1
-#: Leftovers of smoke tests that were killed are removed once they are this old.
+#: Age from which leftovers of killed smoke tests are removed.
 _LEFTOVER: Final = "1 hour"
 
-#: What the events must come to: one row, whose columns are these.
+#: The expected columns of the events' one row.
 EXPECTED: Final[dict[str, int | Decimal]] = {
     "chat_messages": 1,
     "donations": 1,
@@ -50,7 +49,7 @@ Row = dict[str, Any]
 
 
 class Plan(NamedTuple):
-    """The events of one smoke test: their stream, the values to send, and the start of the window they are all in."""
+    """The events of one smoke test: their stream, the values to send, and the start of their window."""
 
     stream_id: str
     values: list[bytes]
@@ -59,7 +58,7 @@ class Plan(NamedTuple):
 
 
 class NotPassed(Exception):  # noqa: N818 - a finding
-    """The events did not pass a hop. ``cause`` is half a sentence, ``fix`` the command to go on with."""
+    """The events did not pass a hop. ``cause`` is half a sentence, ``fix`` the next command."""
 
     def __init__(self, hop: str, cause: str, fix: str) -> None:
         super().__init__(f"{hop}: {cause}. Look: {fix}")
@@ -69,15 +68,15 @@ class NotPassed(Exception):  # noqa: N818 - a finding
 
 
 class _NotYet(Exception):  # noqa: N818 - a state
-    """Not so far; the text says what was seen."""
+    """Not done so far; the text is the observation."""
 
 
 def plan(now: datetime.datetime) -> Plan:
     """Return the events of a smoke test that begins at an instant.
 
-    All are in the last whole minute before it: never late, since a clock is at most five minutes ahead of the brokers'
-    and lateness begins ten minutes behind it, and never from the future. The last viewer leaves, so that no later
-    minute gets a row.
+    All are in the last whole minute before it. They are never late: a clock is at most five minutes ahead of the
+    brokers', and lateness begins ten minutes behind it. They are never from the future. The last viewer leaves, so that
+    no later minute gets a row.
     """
     stream_id = f"{PREFIX}{uuid.uuid4()}"
     start = now.astimezone(datetime.UTC).replace(second=0, microsecond=0) - datetime.timedelta(minutes=1)
@@ -121,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the smoke test; return 0 when everything agreed.
+    """Run the smoke test; return 0 on success.
 
     :raises OperatorError: the events did not pass a hop, or a setting is missing.
     """
@@ -167,13 +166,13 @@ def _api_url(environment: os._Environ[str] | dict[str, str]) -> str:
 
 
 def _api_headers(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """Return what lets a request in where the API asks for a key."""
+    """Return the API's key header, if a key is set."""
     keys = [key.strip() for key in environment.get("STREAMPULSE_API_KEYS", "").split(",") if key.strip()]
     return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
 
 class Smoke:
-    """One run of the smoke test. ``hops`` is filled with the seconds that each hop took."""
+    """One run of the smoke test. ``hops`` holds the seconds of each hop."""
 
     def __init__(
         self, kafka_settings: KafkaSettings, postgres_settings: PostgresSettings, api_url: str, timeout: float
@@ -187,9 +186,9 @@ class Smoke:
         self.hops: dict[str, float] = {}
 
     def run(self) -> None:
-        """Send the events and follow them to the end, then remove their rows.
+        """Send the events, follow them through each hop, then remove their rows.
 
-        :raises NotPassed: a hop did not let them through in time, or made other numbers of them.
+        :raises NotPassed: the events did not pass a hop in time, or have a wrong result.
         """
         connection = self._connect()
         try:
@@ -245,7 +244,7 @@ class Smoke:
             producer = KafkaProducer(
                 **self.kafka.client_arguments("streampulse-smoke"),
                 acks="all",
-                # One after the other, also when one has to be sent again.
+                # One after the other, also after a retry, to keep the order.
                 enable_idempotence=True,
                 bootstrap_timeout_ms=int(min(self._left(), 5.0) * 1000),
                 max_block_ms=int(self._left() * 1000),
@@ -277,7 +276,7 @@ class Smoke:
         return int(seq)
 
     def _counted(self, connection: psycopg2.extensions.connection, before: int, partition: int, offset: int) -> None:
-        """Return when a batch that was committed after the sending has read past the events."""
+        """Wait for a batch, committed after the sending, that has read past the events; return its time."""
         newest = postgres.execute(
             connection,
             "SELECT seq, (offsets->>%s)::bigint, extract(epoch FROM now() - committed_at)::float8 "
@@ -369,7 +368,7 @@ class Smoke:
         return rows
 
     def _check_api(self) -> None:
-        # Fifteen windows back from the newest of the table, which may be five minutes ahead of now.
+        # Fifteen windows back from the table's newest, which may be five minutes ahead of now.
         wrong = differences(self._get("/metrics/history?minutes=15"), self.plan.window_start)
         if wrong:
             raise _NotYet(f"PostgreSQL has the numbers, but /metrics/history differs: {'; '.join(wrong)}")
@@ -398,7 +397,7 @@ class Smoke:
 
 
 def differences(rows: list[Row], window_start: datetime.datetime) -> list[str]:
-    """Return what is wrong with the stream's minute rows, as PostgreSQL or the API gives them."""
+    """Return the differences between the stream's minute rows and the expected one."""
     if len(rows) != 1:
         return [f"{len(rows)} rows instead of 1"]
     row = rows[0]

@@ -1,4 +1,4 @@
-"""``streampulse wait``: return when a service answers in its own protocol, so that units start in a useful order."""
+"""``streampulse wait``: return when a service answers in its own protocol, to order the start of units."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 from streampulse.core import http
 from streampulse.core.errors import OperatorError, UsageError, one_line
 
-# The settings' library takes longer to import than all the rest here: only probes that need it import it.
+# The settings library imports slower than all the rest here, so only probes that need it import it.
 
 _PAUSE_SECONDS = 0.25
 _ANSWER_SECONDS = 5.0
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait for a service.
 
-    :raises OperatorError: it did not answer in time; the text says what was seen last.
+    :raises OperatorError: it did not answer in time; the text holds the last observation.
     """
     probe = _PROBES[args.service](args)
     deadline = time.monotonic() + args.timeout
@@ -163,7 +163,7 @@ def _page(args: argparse.Namespace) -> Callable[[], str]:
             raise UsageError(f"--url {args.url} is no address of a page: {one_line(error)}") from None
         if answer.is_success:
             return f"ready at {args.url} ({answer.status_code})"
-        # A server that asks for a password is up. The unit of an exporter does not know the password.
+        # A server that asks for a password is up. The unit of an exporter does not have the password.
         if answer.status_code == httpx.codes.UNAUTHORIZED and not os.environ.get(_PASSWORD):
             return f"answers at {args.url} ({answer.status_code})"
         raise _NotYet(f"{args.url} answers {answer.status_code}")
@@ -204,12 +204,12 @@ def _targets(_: argparse.Namespace) -> Callable[[], str]:
 
 
 def _is_web_address(text: str) -> bool:
-    """Tell whether a text names a host to ask over HTTP."""
+    """Tell whether a text is a host address for HTTP."""
     return re.match(r"https?://[^/\s]", text) is not None
 
 
 def _login() -> tuple[str, str] | None:
-    """Return the user and the password of monitoring, where there are any."""
+    """Return the user and the password of monitoring, if set."""
     user, password = os.environ.get(_USER), os.environ.get(_PASSWORD)
     return (user, password) if user and password else None
 
@@ -225,5 +225,5 @@ _PROBES: dict[str, Callable[[argparse.Namespace], Callable[[], str]]] = {
     "spark": _spark,
     "targets": _targets,
 }
-#: The log to look at, where it is not that of the service that was waited for.
+#: The service whose log helps, if it is not the awaited one.
 _LOGS = {"spark": "spark-master", "targets": "prometheus"}

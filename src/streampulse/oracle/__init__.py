@@ -1,6 +1,6 @@
-"""The oracle: every number computed again from the raw topic, by the plainest code that can be right.
+"""The oracle: recompute every number from the raw topic with the simplest correct code.
 
-It shares nothing with the streaming job but the event contract (``streampulse.events``). ``decide`` says what became
-of each record, ``tables`` what the tables hold then, ``reader`` fetches the records, ``compare`` finds the differences
-and ``command`` is ``streampulse verify``.
+It shares only the event contract (``streampulse.events``) with the streaming job. ``decide`` gives each record's
+outcome, ``tables`` computes the tables, ``reader`` fetches the records, ``compare`` finds the differences and
+``command`` is ``streampulse verify``.
 """

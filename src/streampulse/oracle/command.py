@@ -1,4 +1,4 @@
-"""``streampulse verify``: compute every number again from the raw topic and compare."""
+"""``streampulse verify``: recompute every number from the raw topic and compare."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ DEFAULT_SHOWN: Final = 20
 
 
 class Snapshot(NamedTuple):
-    """The newest ledger row and the tables' ordinary streams, as one transaction sees them.
+    """The newest ledger row and the tables' ordinary streams, from one transaction.
 
-    ``committed`` is False while the ledger is empty. ``topics`` is how many different topics the ledger was read from.
-    Times are microseconds since the epoch.
+    ``committed`` is False while the ledger is empty. ``topics`` is the number of different topics that the ledger was
+    read from. Times are microseconds since the epoch.
     """
 
     committed: bool
@@ -57,11 +57,11 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class Log:
-    """What the raw topic says, up to the ledger's offsets.
+    """The raw topic's content, up to the ledger's offsets.
 
-    ``missing_until_us``: for each partition whose log is not whole, a bound that no missing record's time is past (None
-    where there is no record to tell it from). ``uncertain_until_us``: the newest time of a record of it whose fate
-    depends on what is missing.
+    ``missing_until_us`` holds, for each partition with an incomplete log, an upper bound of the missing records' times
+    (None if no record gives one). ``uncertain_until_us`` holds the newest time of a record whose outcome depends on the
+    missing ones.
     """
 
     partitions: int
@@ -83,7 +83,7 @@ class Log:
         return bound is not None and self.clocks.get(partition, bound) > bound
 
     def clocks_with(self, ledger: Mapping[int, int]) -> dict[int, int]:
-        """Return each partition's clock; what the log no longer tells is taken from the ledger."""
+        """Return each partition's clock; the ledger fills in for records that the log no longer holds."""
         clocks = dict(self.clocks)
         for partition in self.missing_until_us:
             if not self.clock_is_certain(partition) and partition in ledger:
@@ -91,7 +91,7 @@ class Log:
         return clocks
 
     def certain_from(self) -> dict[int, int | None]:
-        """Return, for each partition whose log is not whole, the first window whose counts are certain."""
+        """Return, for each partition with an incomplete log, the first window with certain counts."""
         first: dict[int, int | None] = {}
         for partition, bound in self.missing_until_us.items():
             if bound is None:
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def text(report: Report) -> str:
-    """Return a report as people read it."""
+    """Return a report as text."""
     lines = list(report.differences)
     more = report.difference_count - len(report.differences)
     if more:
@@ -156,7 +156,7 @@ def text(report: Report) -> str:
 
 
 class _Progress:
-    """One line on standard error: in place on a terminal, every ten seconds in a log."""
+    """A progress line on standard error: in place on a terminal, every ten seconds in a log."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -172,20 +172,20 @@ class _Progress:
         sys.stderr.flush()
 
     def done(self) -> None:
-        """Take the line away again."""
+        """Clear the line."""
         if self._shown and self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
 
 class Reader(Protocol):
-    """What the verification needs of Kafka: :class:`streampulse.oracle.reader.TopicReader`."""
+    """The verification's view of Kafka: :class:`streampulse.oracle.reader.TopicReader`."""
 
     def bounds(self, topic: str) -> dict[int, Bounds]:
         """Return the bounds of every partition of a topic."""
 
     def topic_id(self, topic: str) -> uuid.UUID:
-        """Return the id that Kafka gave the topic when it was made."""
+        """Return the topic's id, which Kafka assigns at creation."""
 
     def read(
         self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
@@ -201,18 +201,18 @@ class Reader(Protocol):
 def verify(
     kafka: KafkaSettings, postgres: PostgresSettings, counting: CountingSettings, shown: int = DEFAULT_SHOWN
 ) -> Report:
-    """Compare the tables and the dead letters with what the raw topic says.
+    """Compare the tables and the dead letters with the raw topic.
 
-    :param shown: how many differences the report holds in words; the rest is counted.
+    :param shown: maximum number of differences in words; the rest is counted.
     :raises OperatorError: Kafka or PostgreSQL does not answer, or they do not belong together.
     """
-    # Its warnings about what does not answer are said here, in one line.
+    # Suppresses the client's warnings about absent brokers: the error here says it in one line.
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     started = time.monotonic()
     progress = _Progress()
     snapshot = take_snapshot(postgres)
     reader = TopicReader(kafka)
-    # Millions of events and rows without a single cycle: looking for cycles over and over only costs time.
+    # Millions of events and rows hold no reference cycle: collecting garbage only costs time.
     gc.disable()
     try:
         report = verify_snapshot(reader, snapshot, (kafka.topic, kafka.dlq_topic), counting, shown, progress)
@@ -235,8 +235,8 @@ def verify_snapshot(
     """Compare one snapshot of the tables with the topics.
 
     :param topics: the names of the raw topic and of the dead-letter topic.
-    :param shown: how many differences the report holds in words; the rest is counted.
-    :param progress: told now and then what is going on.
+    :param shown: maximum number of differences in words; the rest is counted.
+    :param progress: called now and then with the present step.
     :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
     """
     report = Report()
@@ -247,7 +247,7 @@ def verify_snapshot(
     newest = event_clock(clocks)
     edge_us = newest - counting.history_days * DAY_US if newest is not None else 0
     horizon = Horizon(edge_us, log.certain_from(), log.partitions)
-    # Read to its end after everything else: the letters of a batch are there before its ledger row.
+    # Read last: the dead letters of a batch are written before its ledger row.
     dlq_bounds = reader.bounds(dlq_topic)
     check = LetterCheck(
         topic,
@@ -300,7 +300,7 @@ def _not_checked(
     dlq_bounds: dict[int, Bounds],
     counting: CountingSettings,
 ) -> list[str]:
-    """Name everything that could not be compared."""
+    """List everything that could not be compared."""
     names: list[str] = []
     if not snapshot.committed:
         names.append("any record: the job has committed no batch yet")
@@ -328,7 +328,7 @@ def _not_checked(
 
 
 def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[[str], None]) -> Log:
-    """Read the raw topic up to the ledger's offsets and decide about every record.
+    """Read the raw topic up to the ledger's offsets and decide each record's outcome.
 
     :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
     """
@@ -361,7 +361,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
 
 
 def _spans(topic: str, bounds: dict[int, Bounds], offsets: dict[int, int]) -> dict[int, Bounds]:
-    """Return what is to be read of each partition: from the log's start to the ledger's offset."""
+    """Return the span to read of each partition: from the log's start to the ledger's offset."""
     spans = {}
     for partition, (start, end) in bounds.items():
         wanted = offsets.get(partition, 0)
@@ -375,7 +375,7 @@ def _spans(topic: str, bounds: dict[int, Bounds], offsets: dict[int, int]) -> di
 
 
 def _note(log: Log, partition_log: PartitionLog, record: Record) -> None:
-    """Decide about one record and put it where it belongs."""
+    """Decide one record's outcome and file it."""
     decision = partition_log.decide(record)
     log.outcomes[decision.outcome] = log.outcomes.get(decision.outcome, 0) + 1
     source = (record.partition, record.offset)
@@ -387,9 +387,9 @@ def _note(log: Log, partition_log: PartitionLog, record: Record) -> None:
             log.uncertain.add(source)
             newest = log.uncertain_until_us.get(record.partition, event.ts_us)
             log.uncertain_until_us[record.partition] = max(newest, event.ts_us)
-        # The rows of our own streams may be removed at any time; only their dead letters are held to account.
+        # Rows of internal streams may be removed at any time; only their dead letters are checked.
         if decision.outcome == ACCEPTED and not is_internal(event.stream_id):
-            # One string for each user and type, not one for each event: two million events stay within memory.
+            # Share one string for each user and type, so that two million events fit into memory.
             log.accepted.setdefault(sys.intern(event.stream_id), []).append(
                 event._replace(
                     stream_id=sys.intern(event.stream_id),
@@ -400,7 +400,7 @@ def _note(log: Log, partition_log: PartitionLog, record: Record) -> None:
 
 
 def _uuid(written: str) -> uuid.UUID | None:
-    """Read a topic's id in either of the forms that Kafka's clients write; None where it is neither."""
+    """Parse a topic's id in either form of Kafka's clients; None if it is neither."""
     try:
         return uuid.UUID(written)
     except ValueError:
@@ -418,7 +418,7 @@ def _epoch_us(column: str) -> str:
 def take_snapshot(settings: PostgresSettings) -> Snapshot:
     """Read the newest ledger row and the tables in one repeatable-read transaction.
 
-    :raises OperatorError: PostgreSQL does not answer or its schema is not there.
+    :raises OperatorError: PostgreSQL does not answer or its schema is missing.
     """
     arguments: dict[str, Any] = {**settings.connection_arguments("streampulse-verify")}
     try:
@@ -455,7 +455,7 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         )
         states = {stream_id: StateRow(active, updated) for stream_id, active, updated in cursor}
     minutes: dict[tuple[int, str], MinuteRow] = {}
-    # A cursor of the server's: thirty days of many streams need not lie in memory twice.
+    # A server-side cursor: thirty days of many streams are not held in memory twice.
     with connection.cursor("verify") as rows:
         rows.itersize = 20_000
         rows.execute(

@@ -1,4 +1,4 @@
-"""Finding the differences: row by row, column by column, dead letter by dead letter."""
+"""Differences by row, column and dead letter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streampulse.oracle.reader import Bounds, Letter
 from streampulse.oracle.tables import MinuteRow, StateRow, Tables
 
 HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
-#: The columns that only need the window's own events; the rest also needs who was there before.
+#: Columns that depend only on the window's own events; the others also depend on earlier presence.
 _COUNT_COLUMNS: Final = tuple(name for name in MinuteRow._fields if name != "active_viewers")
 _EMPTY: Final = MinuteRow(*(0,) * len(MinuteRow._fields))
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -24,9 +24,9 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 class Horizon(NamedTuple):
     """How far back the tables can be checked.
 
-    ``edge_us``: rows that begin before it may have left the tables. ``certain_from``: for each partition whose log is
-    not whole, the window from which on its records' counts are certain, None where there is none. ``partitions``: how
-    many partitions the topic has.
+    ``edge_us``: rows that begin before it may have left the tables. ``certain_from``: for each partition with an
+    incomplete log, the first window with certain counts, None if there is none. ``partitions``: the number of
+    partitions of the topic.
     """
 
     edge_us: int
@@ -34,12 +34,12 @@ class Horizon(NamedTuple):
     partitions: int
 
     def partition(self, stream_id: str) -> int:
-        """Return the partition that a stream's events are in."""
+        """Return the partition of a stream's events."""
         return partition_of(stream_id.encode(), self.partitions)
 
 
 def instant(ts_us: int) -> str:
-    """Return an instant as people read it, UTC."""
+    """Return an instant as text, UTC."""
     try:
         return (_EPOCH + datetime.timedelta(microseconds=ts_us)).isoformat().replace("+00:00", "Z")
     except OverflowError:
@@ -98,7 +98,7 @@ def state_differences(expected: Tables, found: Mapping[str, StateRow], horizon: 
             yield f"{where}: the row should not be there"
             continue
         ours, theirs = expected.states.get(stream_id), found.get(stream_id)
-        if ours is None:  # older than the history: gone, or about to go
+        if ours is None:  # older than the history: removed, or about to be
             continue
         if theirs is not None:
             yield from _columns(where, StateRow._fields, ours, theirs)
@@ -107,7 +107,7 @@ def state_differences(expected: Tables, found: Mapping[str, StateRow], horizon: 
 
 
 class ExpectedLetter(NamedTuple):
-    """What the dead letter of one record must be. The value is kept as its digest: records may be large."""
+    """The expected dead letter of one record. The value is kept as its digest: records may be large."""
 
     reason: str
     field: str | None
@@ -116,23 +116,23 @@ class ExpectedLetter(NamedTuple):
 
     @classmethod
     def of(cls, record: Record, decision: Decision) -> ExpectedLetter:
-        """Return the dead letter that a record deserves."""
+        """Return the expected dead letter of a record."""
         named = decision.detail.partition(":")[0] if decision.detail is not None else None
         return cls(decision.outcome, named, record.key, digest(record.value))
 
 
 def digest(value: bytes | None) -> bytes | None:
-    """Return a record value's digest; None stays None, which is not the empty value."""
+    """Return a record value's digest; None stays None, distinct from the empty value."""
     return None if value is None else hashlib.sha256(value).digest()
 
 
 @dataclass
 class LetterCheck:
-    """Holds the dead letters that the log asks for against those that are there.
+    """Compares the expected dead letters with the actual ones.
 
-    ``expected``: by (partition, offset). ``uncertain``: records whose lateness cannot be told, since the log's
-    beginning is gone. ``spans``: the offsets that were read. ``first_stamps_ms``: where the topic was made anew, when
-    each partition's first record arrived; letters from before are the earlier topic's.
+    ``expected``: by (partition, offset). ``uncertain``: records whose lateness is unknown, since the log's beginning is
+    gone. ``spans``: the offsets that were read. ``first_stamps_ms``: if the topic was re-created, the arrival of each
+    partition's first record; earlier letters are the previous topic's.
     """
 
     topic: str
@@ -147,7 +147,7 @@ class LetterCheck:
         """Yield a sentence for each difference.
 
         :param letters: every record of the dead-letter topic, up to its end.
-        :param log_is_whole: the dead-letter topic still holds all that was ever sent to it.
+        :param log_is_whole: the dead-letter topic still holds every letter ever sent.
         """
         for letter in letters:
             yield from self._check(letter)
@@ -192,7 +192,7 @@ class LetterCheck:
             yield f"{where}: there is no such record"
             return
         if offset >= span.end:
-            return  # written by a batch that is not in the ledger row that we look at
+            return  # written by a batch after the compared ledger row
         if offset < span.start or self._of_an_earlier_topic(letter, partition):
             self.not_checked += 1
             return

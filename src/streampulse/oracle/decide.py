@@ -1,6 +1,6 @@
-"""What became of each record: invalid, future, late, duplicate or accepted.
+"""The outcome of each record: invalid, future, late, duplicate or accepted.
 
-A function of one partition's log alone, in offset order. Written straight from the design's five rules.
+A function of one partition's log alone, in offset order. It follows the five rules of the contract literally.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FUTURE: Final = "future"
 LATE: Final = "late"
 DUPLICATE: Final = "duplicate"
 ACCEPTED: Final = "accepted"
-#: The outcomes for which a record goes to the dead-letter topic.
+#: The outcomes that send a record to the dead-letter topic.
 DEAD_LETTER_REASONS: Final = frozenset({INVALID, FUTURE, LATE})
 
 
@@ -30,10 +30,10 @@ class Record(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What became of one record.
+    """The outcome of one record.
 
-    ``event`` is None only for ``invalid``, ``detail`` is given only then. ``certain`` is False where records that the
-    log no longer holds may have decided otherwise.
+    ``event`` is None only for ``invalid``; ``detail`` is set only then. ``certain`` is False if records that the log no
+    longer holds may have changed the outcome.
     """
 
     outcome: str
@@ -54,8 +54,8 @@ class PartitionLog:
 
         :param partition: the partition's number.
         :param partitions: how many partitions the topic has.
-        :param missing_until_us: where the log does not hold all its records any more, a bound that no missing record's
-            time is past; None for a log from offset 0.
+        :param missing_until_us: if the log is incomplete, an upper bound of the missing records' times; None for a log
+            from offset 0.
         """
         self.partition = partition
         self.partitions = partitions
@@ -63,12 +63,12 @@ class PartitionLog:
         self.clock_us: int | None = None
         self.own_clocks_us: dict[str, int] = {}
         self.next_offset = 0
-        # The time of the newest accepted event of each (stream, event_id). Only the newest can still be within ten
-        # minutes of the clock when any of them is: an id is accepted again only after the earlier one has left.
+        # The time of the newest accepted event of each (stream, event_id). The newest suffices: an id is accepted again
+        # only after the earlier one is more than ten minutes before the clock.
         self._accepted: dict[tuple[str, str], int] = {}
 
     def decide(self, record: Record) -> Decision:
-        """Say what becomes of the next record.
+        """Decide the next record's outcome.
 
         :raises ValueError: the record is of another partition or not in offset order.
         """
@@ -86,7 +86,7 @@ class PartitionLog:
         if event.ts_us - record.stamp_ms * 1000 > ALLOWED_FUTURE_US:
             return Decision(FUTURE, event, None)
 
-        # The clock is that of the earlier records: this one moves it for those that follow, whatever becomes of it.
+        # The clock comes from the earlier records. This record moves it for later ones, whatever its outcome.
         clock = self.clock_us
         if is_internal(event.stream_id):
             self.own_clocks_us[event.stream_id] = max(self.own_clocks_us.get(event.stream_id, event.ts_us), event.ts_us)
@@ -97,12 +97,12 @@ class PartitionLog:
         if clock is not None and clock - event.ts_us > ALLOWED_LATENESS_US:
             return Decision(LATE, event, None)
 
-        # What is gone from the log can no longer matter once the clock is ten minutes past all of it.
+        # Missing records no longer matter once the clock is ten minutes past all of them.
         certain = self.missing_until_us is None or (
             clock is not None and clock - self.missing_until_us > ALLOWED_LATENESS_US
         )
 
-        # 4. Accepted before, and that one is not more than 10 minutes before the clock.
+        # 4. Accepted before, at most 10 minutes before the clock.
         identity = (event.stream_id, event.event_id)
         before = self._accepted.get(identity)
         if before is not None and (clock is None or clock - before <= ALLOWED_LATENESS_US):
@@ -114,10 +114,10 @@ class PartitionLog:
 
 
 def decide(records: Iterable[Record], partitions: int) -> tuple[list[tuple[Record, Decision]], dict[int, int]]:
-    """Say what becomes of each record of a topic.
+    """Decide the outcome of each record of a topic.
 
     :param records: the records, those of each partition in offset order.
-    :param partitions: how many partitions the topic has.
+    :param partitions: number of partitions of the topic.
     :returns: each record with its decision, in the order given; and the clock of each partition that has one, in
         microseconds since the epoch.
     """

@@ -1,4 +1,4 @@
-"""Reading Kafka's topics from their beginning, as a ``read_committed`` consumer sees them."""
+"""Read Kafka topics from their beginning, as a ``read_committed`` consumer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
 
-#: A broker that sends nothing for this long, in seconds, while records are outstanding is reported.
+#: Seconds without data, while records are outstanding, after which the broker is reported.
 STALL_SECONDS: Final = 30.0
 
 
@@ -27,14 +27,14 @@ class Bounds(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """One record of the dead-letter topic, headers as they are (a name may stand there twice)."""
+    """One record of the dead-letter topic, with raw headers (a name may occur twice)."""
 
     record: Record
     headers: tuple[tuple[str, bytes | None], ...]
 
 
 class TopicReader:
-    """A consumer without a group: it commits nothing and disturbs nobody."""
+    """A consumer without a group, which commits no offsets."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Connect.
@@ -49,7 +49,7 @@ class TopicReader:
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
-                # Never jump: an offset that is gone while we read must be said.
+                # Never reset: an offset removed during the read must be reported.
                 auto_offset_reset="none",
                 bootstrap_timeout_ms=10_000,
                 request_timeout_ms=15_000,
@@ -61,7 +61,7 @@ class TopicReader:
             raise self._unreachable(error) from None
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._consumer.close()
 
     def _unreachable(self, error: Exception) -> OperatorError:
@@ -85,7 +85,7 @@ class TopicReader:
         return {each.partition: Bounds(starts[each], ends[each]) for each in partitions}
 
     def topic_id(self, topic: str) -> uuid.UUID:
-        """Return the id that Kafka gave the topic when it was made: another one where it was made anew since.
+        """Return the topic's id, which changes when the topic is re-created.
 
         :raises OperatorError: the topic does not exist or Kafka does not answer.
         """
@@ -109,7 +109,7 @@ class TopicReader:
     ) -> Iterator[Record]:
         """Yield the records of each span, those of a partition in offset order.
 
-        Offsets without a record (markers of transactions, what was aborted) are passed over.
+        Offsets without a record (transaction markers, aborted records) are skipped.
 
         :param spans: for each partition the first offset and the one after the last.
         :param progress: called now and then with the number of records so far.
@@ -154,9 +154,9 @@ class TopicReader:
             raise self._unreachable(error) from None
 
     def _advance(self, open_spans: dict[TopicPartition, Bounds], positions: dict[TopicPartition, int]) -> bool:
-        """Note how far each partition has come, close the spans that are done, and tell whether anything moved.
+        """Record each partition's position, close the finished spans, and tell whether anything advanced.
 
-        The position is asked for, not taken from the records: it also passes offsets that hold none.
+        The position is queried, not derived from the records: it also passes offsets without a record.
         """
         moved = False
         for partition in list(open_spans):

@@ -1,4 +1,4 @@
-"""What the tables hold, given the accepted events and the clocks: sets, sorted lists and whole numbers.
+"""The expected tables from the accepted events and the clocks, by sets, sorted lists and integers.
 
 Times are microseconds since the epoch, money is hundredths of a dollar.
 """
@@ -47,9 +47,9 @@ class Tables(NamedTuple):
 class Presence(NamedTuple):
     """One stay of one viewer: from the join at ``joined_us`` until ``gone_us``.
 
-    ``timed_out`` tells how it ended: by a leave or a stop at ``gone_us``, or by the time-out that passed at
-    ``gone_us``. At the very instant of a leave the viewer counts as present, since only events before a window's end
-    are looked at; at the very instant of the time-out not.
+    ``timed_out`` tells how it ended: by the time-out, or by a leave or stop. At the instant of a leave the viewer still
+    counts as present, since only events before a window's end count. At the instant of the time-out the viewer does
+    not.
     """
 
     joined_us: int
@@ -73,7 +73,7 @@ def presences(events: Iterable[Event], viewer_timeout_us: int) -> list[Presence]
     last: dict[str, int] = {}  # and of their last event
 
     def end(user: str, ts_us: int) -> None:
-        """End a user's presence at an event at ts_us, or earlier where the time-out had passed by then."""
+        """End a user's presence at an event at ts_us, or earlier if the time-out had passed by then."""
         timeout = last[user] + viewer_timeout_us
         if timeout <= ts_us:
             stays.append(Presence(joined[user], timeout, timed_out=True))
@@ -99,7 +99,7 @@ def presences(events: Iterable[Event], viewer_timeout_us: int) -> list[Presence]
 
 
 def active_at_ends(stays: Iterable[Presence], clock_us: int) -> dict[int, int]:
-    """Return the number of viewers present at the end of each window up to the clock's, where there are any.
+    """Return the number of viewers present at the end of each window up to the clock's, without zeros.
 
     A stay covers the window ends x with joined < x, and x <= gone for a leave or stop, x < gone for a time-out.
     """
@@ -107,7 +107,7 @@ def active_at_ends(stays: Iterable[Presence], clock_us: int) -> dict[int, int]:
     change: Counter[int] = Counter()
     for stay in stays:
         first_window = window_of(stay.joined_us)
-        # The last window whose end x is still covered; its start is x - 1 minute.
+        # The last covered window end x; its window starts at x - 1 minute.
         last_end = window_of(stay.gone_us - 1 if stay.timed_out else stay.gone_us)
         final_window = min(last_end - MINUTE_US, last_window)
         if first_window <= final_window:
@@ -135,7 +135,7 @@ def stream_tables(
     """Compute one stream's minute rows, by window start, and its state row, without regard to history.
 
     :param events: the stream's accepted events, in any order, none past the clock.
-    :param clock_us: the event clock, or what is read for it for an internal stream.
+    :param clock_us: the event clock, or the stream's own clock if it is internal.
     :param viewer_timeout_us: a viewer without any event for this long is gone.
     """
     ordered = sorted(events, key=lambda event: (event.ts_us, event.event_id))

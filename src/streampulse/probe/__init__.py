@@ -1,1 +1,1 @@
-"""The synthetic probe: what a user would notice, measured by being one, and how far the pipeline is behind."""
+"""The synthetic probe: measures the pipeline as a user would notice it, and the pipeline's lag."""

@@ -1,4 +1,4 @@
-"""Requests to the API as its users make them: to any of its hosts, each over a connection of its own."""
+"""Requests to any of the API's hosts, each over a new connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATH: Final = "/metrics/latest?limit=1"
 
 
 class Rows(NamedTuple):
-    """The rows of an answer, and the time that the host took for it, connecting included, in seconds."""
+    """The rows of a response, and the seconds that the host took for it, connecting included."""
 
     rows: list[Row]
     seconds: float
@@ -32,9 +32,9 @@ class Unanswered(Exception):  # noqa: N818 - a finding
 
 
 class Failed(Exception):  # noqa: N818 - a finding
-    """The answer is not 200 with rows.
+    """The response is not 200 with rows.
 
-    :param seconds: time that it took, connecting included.
+    :param seconds: duration of the request, connecting included.
     """
 
     def __init__(self, text: str, seconds: float) -> None:
@@ -43,7 +43,7 @@ class Failed(Exception):  # noqa: N818 - a finding
 
 
 class Refused(Failed):
-    """The answer is 4xx: the API works and refuses this request."""
+    """The response is 4xx: the API works and refuses this request."""
 
 
 class Api:
@@ -112,7 +112,7 @@ class Requests:
         self._voice = Voice("the API")
 
     def step(self) -> float:
-        """Ask once; return after how many seconds to ask again."""
+        """Ask once; return the seconds until the next request."""
         started = time.monotonic()
         seconds: float | None = None
         try:
@@ -121,8 +121,8 @@ class Requests:
             outcome = "unanswered"
             self._voice.wrong(str(error))
         except Refused as error:
-            # An old key or too many requests is a fault of the probe, not of the API. The probe's event then counts as
-            # unread.
+            # An outdated key or too many requests is a fault of the probe, not of the API. The probe's event then
+            # counts as unread.
             outcome, seconds = "refused", error.seconds
             self._voice.wrong(str(error))
         except Failed as error:

@@ -1,4 +1,4 @@
-"""``streampulse probe``: send an event a minute, ask the API, look how far the pipeline is, until told to stop."""
+"""``streampulse probe``: send an event a minute, read it from the API and measure the lag, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from streampulse.probe.topic import Topic
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 5.0
-#: Longer than any step may take: half a minute for an event, and a wait of a minute for the next.
+#: Longer than any step: half a minute for an event, and a wait of a minute for the next.
 HUNG_SECONDS: Final = 180.0
 _END_SECONDS: Final = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``streampulse probe``: none, its settings are the environment's."""
+    """Declare the options of ``streampulse probe``: none, its settings come from the environment."""
     del parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probe until SIGTERM; 1 when a part hangs or has ended, so that the supervisor starts all of it anew.
+    """Probe until SIGTERM; 1 when a part hangs or has ended, so that the supervisor restarts the process.
 
     :raises OperatorError: the scrape endpoint cannot be opened.
     """
@@ -93,12 +93,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def hanging(parts: Sequence[Part]) -> list[str]:
-    """Return the names of the parts that have ended, or have not begun a step for longer than any takes."""
+    """Return the names of the parts that have ended or are overdue."""
     limit = time.monotonic() - HUNG_SECONDS
     return [part.name for part in parts if not part.is_alive() or part.alive_at < limit]
 
 
 def _kept() -> Path | None:
-    """Return the file for what is to be known after a restart, in the folder that systemd has made."""
+    """Return the file of the state that survives a restart, in systemd's state directory."""
     folder = os.environ.get("STATE_DIRECTORY")
     return Path(folder.split(":")[0]) / "dead-letters.json" if folder else None

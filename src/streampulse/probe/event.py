@@ -1,7 +1,7 @@
-"""One event a minute, from Kafka to the API: whether it arrives, how long that takes, and whether it is counted right.
+"""One event a minute from Kafka to the API: its arrival, its latency and its counts.
 
-The events are of a stream of the probe's own, ``__probe``, which moves no clock and appears in no list, total or
-ranking. Each is the only one of its window, so what its row must be is known.
+The events belong to a stream of the probe's own, ``__probe``, which moves no clock and appears in no list, total or
+ranking. Each is the only one of its window, so its row is known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streampulse.probe.send import Sender, Unsent
 log = logging.getLogger(__name__)
 
 STREAM: Final = "__probe"
-#: What one chat message comes to.
+#: The expected row of one chat message.
 EXPECTED: Final[dict[str, int]] = {
     "chat_messages": 1,
     "donations": 0,
@@ -32,19 +32,19 @@ EXPECTED: Final[dict[str, int]] = {
     "unique_viewers": 1,
     "active_viewers": 0,
 }
-# Windows are counted back from the newest of the table, which may be five minutes ahead of the broker's clock.
+# Windows are counted back from the table's newest, which may be five minutes ahead of the broker's clock.
 _PATH: Final = f"/metrics/history?minutes=15&stream_id={STREAM}"
 _MINUTE_SECONDS: Final = 60
-# Connecting is not what is measured.
+# The latency excludes connecting.
 _AHEAD_SECONDS: Final = 3.0
-# First as closely as the API's own reading of the tables is renewed, then less so: a lost event is asked for 90 times.
+# The first polls follow the API's refresh interval, later ones are rarer: a lost event takes 90 requests.
 _PAUSE_SECONDS: Final = 0.2
 _LONG_PAUSE_SECONDS: Final = 0.5
 _LONG_AFTER_SECONDS: Final = 10.0
 
 
 class Sent(NamedTuple):
-    """An event, and the start of the window that it is in."""
+    """An event, and the start of its window."""
 
     event_id: str
     window_start: datetime.datetime
@@ -52,7 +52,7 @@ class Sent(NamedTuple):
 
 
 def make(now: datetime.datetime) -> Sent:
-    """Return the event of an instant, which is its time."""
+    """Return the event whose time is the given instant."""
     moment = now.astimezone(datetime.UTC)
     event_id = str(uuid.uuid4())
     event = {
@@ -67,12 +67,12 @@ def make(now: datetime.datetime) -> Sent:
 
 
 def row_of(rows: list[Row], window_start: datetime.datetime) -> Row | None:
-    """Return the row of a window, None where there is none yet."""
+    """Return the row of a window, None while it is missing."""
     return next((row for row in rows if _moment(row.get("window_start")) == window_start), None)
 
 
 def differences(row: Row) -> list[str]:
-    """Return in which columns a row is not what one event comes to."""
+    """Return the columns in which a row differs from one event's row."""
     return [f"{name} is {row.get(name)} and not {value}" for name, value in EXPECTED.items() if _differs(row, name)]
 
 
@@ -83,13 +83,13 @@ def next_due(now: float, second: int) -> float:
 
 
 class Events:
-    """Sends the events and looks for what becomes of them.
+    """Sends the events and follows each to its row.
 
-    :param sender: brings them to Kafka.
-    :param api: where their rows appear.
-    :param second: of each minute, at which one is sent. One that was started anew waits for the next: it cannot know
-        whether it has sent one in this window.
-    :param patience: seconds after which an event that is not visible is lost.
+    :param sender: sends them to Kafka.
+    :param api: serves their rows.
+    :param second: second of each minute at which one is sent. After a restart the probe waits for the next: it cannot
+        know whether it has sent one in this window.
+    :param patience: seconds after which an invisible event is lost.
     """
 
     def __init__(self, sender: Sender, api: Api, second: int, patience: float) -> None:
@@ -102,7 +102,7 @@ class Events:
         self._stop = threading.Event()
 
     def step(self) -> float:
-        """Send the event that is due and follow it; return after how many seconds to come back."""
+        """Send the event that is due and follow it; return the seconds until the next call."""
         wait = self._due - time.time()
         if wait > _MINUTE_SECONDS:
             # The clock was set back.
@@ -117,13 +117,13 @@ class Events:
         return max(0.0, self._due - time.time())
 
     def stop(self) -> None:
-        """Follow no event any further; what would have become of it stays open."""
+        """Stop following the event; its outcome stays open."""
         self._stop.set()
 
     def send_and_follow(self, event: Sent) -> None:
-        """Send an event, look for its row until it is there or the patience is at its end, and count the outcome.
+        """Send an event, poll for its row until it is there or patience has run out, and count the outcome.
 
-        Not done twice for one window: neither event's row would be what one event comes to.
+        A window gets one event only: with two, the row would match neither.
         """
         if self._newest is not None and event.window_start <= self._newest:
             log.warning("the clock was set back: no second event in one window", extra={"fields": _fields(event)})
@@ -146,13 +146,13 @@ class Events:
             else:
                 cause, refused = "the API has no row", False
             took = time.monotonic() - started
-            # An answer that is late is no better than none.
+            # A late response counts as none.
             if row is not None and took <= self._patience:
                 found = differences(row)
                 self._note(event, "wrong" if found else "exact", took, "; ".join(found))
                 return
             if took > self._patience:
-                # Whoever is not let in cannot tell whether it is there.
+                # A 4xx means that the probe could not look, so the event counts as unread.
                 self._note(event, "unread" if refused else "lost", None if refused else metrics.NEVER_SECONDS, cause)
                 return
             pause = _PAUSE_SECONDS if took < _LONG_AFTER_SECONDS else _LONG_PAUSE_SECONDS

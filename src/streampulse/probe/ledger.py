@@ -1,4 +1,4 @@
-"""The ledger of batches, read through the reading role: how far the job has come, and its dead letters."""
+"""The batch ledger, read with the read-only role: the job's progress and its dead letters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _NEWEST: Final = """
     SELECT seq, offsets, topic_id, extract(epoch FROM committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1
 """
-# A piece at a time, so that no statement takes long, however many entries there are.
+# Read in pieces, so that no statement takes long.
 _PIECE: Final = 20_000
 _LETTERS: Final = f"""
     SELECT max(seq), coalesce(sum(letters.number::bigint), 0)::bigint FROM (
@@ -32,12 +32,12 @@ _LETTERS: Final = f"""
         ORDER BY seq LIMIT {_PIECE}
     ) AS piece LEFT JOIN LATERAL jsonb_each_text(piece.dead_letters) AS letters(reason, number) ON true
 """  # noqa: S608 - constants only
-# Also while nothing changes, so that a ledger made anew is noticed after a restart as well.
+# Written also without changes, so that a re-created ledger is noticed after a restart as well.
 _KEEP_SECONDS: Final = 60.0
 
 
 class Entry(NamedTuple):
-    """The newest entry. Offsets by partition: the one after the last record that was committed."""
+    """The newest ledger row. ``offsets`` holds the next offset to commit by partition."""
 
     seq: int
     offsets: Mapping[int, int]
@@ -47,10 +47,10 @@ class Entry(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What the ledger said.
+    """One reading of the ledger.
 
-    ``entry`` is None while it is empty, ``dead_letters`` how many were ever written, and ``at`` when it was asked, on
-    the monotonic clock.
+    ``entry`` is None while the ledger is empty, ``dead_letters`` is the total ever written, and ``at`` is the time of
+    the query on the monotonic clock.
     """
 
     at: float
@@ -63,25 +63,25 @@ class Unreadable(Exception):  # noqa: N818 - a finding
 
 
 class Ledger:
-    """Reads the ledger through one connection, which is made anew after every failure.
+    """Reads the ledger over one connection, which is reopened after every failure.
 
-    :param settings: the database, and the role that may only read.
-    :param patience: how long one statement may take, connecting included, in seconds.
-    :param kept: file that keeps the number of dead letters over a restart; None: it is not kept.
+    :param settings: the database and the read-only role.
+    :param patience: limit for one statement, connecting included, in seconds.
+    :param kept: file that keeps the dead-letter count over a restart; None: it is not kept.
     """
 
     def __init__(self, settings: PostgresSettings, patience: float, kept: Path | None) -> None:
         found = postgres.arguments(settings, "streampulse-probe", statement_seconds=patience, read_only=True)
-        # Asynchronous, because a server that hangs while its kernel still acknowledges packets must time out as well.
+        # Asynchronous, so that a server that hangs while its kernel still acknowledges packets times out as well.
         self._arguments = {**found, "async_": True}
         self._patience = patience
         self._connection: psycopg2.extensions.connection | None = None
         self._letters = DeadLetters(kept)
 
     def read(self) -> Reading:
-        """Ask for the newest entry, and for what was added since the last time.
+        """Read the newest row and the rows added since the last call.
 
-        :raises Unreadable: the server does not answer in time, or the table is not there.
+        :raises Unreadable: the server does not answer in time, or the table is missing.
         """
         at = time.monotonic()
         try:
@@ -99,7 +99,7 @@ class Ledger:
         return Reading(at, entry, self._letters.total)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._connection is not None:
             with contextlib.suppress(psycopg2.Error):
                 self._connection.close()
@@ -108,11 +108,11 @@ class Ledger:
     def _count(self, newest: Entry) -> None:
         letters = self._letters
         if newest.seq < letters.seq:
-            # The tables were made anew, or restored: what was counted before stays counted.
+            # The tables were re-created or restored: the count keeps its value.
             letters.begin_again()
         while letters.seq < newest.seq:
             ((seq, number),) = self._query(_LETTERS, {"seq": letters.seq, "since": letters.since})
-            # Nothing there means that what is left was counted before the ledger was restored.
+            # An empty result means that the remaining rows were counted before the ledger was restored.
             letters.add(int(number), newest.seq if seq is None else int(seq))
         letters.reached(newest)
 
@@ -138,36 +138,36 @@ class Ledger:
 
 
 class DeadLetters:
-    """How many dead letters were ever written, as the ledger's entries say, of which the older ones are removed.
+    """Number of dead letters ever written, by the ledger's rows, of which the job removes old ones.
 
-    The end of their topic says something else: it is written in transactions, whose markers have offsets too.
+    The topic's end offset cannot replace it: transaction markers take offsets too.
 
-    :param file: keeps the number, and up to which entry it goes, over a restart; None: it is not kept.
+    :param file: keeps the number, and the row up to which it counts, over a restart; None: it is not kept.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._kept_at = float("-inf")
         self._newest_at = 0.0
-        #: The number, the entry up to which it goes, and the time before which entries are passed over.
+        #: The number, the row up to which it counts, and the time before which rows are skipped.
         self.total = 0
         self.seq = 0
         self.since = 0.0
         self._restore()
 
     def begin_again(self) -> None:
-        """Go through the ledger from its beginning, but for entries that are as old as those that were counted."""
+        """Count the ledger from its beginning, skipping rows as old as those already counted."""
         self.seq, self.since = 0, self._newest_at
 
     def add(self, number: int, seq: int) -> None:
-        """Count the letters of the entries up to one."""
+        """Count the dead letters of the rows up to one."""
         self.total += number
         self.seq = seq
         if number:
             self._kept_at = float("-inf")
 
     def reached(self, newest: Entry) -> None:
-        """Note that the newest entry was counted, and write down what there is, now or a little later."""
+        """Record the newest row as counted, and save the state now or a little later."""
         self._newest_at, self.since = newest.committed_at, 0.0
         now = time.monotonic()
         if self._file is None or now - self._kept_at < _KEEP_SECONDS:
@@ -194,7 +194,7 @@ class DeadLetters:
 
 
 class LatestReading:
-    """The newest reading, handed from the thread that reads to those that want it."""
+    """The newest reading, passed from the reading thread to its users."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -202,21 +202,21 @@ class LatestReading:
         self._reading: Reading | None = None
 
     def put(self, begun: float, reading: Reading | None) -> None:
-        """Hand over what came of a try to read, None where it failed.
+        """Publish the result of a read, None for a failure.
 
-        :param begun: when the try began, on the monotonic clock.
+        :param begun: start of the read on the monotonic clock.
         """
         with self._changed:
             self._begun, self._reading = begun, reading
             self._changed.notify_all()
 
     def get(self, max_age: float) -> Reading | None:
-        """Return what came of the last try, None where that failed or is older than so many seconds."""
+        """Return the last result, None if the read failed or is older than ``seconds``."""
         with self._changed:
             return self._reading if time.monotonic() - self._begun <= max_age else None
 
     def since(self, moment: float, patience: float) -> Reading | None:
-        """Wait for a try that began at a moment or later, and return what came of it; None where there is none."""
+        """Wait for a read that began at a moment or later, and return its result; None without one."""
         with self._changed:
             self._changed.wait_for(lambda: self._begun >= moment, patience)
             return self._reading if self._begun >= moment else None

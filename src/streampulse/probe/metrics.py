@@ -8,7 +8,7 @@ from prometheus_client import Counter, Histogram
 
 from streampulse.core.metrics import KnownGauge
 
-#: What an event that never became visible is observed as, in seconds: more than every bucket, and still a number.
+#: Observed value of an event that never became visible, in seconds: above every bucket, and finite.
 NEVER_SECONDS: Final = 60.0
 
 EVENTS: Final = Counter(
@@ -38,7 +38,7 @@ API_SECONDS: Final = Histogram(
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 
-# A counter that appears with its first failure has no increase from nothing to one.
+# Initialise every label: a counter that appears with its first failure shows no increase from nothing to one.
 for _outcome in ("exact", "wrong", "lost", "unsent", "unread"):
     EVENTS.labels(_outcome)
 for _outcome in ("ok", "refused", "error", "unanswered"):

@@ -1,4 +1,4 @@
-"""The probe's parts, each in a thread of its own: what one of them waits for, no other does."""
+"""The probe's parts, each in its own thread, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _AFTER_AN_ERROR_SECONDS: Final = 5.0
 
 
 class Part(threading.Thread):
-    """Does the same thing again and again until it is told to stop.
+    """Repeats a step until it is stopped.
 
-    :param name: what its log lines call it.
-    :param step: does it once, and returns after how many seconds it is due again.
+    :param name: name in log lines.
+    :param step: does the work once and returns the seconds until the next step.
     """
 
     def __init__(self, name: str, step: Callable[[], float]) -> None:
-        # A step that waits for an answer must not keep the process from ending.
+        # A daemon thread: a step that waits for a response must not delay the process's exit.
         super().__init__(name=name, daemon=True)
         self._do = step
         self._ended = threading.Event()
         self._wake = threading.Event()
-        #: When the last step began, on the monotonic clock.
+        #: Start of the last step, on the monotonic clock.
         self.alive_at = time.monotonic()
 
     def run(self) -> None:
-        """Go on until :meth:`stop`."""
+        """Run until :meth:`stop`."""
         while not self._ended.is_set():
             self._wake.clear()
             self.alive_at = time.monotonic()
@@ -43,19 +43,19 @@ class Part(threading.Thread):
                 self._wake.wait(pause)
 
     def wake(self) -> None:
-        """Have the next step done at once."""
+        """Run the next step at once."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Have no further step done."""
+        """Run no further step."""
         self._ended.set()
         self._wake.set()
 
 
 class Voice:
-    """Says once that something is wrong, and once that it is well again.
+    """Logs once that something fails, and once that it works again.
 
-    :param what: what the lines are about.
+    :param what: subject of the log lines.
     """
 
     def __init__(self, what: str) -> None:
@@ -63,13 +63,13 @@ class Voice:
         self._cause: str | None = None
 
     def well(self) -> None:
-        """Note that it is well."""
+        """Record success."""
         if self._cause is not None:
             self._cause = None
             log.info("%s answers again", self._what)
 
     def wrong(self, cause: str) -> None:
-        """Note that it is not, and why."""
+        """Record a failure with its reason."""
         if self._cause is None:
             log.warning("%s does not answer as it should", self._what, extra={"fields": {"error": cause}})
         self._cause = cause

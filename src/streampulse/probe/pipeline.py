@@ -1,4 +1,4 @@
-"""How far the pipeline is behind: Kafka's ends held against what the ledger says is committed."""
+"""The pipeline's lag: Kafka's end offsets against the ledger's committed ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from streampulse.probe import ledger, topic
 from streampulse.probe.part import Voice
 
 _PREFIX: Final = "streampulse_pipeline_"
-# A reading older than this many intervals is none: whoever should have read again hangs.
+# A reading older than this many intervals counts as none: its reader hangs.
 _STALE_INTERVALS: Final = 4
 
 
 class Lag(NamedTuple):
-    """What is in Kafka and not committed: how many records, and the age of the oldest in seconds, None: not known."""
+    """Records in Kafka that are not committed: their number, and the age of the oldest in seconds (None: unknown)."""
 
     records: int
     seconds: float | None
 
 
 class Found(NamedTuple):
-    """What came of one try to read the topic: when it began, on the monotonic clock, the log, and what waits in it.
+    """One reading of the topic: its start on the monotonic clock, the log, and the lag.
 
-    ``log`` is None where Kafka could not be read, ``lag`` where either of Kafka and the ledger could not.
+    ``log`` is None if Kafka could not be read; ``lag`` is None if Kafka or the ledger could not.
     """
 
     at: float
@@ -37,12 +37,12 @@ class Found(NamedTuple):
 
 
 def waiting(log: Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
-    """Return by partition the first offset that is not committed and the one after the last; others have none waiting.
+    """Return the uncommitted span (first offset, end) of each partition that has one.
 
-    Offsets of another topic of the same name say nothing about this one, and neither do those past its end: such a log
-    was lost. What retention has removed waits no more.
+    Offsets of another topic of the same name do not apply, and neither do those past its end: such a log was lost.
+    Records that retention has removed do not count.
 
-    :param entry: the newest of the ledger, None while that is empty.
+    :param entry: the newest ledger row, None while the ledger is empty.
     """
     committed: Mapping[int, int] = {}
     if entry is not None and entry.topic_id in (None, log.topic_id):
@@ -52,7 +52,7 @@ def waiting(log: Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
 
 
 class LedgerReader:
-    """Reads the ledger every few seconds, and at once when somebody needs to know.
+    """Reads the ledger every few seconds, and at once on request.
 
     :param source: the ledger.
     :param interval: seconds between the starts of two readings.
@@ -65,7 +65,7 @@ class LedgerReader:
         self.latest = ledger.LatestReading()
 
     def step(self) -> float:
-        """Read once; return after how many seconds to read again."""
+        """Read once; return the seconds until the next reading."""
         begun = time.monotonic()
         try:
             reading = self._source.read()
@@ -79,15 +79,15 @@ class LedgerReader:
 
 
 class TopicReader:
-    """Reads the ends of the topic every few seconds, and what waits in it.
+    """Reads the topic's end offsets and its lag every few seconds.
 
-    The ledger is asked right after Kafka, so that what it had committed by then is not taken for waiting.
+    The ledger is read right after Kafka, so that records committed by then do not count as waiting.
 
     :param source: the topic.
     :param latest: readings of the ledger.
-    :param ask: has the ledger read at once.
+    :param ask: requests a reading of the ledger at once.
     :param interval: seconds between the starts of two readings.
-    :param patience: how long the ledger is waited for, in seconds.
+    :param patience: limit of the wait for the ledger, in seconds.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TopicReader:
         self._found: Found | None = None
 
     def step(self) -> float:
-        """Read once; return after how many seconds to read again."""
+        """Read once; return the seconds until the next reading."""
         begun = time.monotonic()
         log, lag = None, None
         try:
@@ -117,7 +117,7 @@ class TopicReader:
             reading = self._latest.since(asked, self._patience)
             if reading is not None:
                 found = waiting(log, reading.entry)
-                # What is known when the records themselves cannot be had.
+                # The known part if the records themselves cannot be read.
                 lag = Lag(sum(end - first for first, end in found.values()), None)
                 lag = self._aged(log, found)
         except topic.Unreadable as error:
@@ -128,7 +128,7 @@ class TopicReader:
         return max(0.0, self._interval - (time.monotonic() - begun))
 
     def get(self, max_age: float) -> Found | None:
-        """Return what came of the last try, None where that is older than so many seconds."""
+        """Return the last result, None if it is older than ``seconds``."""
         found = self._found
         return found if found is not None and time.monotonic() - found.at <= max_age else None
 
@@ -138,15 +138,15 @@ class TopicReader:
         arrived = self._source.arrivals({number: first for number, (first, _) in found.items()}, log.ends)
         now = time.time()
         return Lag(
-            # In a partition without a record before its end, what has offsets is no records.
+            # In a partition without a record before its end, the offsets are transaction markers.
             sum(end - first for number, (first, end) in found.items() if number in arrived),
-            # The stamps are by the broker's clock, which may be a little ahead of ours.
+            # Stamps are by the broker's clock, which may be a little ahead of this host's.
             max((max(0.0, now - each) for each in arrived.values()), default=0.0),
         )
 
 
 class Figures(Collector):
-    """The pipeline's figures for the scrape. What depends on a part that cannot be read is left out.
+    """The pipeline's metrics. Those of a part that cannot be read are left out.
 
     :param entries: readings of the ledger.
     :param topics: readings of the topic.
@@ -159,7 +159,7 @@ class Figures(Collector):
         self._max_age = interval * _STALE_INTERVALS
 
     def collect(self) -> list[Metric]:
-        """Return all figures, those that are not known without samples."""
+        """Return all metrics; unknown ones have no samples."""
         reading = self._entries.get(self._max_age)
         found = self._topics.get(self._max_age)
         log = found.log if found is not None else None

@@ -1,4 +1,4 @@
-"""Bringing the probe's events to Kafka, one at a time."""
+"""Send the probe's events to Kafka, one at a time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from streampulse.core.errors import one_line
 from streampulse.core.settings import KafkaSettings
 from streampulse.events import partition_of
 
-# Of the whole patience, so that a request whose answer was lost is made again in time.
+# A fraction of the whole patience, so that a lost request is retried in time.
 _TRIES: Final = 3
 
 
 class Unsent(Exception):  # noqa: N818 - a finding
-    """Kafka has not taken the event; the text says why."""
+    """Kafka has not acknowledged the event; the text says why."""
 
 
 class Sender:
-    """Keeps a producer, and makes another after each failure. Used by one thread.
+    """Keeps a producer and replaces it after each failure. Used by one thread.
 
-    :param settings: where Kafka is and what the topic is called.
-    :param patience: how long Kafka may take, in seconds.
+    :param settings: the address of Kafka and the topic's name.
+    :param patience: limit for Kafka, in seconds.
     """
 
     def __init__(self, settings: KafkaSettings, patience: float) -> None:
@@ -33,16 +33,16 @@ class Sender:
         self._producer: Any = None
 
     def connect(self) -> None:
-        """Connect ahead of time, where that can be done; where not, :meth:`send` will say why."""
+        """Connect ahead of time if possible; a failure is reported by :meth:`send`."""
         try:
             self._partitions()
         except (KafkaError, OSError):
             self.close()
 
     def send(self, key: str, value: bytes) -> None:
-        """Send one record and wait until Kafka has it.
+        """Send one record and wait for its acknowledgement.
 
-        :raises Unsent: it has not taken it in time. It will not get it later either.
+        :raises Unsent: Kafka has not acknowledged it in time, and will not receive it later.
         """
         name = self._settings.topic
         try:
@@ -50,12 +50,12 @@ class Sender:
             sent = self._producer.send(name, key=key.encode(), value=value, partition=partition)
             sent.get(timeout=self._patience)
         except (KafkaError, OSError) as error:
-            # What it still holds would come late, and it may be beyond recovery (its topic made anew).
+            # Buffered records would arrive late, and the producer may not recover (its topic re-created).
             self.close()
             raise Unsent(f"Kafka at {self._settings.bootstrap_servers}: {one_line(error)}") from None
 
     def close(self) -> None:
-        """Let go of the producer at once, and of what it still holds."""
+        """Drop the producer at once, with its buffered records."""
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaError, OSError):
@@ -67,7 +67,7 @@ class Sender:
             self._producer = KafkaProducer(
                 **self._settings.client_arguments("streampulse-probe"),
                 acks="all",
-                # One that has to be sent again is still one.
+                # Idempotent: a retried record is stored once.
                 enable_idempotence=True,
                 delivery_timeout_ms=milliseconds,
                 request_timeout_ms=milliseconds // _TRIES,

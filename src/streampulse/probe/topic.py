@@ -1,4 +1,4 @@
-"""The topic of the events as the probe reads it: its bounds, and the arrival times of records."""
+"""The event topic as the probe reads it: its bounds and the arrival times of records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streampulse.core import kafka
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import KafkaSettings
 
-# The probe needs one record of a partition, and the broker sends whole batches.
+# The probe needs one record of a partition; the broker sends whole batches.
 _FETCH_BYTES: Final = 16 * 1024
 _POLL_SECONDS: Final = 0.5
 
@@ -23,10 +23,10 @@ class Unreadable(Exception):  # noqa: N818 - a finding
 
 
 class Topic:
-    """Asks Kafka. Used by one thread; after a failure the connections are opened again.
+    """Queries Kafka. Used by one thread; reconnects after a failure.
 
     :param settings: addresses of Kafka and the topic's name.
-    :param patience: limit for each answer, in seconds.
+    :param patience: limit for each response, in seconds.
     """
 
     def __init__(self, settings: KafkaSettings, patience: float) -> None:
@@ -44,9 +44,9 @@ class Topic:
         )
 
     def read(self) -> kafka.Log:
-        """Ask for the log's bounds, as a ``read_committed`` consumer has them.
+        """Return the log's bounds, as a ``read_committed`` consumer sees them.
 
-        :raises Unreadable: Kafka does not answer, or there is no such topic.
+        :raises Unreadable: Kafka does not answer, or the topic is missing.
         """
         try:
             return self._topic.log()
@@ -55,10 +55,9 @@ class Topic:
             raise Unreadable(one_line(error)) from None
 
     def arrivals(self, offsets: Mapping[int, int], ends: Mapping[int, int]) -> dict[int, float]:
-        """Return by partition when the first record at an offset or after it arrived, in seconds since the epoch.
+        """Return by partition the arrival of the first record at or after an offset, in seconds since the epoch.
 
-        A partition is left out when it holds no record between the offset and its end. Transaction markers take
-        offsets, too.
+        A partition without a record between the offset and its end is left out. Transaction markers take offsets, too.
 
         :param offsets: by partition; each before the partition's end.
         :raises Unreadable: Kafka does not send the records in time.

@@ -1,5 +1,5 @@
-"""What ``inv bench`` measures on a host of the stack itself, where one clock stamps everything.
+"""The measurements of ``inv bench`` that run on a host of the stack, where one clock stamps everything.
 
-:mod:`.ledger` watches commits become visible, :mod:`.topic` reads back what was sent and when it arrived, and
-:mod:`.match` brings the two together. The other modules are one measurement each; :mod:`.command` chooses among them.
+:mod:`.ledger` records when commits become visible, :mod:`.topic` reads back the records and their arrival times, and
+    :mod:`.match` joins the two. Each other module is one measurement; :mod:`.command` dispatches.
 """

@@ -1,4 +1,4 @@
-"""Beside an API that is measured from elsewhere: events that come in, and a plain pool to compare with."""
+"""Companions of an API measurement from elsewhere: a steady load, and a plain pool to compare with."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Hold both until a signal to end comes, and return how that was.
+    """Run both until a signal, and return the figures.
 
-    :raises OperatorError: one of them ended by itself.
+    :raises OperatorError: one of them ended early.
     """
     asked = {signal.SIGTERM, signal.SIGINT}
-    # Those that are started from here take the signal as usual: they are started before it is held back.
+    # Child processes are started before the signal is blocked, so that they receive it.
     command = [sys.executable, "-m", "streampulse.api.plain_pool", str(args.plain_port)]
     with Load(args.rate) as running, subprocess.Popen(command, stdin=subprocess.DEVNULL) as plain:  # noqa: S603
         before = signal.pthread_sigmask(signal.SIG_BLOCK, asked)

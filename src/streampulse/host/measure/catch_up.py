@@ -1,7 +1,7 @@
-"""Working off a backlog: the stopped job is started, and its commits are timed until nothing waits any more.
+"""Catching up on a backlog: start the stopped job and time its commits until no record waits.
 
-The rate is that of the time between the first commit and the last, and of the events of the batches in between: the
-job's start, which is a figure of its own, and the first batch, which warms up Spark, are in neither.
+The rate is that between the first commit and the last, over the events of the batches in between. It excludes the job's
+start, which is a figure of its own, and the first batch, which warms up Spark.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Start the job and return the seconds to the first commit, and the rate after it in records a second.
+    """Start the job and return the seconds to the first commit, and the rate after it in records per second.
 
-    :raises OperatorError: the job does not get there in time, or takes everything in one batch.
+    :raises OperatorError: the job does not finish in time, or takes everything in one batch.
     """
     topic = Topic(load(KafkaSettings))
     ends = topic.ends()

@@ -24,7 +24,7 @@ MEASUREMENTS: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the measurements, each with options of its own."""
+    """Declare the measurements, each with its own options."""
     subparsers = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     for name, summary in MEASUREMENTS.items():
         module = importlib.import_module(f"streampulse.host.measure.{name.replace('-', '_')}")
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, and print the result as one line of JSON.
 
-    :raises OperatorError: it could not be measured; the text says why.
+    :raises OperatorError: the measurement failed; the text says why.
     """
     kafka.silence()
     sys.stdout.write(json.dumps(args.measure(args)) + "\n")

@@ -1,8 +1,8 @@
-"""What a batch costs, and how large tables and state are, after days of events: engine and store, no Kafka, no Spark.
+"""Cost of a batch and size of tables and state after days of events, without Kafka and Spark.
 
-Thirty days cannot be waited for, and a backlog of them would measure catching up. So the records are decoded, counted
-and committed by the job's own code, into a schema of their own in the stack's own database, each batch a few simulated
-minutes long. What is left out does not depend on how long the job has run: Kafka's reading and Spark's scheduling.
+Thirty days are too long to wait for, and a backlog of them would measure catching up. So the job's own code decodes,
+counts and commits the records, in a separate schema of the stack's database, in batches of a few simulated minutes.
+Kafka's reading and Spark's scheduling are left out: neither depends on the job's age.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _PARTITIONS: Final = 4
 _STREAMS, _USERS = 50, 20_000
 _SHARES: Final = Shares(duplicates=0.01, disorder=0.02)
 _MINUTES_PER_DAY: Final = 1_440
-#: A batch is this much event time: a whole day is then 288 batches.
+#: Event time per batch: a whole day is 288 batches.
 BATCH_MINUTES: Final = 5
-# 2026-01-01T00:00:00Z. The times are the events' own; the wall clock has no part in what is counted.
+# 2026-01-01T00:00:00Z. Event times start here; counting does not use the wall clock.
 _BEGIN_US: Final = 1_767_225_600_000_000
 _TABLES: Final = ("stream_metrics_minute", "stream_presence", "batch_ledger", "job_state_snapshot", "job_state_delta")
 
@@ -51,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Simulate the days and return, for each mark, the costs of its last day's batches and the sizes at its end.
 
-    The job has to be stopped: it is the database's one writer.
+    The job has to be stopped, since the database has one writer.
 
-    :raises OperatorError: another writer is at work.
+    :raises OperatorError: another writer is active.
     """
     settings = load(PostgresSettings)
     with _own_schema(settings):
-        # Not by `migrate`, which finds in the schema beside this one that nothing is missing.
+        # `migrate` would find the schema beside this one complete, so apply the files directly.
         _execute(settings, *(file.read_text(encoding="utf-8") for file in sorted(sql_directory().glob("*.sql"))))
         simulation = _Simulation(settings, load(CountingSettings), args.per_minute)
         marks = []
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 class _Simulation:
     def __init__(self, settings: PostgresSettings, counting: CountingSettings, per_minute: int) -> None:
         self._settings = settings
-        # Entries are as old as the clock on the wall says, and the simulated days pass in minutes: none is old enough.
+        # Pruning of entries uses the wall clock. The simulated days pass in minutes, so no entry is old enough.
         self._store = Store(
             settings, counting.viewer_timeout_seconds * 1_000_000, counting.history_days, counting.history_days
         )
@@ -94,11 +94,11 @@ class _Simulation:
         self._query_id = str(uuid.uuid4())
         self._batch = 0
         self._offsets = [0] * _PARTITIONS
-        #: Processor time of this side, without PostgreSQL's, of each batch of the last day.
+        #: Processor time of this process, without PostgreSQL's, for each batch of the last day.
         self.cpu_seconds: list[float] = []
 
     def day(self) -> list[float]:
-        """Count a day's events and return what each batch cost in seconds."""
+        """Count a day's events and return the seconds of each batch."""
         costs = []
         self.cpu_seconds = []
         for _ in range(_MINUTES_PER_DAY // BATCH_MINUTES):
@@ -109,7 +109,7 @@ class _Simulation:
             self._commit(self._slices(records, end_us))
             costs.append(time.perf_counter() - begun)
             self.cpu_seconds.append(time.process_time() - begun_cpu)
-            # As the job does now and then; here once in a simulated hour, outside of what a batch costs.
+            # The job prunes now and then; here once per simulated hour, outside of a batch's cost.
             if self._batch % (60 // BATCH_MINUTES) == 0:
                 while self._engine.event_clock_us is not None and self._store.forget_old(self._engine.event_clock_us):
                     pass
@@ -136,7 +136,7 @@ class _Simulation:
         self._batch += 1
 
     def sizes(self) -> dict[str, Any]:
-        """Start anew, as after a crash, and return how long that took and how large everything is."""
+        """Restart as after a crash; return the seconds that this took and all sizes."""
         self._store.close()
         self._store.open()
         begun = time.perf_counter()
@@ -147,7 +147,7 @@ class _Simulation:
                 table: int(postgres.execute(connection, "SELECT pg_total_relation_size(%s)", (table,))[0][0])
                 for table in _TABLES
             }
-            # The size of the state itself. The tables' sizes include the space of removed rows.
+            # The size of the state itself. Table sizes include the space of removed rows.
             ((payload, rows),) = postgres.execute(
                 connection,
                 "SELECT (SELECT coalesce(sum(octet_length(payload)), 0) FROM job_state_snapshot)"
@@ -174,10 +174,10 @@ def _costs(seconds: list[float]) -> dict[str, float]:
 
 @contextmanager
 def _own_schema(settings: PostgresSettings) -> Iterator[None]:
-    """Have every connection of this process use a schema of the simulation's own, which is removed at the end."""
+    """Make every connection of this process use a temporary schema, which is removed at the end."""
     _execute(settings, f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE", f"CREATE SCHEMA {_SCHEMA}")
     before = os.environ.get("PGOPTIONS")
-    # Read by libpq whenever it connects.
+    # libpq reads this at each connect.
     os.environ["PGOPTIONS"] = f"-c search_path={_SCHEMA}"
     try:
         yield

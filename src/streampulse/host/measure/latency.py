@@ -1,8 +1,8 @@
-"""From an event to its row: the time of every event under a steady load, by two clocks that are one.
+"""Latency from an event to its row, for every event under a steady load.
 
-Each event's ``ts`` is the moment at which the generator made it, each record's stamp the moment at which the broker
-took it, and both, like the moments at which commits were seen, are this host's wall clock. Events of the first
-seconds, while the generator connects and the job gets into its stride, are not counted.
+Each event's ``ts`` is the moment of its creation and each record's stamp the moment of its arrival at the broker. Both,
+like the moments of commits, are of this host's wall clock. Events of the first seconds are not counted: the generator
+connects and the job warms up.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Put the load on and return the percentiles, in seconds.
+    """Apply the load and return the percentiles, in seconds.
 
-    :raises OperatorError: the generator could not send, or the job did not get there.
+    :raises OperatorError: the generator could not send, or the job did not commit in time.
     """
     kafka = load(KafkaSettings)
     topic = Topic(kafka)

@@ -1,4 +1,4 @@
-"""Watching commits become visible, from a connection of its own."""
+"""Record when commits become visible, over a separate connection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
 from streampulse.host.measure.match import Commit
 
-#: How often the ledger is looked at, in seconds. A commit is seen at most this, and the query's time, too late.
+#: Polling interval of the ledger in seconds. A commit is seen late by at most this plus the query's time.
 POLL_SECONDS: Final = 0.01
 
 
 class LedgerWatch:
-    """Notes when each new ledger row is seen, from ``with`` to its end. A server that goes away is waited for.
+    """Records when each new ledger row is seen, inside the ``with`` block. Waits for an absent server.
 
     :param settings: the database of the job.
     """
@@ -33,7 +33,7 @@ class LedgerWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._last = 0
-        #: What was seen, in order.
+        #: Rows in the order in which they were seen.
         self.commits: list[Commit] = []
 
     def __enter__(self) -> LedgerWatch:
@@ -50,14 +50,14 @@ class LedgerWatch:
         self._close()
 
     def reached(self) -> dict[int, int]:
-        """Return by partition up to where the newest commit that was seen has read; empty before the first."""
+        """Return the offsets of the newest commit seen, by partition; empty before the first."""
         return dict(self.commits[-1].offsets) if self.commits else {}
 
     def wait(self, until: Callable[[LedgerWatch], bool], seconds: float, what: str) -> float:
-        """Wait for something to become true of what was seen, and return the time of the newest commit then.
+        """Wait for a condition on the rows seen, and return the time of the newest commit then.
 
-        :param what: what is waited for, for the message.
-        :raises OperatorError: it did not within ``seconds``.
+        :param what: description of the condition, for the message.
+        :raises OperatorError: the condition was not met within ``seconds``.
         """
         deadline = time.monotonic() + seconds
         while not until(self):

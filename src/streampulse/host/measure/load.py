@@ -1,4 +1,4 @@
-"""A steady load: the generator, started for a measurement."""
+"""A steady load: the generator, run for a measurement."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _STOP_SECONDS: Final = 30.0
 
 
 class Load:
-    """The generator at a steady rate, from ``with`` to its end.
+    """The generator at a steady rate, inside the ``with`` block.
 
     :param rate: events per second.
-    :param limit: after how many events it ends by itself; None: it goes on.
-    :param seed: of its random numbers.
+    :param limit: number of events after which it ends; None: unlimited.
+    :param seed: seed of its random numbers.
     """
 
     def __init__(self, rate: float, limit: int | None = None, seed: int = 1) -> None:
@@ -39,7 +39,7 @@ class Load:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Load:
-        # A scrape port of its own: where the generator is a service, that one has the usual one.
+        # A separate scrape port: the generator's service may use the usual one.
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -73,13 +73,13 @@ class Load:
 
     @property
     def ended(self) -> bool:
-        """Whether the generator is not there any more."""
+        """Whether the generator has exited."""
         return self._process is None or self._process.poll() is not None
 
     def finish(self, seconds: float) -> None:
         """Wait until the limit is reached.
 
-        :raises OperatorError: it is not within ``seconds``, or not every event was acknowledged.
+        :raises OperatorError: it is not reached within ``seconds``, or not every event was acknowledged.
         """
         if self._process is None:
             raise RuntimeError("not started")

@@ -1,8 +1,7 @@
-"""When each record of the topic became visible in the tables, from the moments at which commits did.
+"""The moment at which each record of the topic became visible in the tables.
 
-A ledger row is written in the transaction that writes its batch's rows, so both become visible in one instant, and it
-says up to which offset of each partition the batch reached. The first commit that reaches beyond a record's offset is
-the one that made it visible.
+A ledger row is written in the transaction of its batch's rows, so both become visible at once. The row holds the
+batch's end offset of each partition. The first commit beyond a record's offset is the one that made it visible.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-#: The percentiles that are reported.
+#: The reported percentiles.
 REPORTED: Final = (50, 95, 99)
 
 
 class Commit(NamedTuple):
     """A ledger row as it became visible.
 
-    ``at`` is in seconds since the epoch, by this host's clock; ``offsets`` are by partition the next offset to read.
+    ``at`` is in seconds since the epoch, by this host's clock; ``offsets`` holds the next offset to read by partition.
     """
 
     seq: int
@@ -28,7 +27,7 @@ class Commit(NamedTuple):
 
 
 class Visibility:
-    """Answers when a record became visible.
+    """Looks up when a record became visible.
 
     :param commits: in the order of their sequence numbers.
     """
@@ -39,7 +38,7 @@ class Visibility:
         for commit in commits:
             for partition, offset in commit.offsets.items():
                 reached = self._reached.setdefault(partition, [])
-                # Most commits do not move every partition on.
+                # Most commits do not advance every partition.
                 if not reached or offset > reached[-1]:
                     reached.append(offset)
                     self._at.setdefault(partition, []).append(commit.at)
@@ -54,7 +53,7 @@ class Visibility:
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """Return a percentile by the nearest-rank method: the smallest value that ``percent`` % of all do not exceed.
 
-    It is always one of the values, none is interpolated.
+    The result is always one of the values, never interpolated.
 
     :param ordered: at least one value, ascending.
     :param percent: above 0, at most 100.
@@ -63,9 +62,9 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def summary(values: Iterable[float]) -> dict[str, float]:
-    """Return how many values there are, the reported percentiles and the largest.
+    """Return the count, the reported percentiles and the largest value.
 
-    :raises ValueError: there are none.
+    :raises ValueError: there are no values.
     """
     ordered = sorted(values)
     if not ordered:

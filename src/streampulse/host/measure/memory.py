@@ -1,4 +1,4 @@
-"""The memory of each process, after a while under a steady load."""
+"""The memory of each process after some time under a steady load."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Put the load on and return each process: its service, what it is, its proportional set size in KiB.
+    """Apply the load and return for each process its service, its name and its proportional set size in KiB.
 
-    The generator that makes the load is one of them, under the name `generator`.
+    The generator that makes the load is listed as `generator`.
 
     :raises OperatorError: there is no such unit.
     """
@@ -38,9 +38,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def title(process: Process) -> str:
-    """Return what a process is in a word or two: a JVM by its main class, Python by its module or script."""
+    """Return a short name for a process: a JVM's main class, Python's module or script."""
     words = process.words
-    # PostgreSQL's processes say what they do in place of their arguments.
+    # PostgreSQL's processes replace their arguments with a description.
     if words[0].startswith("postgres:"):
         return " ".join(words)[:40]
     program = words[0].rpartition("/")[2]

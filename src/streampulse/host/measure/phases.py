@@ -1,4 +1,4 @@
-"""What the job says of its own batches: the mean time of each phase, from its scrape."""
+"""The mean time of each phase of a batch, from the job's metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE: Final = re.compile(r'^streampulse_job_batch_phase_seconds_(sum|count)\{ph
 class Phases:
     """The mean time of each phase of the batches between two moments.
 
-    :param settings: where the job's scrape is.
+    :param settings: the address of the job's metrics.
     """
 
     def __init__(self, settings: JobSettings) -> None:
@@ -22,11 +22,11 @@ class Phases:
         self._before: dict[tuple[str, str], float] = {}
 
     def begin(self) -> None:
-        """Note the counters at the first moment."""
+        """Record the counters at the first moment."""
         self._before = self._read()
 
     def end(self) -> dict[str, float]:
-        """Return by phase the mean seconds of a batch since the first moment."""
+        """Return the mean seconds per batch of each phase since the first moment."""
         now = self._read()
         means = {}
         for kind, phase in now:

@@ -1,4 +1,4 @@
-"""The processor time of each service over a while, under a steady load or none."""
+"""The processor time of each service over an interval, under a steady load or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from streampulse.host.measure.load import Load
 from streampulse.host.measure.units import Process, names_by_unit, processes
 
-#: What a load has to settle for.
+#: Warm-up time of a load.
 _SETTLE_SECONDS = 15.0
 
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Put the load on, if any, and return how many cores each service used meanwhile: 0.1 is a tenth of one.
+    """Apply the load, if any, and return the cores that each service used: 0.1 is a tenth of one.
 
     :raises OperatorError: there is no such unit.
     """
@@ -39,14 +39,13 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 def cores(
     names: dict[str, str], before: Iterable[Process], after: Iterable[Process], elapsed: float
 ) -> dict[str, float]:
-    """Return how many cores each service used between two looks at the processes.
+    """Return the cores that each service used between two samples of the processes.
 
-    The time of a process that has ended is in that of its parent, so it is the sums over a unit that are compared. One
-    whose parent had ended before is systemd's to wait for, and takes its time with it: a unit in which that happens
-    comes out too low, even below zero.
+    The processor time of an ended process is added to its parent's, so sums over a unit are compared. If the parent has
+    ended too, systemd reaps the process and takes its time: that unit's figure is too low, even below zero.
 
-    :param names: of the services, by unit; the others are left out.
-    :param elapsed: seconds between the looks.
+    :param names: service names by unit; other units are left out.
+    :param elapsed: seconds between the samples.
     """
     used: dict[str, float] = defaultdict(float)
     for sign, look in ((-1, before), (1, after)):

@@ -1,4 +1,4 @@
-"""From a kill -9 to the first commit of an event that arrived after it, for each service under a steady load."""
+"""Recovery from kill -9: the time to the first commit of a later event, per service, under a steady load."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Kill one after the other and return, for each, the seconds until the numbers were up to date again.
+    """Kill the services one after the other and return for each the seconds until the numbers were current.
 
-    ``to_commit`` is the time from the kill to the first commit with a record that arrived after it; ``longest_wait``
-    the longest time that any record, which arrived after the kill, waited for its commit.
+    ``to_commit`` is the time from the kill to the first commit with a record that arrived after it. ``longest_wait`` is
+    the longest time that any record that arrived after the kill waited for its commit.
 
-    :raises OperatorError: something does not run, or does not come back.
+    :raises OperatorError: a service does not run, or does not come back.
     """
     topic = Topic(load(KafkaSettings))
     kills: list[tuple[str, float]] = []
@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def between(
     records: Iterable[Arrival], visible: Visibility, killed: float, next_kill: float
 ) -> dict[str, float] | None:
-    """Return what became of the records that arrived after a kill and were visible before the next one.
+    """Return the waits of the records that arrived after a kill and were visible before the next one.
 
     :param killed: seconds since the epoch, as ``next_kill``.
     :returns: None where there are none.
@@ -100,9 +100,9 @@ def _wait_for_more(watch: LedgerWatch, commits: int) -> None:
 
 
 def _wait_past(watch: LedgerWatch, topic: Topic, killed: float, name: str) -> None:
-    """Wait until records that arrived after the kill are visible, and things are quiet again."""
+    """Wait until records that arrived after the kill are visible and the load is steady."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    # What killed the broker is still felt by who asks it.
+    # Clients of a killed broker are still affected.
     while True:
         time.sleep(1.0)
         try:

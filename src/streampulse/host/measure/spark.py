@@ -1,7 +1,7 @@
-"""Spark reading the topic with ``from_json`` and nothing else: what the job's own rate is held against.
+"""Spark reading the topic with ``from_json`` only: the reference for the job's own rate.
 
-It runs in the place of the stopped job: as its user, with its environment, its properties and its ``spark-submit``, on
-the same master and the same executor. Only the program is another one.
+It replaces the stopped job: the same user, environment, properties and ``spark-submit``, the same master and executor.
+Only the program differs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.host.measure.units import properties, systemctl
 
 _PROGRAM: Final = "spark_reading.py"
-# What the transient unit takes over from the job's.
+# Properties that the transient unit copies from the job's unit.
 _TAKEN_OVER: Final = (
     "User", "Group", "SupplementaryGroups", "Environment", "EnvironmentFile", "WorkingDirectory", "LimitNOFILE",
 )  # fmt: skip
@@ -61,7 +61,7 @@ def rate(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def transient(unit: str, program: Path) -> list[str]:
-    """Return the command that runs a program in the place of the job's.
+    """Return the command that runs a program in the job's place.
 
     :param unit: the text of the job's unit, whose ``ExecStart`` ends with the job's own program.
     """

@@ -1,4 +1,4 @@
-"""What spark-submit runs for :mod:`streampulse.host.measure.spark`: read every record of the topic, parse it, drop it.
+"""Program of :mod:`streampulse.host.measure.spark` for spark-submit: read, parse and drop every record.
 
 Prints each batch's number of records and its seconds, as JSON.
 """
@@ -11,7 +11,7 @@ import tempfile
 
 from streampulse.core.settings import JobSettings, KafkaSettings, load
 
-#: The contract's fields, in the types that lose nothing.
+#: The contract's fields, in lossless types.
 SCHEMA = (
     "event_id string, ts string, event_type string, stream_id string, user_id string, message_len long,"
     " amount_usd decimal(30,2)"
@@ -19,7 +19,7 @@ SCHEMA = (
 
 
 def main() -> None:
-    """Read the topic from its beginning to the end that it has now, in batches of the job's size."""
+    """Read the topic from its beginning to its present end, in batches of the job's size."""
     from pyspark.sql import SparkSession
     from pyspark.sql.functions import col, from_json
 

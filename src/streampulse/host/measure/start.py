@@ -1,4 +1,4 @@
-"""From the start of the job to its first commit, with events waiting and coming in, as often as asked."""
+"""Time from the start of the job to its first commit, with events waiting and arriving, repeatedly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Stop and start the job and return the seconds from each start to the first commit after it.
 
-    ``archives`` is how many class-data archives the job's JVMs are told to use, ``there`` how many of them were there.
+    ``archives`` is the number of class-data archives that the job's JVMs are told to use; ``there`` is the number that
+    exist.
 
     :raises OperatorError: the job does not start.
     """
@@ -56,7 +57,7 @@ def _starts(unit: str, repeats: int, rate: float) -> list[float]:
         for _ in range(repeats):
             time.sleep(_SETTLE_SECONDS)
             systemctl("stop", unit)
-            # What is still to be seen of the commits before the stop.
+            # Commits from before the stop that are still to be seen.
             time.sleep(0.2)
             before = len(watch.commits)
             begun = time.time()
@@ -67,7 +68,7 @@ def _starts(unit: str, repeats: int, rate: float) -> list[float]:
 
 
 def _wait_for(archives: Sequence[Path]) -> None:
-    """Wait for archives that are being made: a host that is new makes them after the job's first start."""
+    """Wait for archives under construction: a new host makes them after the job's first start."""
     deadline = time.monotonic() + _ARCHIVES_SECONDS
     while not all(file.exists() for file in archives) and time.monotonic() < deadline:
         time.sleep(1.0)
@@ -75,7 +76,7 @@ def _wait_for(archives: Sequence[Path]) -> None:
 
 @contextmanager
 def _aside(file: Path) -> Iterator[None]:
-    """Have a file out of the way for the body; what was made in its place meanwhile is given up for it."""
+    """Move a file away during the body, then restore it over any replacement."""
     away = file.with_name(f"{file.name}.aside")
     there = file.exists()
     if there:
@@ -88,7 +89,7 @@ def _aside(file: Path) -> Iterator[None]:
 
 
 def _archives(unit: str) -> list[Path]:
-    """Return the class-data archives that the job's JVMs were started with, as their command lines name them."""
+    """Return the class-data archives on the command lines of the job's JVMs."""
     named = properties(unit)["Id"]
     found = set()
     for process in processes():

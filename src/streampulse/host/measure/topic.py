@@ -1,4 +1,4 @@
-"""Reading the topic of the events back: where it ends, and what arrived when."""
+"""Read the event topic back: its end offsets and the arrival of each record."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TS: Final = re.compile(rb'"ts":"([^"\\]+)"')
 
 
 class Arrival(NamedTuple):
-    """One record: where it is, the broker's stamp and the event's own time, in seconds since the epoch.
+    """One record: its position, the broker's stamp and the event's own time, in seconds since the epoch.
 
-    ``created`` is None for a record that has no time that can be read.
+    ``created`` is None for a record without a readable time.
     """
 
     partition: int
@@ -29,9 +29,9 @@ class Arrival(NamedTuple):
 
 
 class Topic:
-    """The topic of the events, through a consumer that belongs to no group.
+    """The event topic, through a consumer without a group.
 
-    :param settings: where Kafka is and what the topic is called.
+    :param settings: the address of Kafka and the topic's name.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -62,9 +62,9 @@ class Topic:
             raise OperatorError(f"Kafka at {self._where} does not answer: {error.args[0].str()} (inv doctor)") from None
 
     def between(self, first: Mapping[int, int], after_last: Mapping[int, int]) -> Iterator[Arrival]:
-        """Yield the records from the first offsets up to, but not with, the last ones; by partition in order.
+        """Yield the records from the first offsets up to, but excluding, the last ones; by partition in order.
 
-        :raises OperatorError: Kafka does not hand them out.
+        :raises OperatorError: Kafka does not return them.
         """
         wanted = {number: end for number, end in after_last.items() if end > first.get(number, 0)}
         self._consumer.assign([TopicPartition(self._name, number, first.get(number, 0)) for number in wanted])

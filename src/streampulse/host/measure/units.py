@@ -1,4 +1,4 @@
-"""Units of systemd and their processes on this host."""
+"""systemd units and their processes on this host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 from streampulse.core.errors import OperatorError
 
-#: Main class of Spark's executors, on their command lines.
+#: Main class of Spark's executors on their command lines.
 EXECUTOR: Final = "org.apache.spark.executor.CoarseGrainedExecutorBackend"
 
 
@@ -20,7 +20,7 @@ class Process(NamedTuple):
     """A process of a unit.
 
     ``pss_kib`` is its proportional set size: a page that n processes share counts as 1/n of a page. ``cpu_seconds`` is
-    the processor time of the process and of its children that have ended.
+    the processor time of the process and of its ended children.
     """
 
     unit: str
@@ -31,7 +31,7 @@ class Process(NamedTuple):
 
 
 def systemctl(*words: str, seconds: float = 180) -> str:
-    """Run systemctl and return what it printed.
+    """Run systemctl and return its output.
 
     :raises OperatorError: it failed.
     """
@@ -46,7 +46,7 @@ def systemctl(*words: str, seconds: float = 180) -> str:
 
 
 def properties(unit: str, *names: str) -> dict[str, str]:
-    """Return properties of a unit; the name may be a pattern that one unit fits.
+    """Return properties of a unit; the name may be a pattern that one unit matches.
 
     :raises OperatorError: there is no such unit.
     """
@@ -58,7 +58,7 @@ def properties(unit: str, *names: str) -> dict[str, str]:
 
 
 def names_by_unit(words: Sequence[str]) -> dict[str, str]:
-    """Return the names of units as people know them, by unit.
+    """Return the display names of units, by unit.
 
     :param words: each ``NAME=UNIT``; the unit may be a pattern.
     :raises OperatorError: there is no such unit.
@@ -85,7 +85,7 @@ def processes() -> list[Process]:
     """Return the processes of all services on this host."""
     found = []
     for process in psutil.process_iter():
-        # A process may end while it is read.
+        # A process may end during the read.
         with contextlib.suppress(psutil.Error, OSError):
             unit = _unit(Path(f"/proc/{process.pid}/cgroup").read_text(encoding="utf-8"))
             words = tuple(word for word in process.cmdline() if word)
@@ -96,7 +96,7 @@ def processes() -> list[Process]:
 
 
 def _unit(cgroup: str) -> str | None:
-    """Return the service in a process's control group, from the text of its file."""
+    """Return the service of a process from the text of its cgroup file."""
     for line in cgroup.splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" or controllers == "name=systemd":

@@ -1,5 +1,5 @@
-"""What Prometheus and Alertmanager know, for people without a browser, and silences for maintenance.
+"""Reports from Prometheus and Alertmanager for the terminal, and silences for maintenance.
 
-``streampulse slo`` and ``streampulse silence`` run on the host that watches; ``inv status --full``, ``inv top``,
-``inv doctor`` and ``inv silence`` ask them from afar.
+``streampulse slo`` and ``streampulse silence`` run on the monitoring host. ``inv status --full``, ``inv top``, ``inv
+doctor`` and ``inv silence`` call them remotely.
 """

@@ -1,4 +1,4 @@
-"""``streampulse slo``: promises and budgets, what fires, how far behind, which targets are down."""
+"""``streampulse slo``: objectives and budgets, firing alerts, lag, targets that are down."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what Prometheus and Alertmanager of this host know.
+    """Print the report of this host's Prometheus and Alertmanager.
 
-    :raises OperatorError: this host does not watch, or Prometheus does not answer.
+    :raises OperatorError: this host has no monitoring, or Prometheus does not answer.
     """
     if arguments.json and monitoring_or_none() is None:
         sys.stdout.write("null\n")
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines(found: report.Report) -> Iterator[str]:
-    """Yield the report as a few plain lines; the tasks on the control machine have tables."""
+    """Yield the report as a few plain lines; the tasks on the control machine print tables."""
     for promise in found.promises:
         shares = ", ".join(f"{window} {percent(share)}" for window, share in promise.good.items())
         yield (

@@ -1,4 +1,4 @@
-"""The report at a glance: promises and budgets, firing alerts, lag, targets that are down."""
+"""The report at a glance: objectives and budgets, firing alerts, lag, targets that are down."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Final
 from streampulse.core.errors import OperatorError
 from streampulse.host.slo.server import Alertmanager, Prometheus, Sample
 
-#: Over which windows a promise is shown.
+#: The windows over which an objective is shown.
 WINDOWS: Final = ("5m", "1h", "1d", "30d")
-#: The alert that always fires. Where it is missing, no other alert arrives either.
+#: The alert that always fires. If it is missing, no other alert arrives either.
 DEAD_MAN: Final = "Watchdog"
-#: After a start, until an alert has arrived in Alertmanager and the promises are recorded, at most.
+#: Maximum time after a start until alerts have arrived in Alertmanager and the objectives are recorded.
 _SETTLES_SECONDS: Final = 120
-#: The promises in the order of the documentation (prometheus/values.yml).
+#: The objectives in the order of the documentation (prometheus/values.yml).
 ORDER: Final = ("freshness", "correctness", "availability", "latency", "completeness")
 SEVERITIES: Final = ("page", "ticket")
 #: Each figure in PromQL: one value without labels, or none while it is unknown.
@@ -29,13 +29,13 @@ FIGURES: Final[Mapping[str, str]] = {
     "snapshot_age_seconds": "max(streampulse_api_snapshot_age_seconds)",
     "arriving_per_second": "sum(rate(streampulse_pipeline_end_offset[1m]))",
     "counted_per_second": "sum(rate(streampulse_job_records_total[1m]))",
-    # Where there never was any, the series are not there, and that is zero.
+    # A counter without an event has no series; report zero.
     "dead_letters_per_minute": (
         "(sum(rate(streampulse_job_dead_letters_total[5m])) or sum(rate(streampulse_job_records_total[5m])) * 0) * 60"
     ),
-    # Of the requests that the promises count: at rest most others are the scrape and the probes of machines.
+    # Only the requests that the objectives count: at rest most others are scrapes and machine probes.
     "requests_per_second": 'sum(rate(streampulse_api_http_requests_total{route!~"/health|/prometheus"}[1m]))',
-    # A reader of /live stays, so its duration is none of an answer.
+    # A client of /live stays connected, so its duration is not a response time.
     "request_p99_seconds": (
         "histogram_quantile(0.99, sum by (le) (rate("
         'streampulse_api_http_request_duration_seconds_bucket{route!~"/health|/prometheus|/live"}[5m])))'
@@ -48,9 +48,9 @@ _END_TO_END: Final = "streampulse_probe_end_to_end_seconds"
 
 @dataclass(frozen=True)
 class Promise:
-    """One promise: what share must be good, what share was, by window, and what is left of the budget of 30 days.
+    """One objective: the target share, the measured share by window, and the rest of the 30-day budget.
 
-    A share or a budget is None where nothing was measured. A budget of 1 is untouched, one below 0 overspent.
+    A share or a budget is None without measurements. A budget of 1 is untouched, one below 0 overspent.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Firing:
-    """One alert that fires. A silence or another alert may keep it quiet."""
+    """One firing alert. A silence or another alert may suppress it."""
 
     name: str
     severity: str
@@ -100,18 +100,18 @@ class Report:
     alerts: list[Firing]
     figures: dict[str, float | None]
     targets: list[Target]
-    #: Questions without an answer, each with the command that helps.
+    #: Unanswered questions, each with the command that helps.
     problems: list[str]
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the report as JSON."""
         return asdict(self)
 
     @staticmethod
     def read(document: Any) -> Report:
-        """Return what a document says.
+        """Read a report from JSON.
 
-        :raises OperatorError: it is another release's.
+        :raises OperatorError: the document is another release's.
         """
         try:
             return Report(
@@ -127,7 +127,7 @@ class Report:
 
 
 def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
-    """Ask both and return the report. Without Alertmanager the alerts are Prometheus' own, without silences.
+    """Ask both servers and return the report. Without Alertmanager, the alerts are Prometheus' own, without silences.
 
     :raises OperatorError: Prometheus does not answer.
     """
@@ -157,13 +157,13 @@ def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
 
 
 def _has_just_started(prometheus: Prometheus, now: float) -> bool:
-    """Return whether the dead man's switch fires, and has begun so lately that all the rest may still be to come."""
+    """Return whether the dead man's switch began to fire so recently that other data may still be missing."""
     fired = [_found(item).since for item in prometheus.alerts() if item["labels"].get("alertname") == DEAD_MAN]
     return bool(fired) and now - max(fired) < _SETTLES_SECONDS
 
 
 def promises_of(samples: Iterable[Sample]) -> list[Promise]:
-    """Return the promises that are recorded, in the order of the documentation."""
+    """Return the recorded objectives, in the order of the documentation."""
     objectives: dict[str, float] = {}
     bad: dict[tuple[str, str], float | None] = {}
     budgets: dict[str, float | None] = {}
@@ -190,10 +190,10 @@ def figures_of(samples: Iterable[Sample]) -> dict[str, float | None]:
 
 
 def newest_mean(sums: Sequence[Sequence[float]], counts: Sequence[Sequence[float]]) -> float | None:
-    """Return the mean of the newest observations of a histogram, None where there were none.
+    """Return the mean of the newest observations of a histogram, None without any.
 
-    :param sums: of one series, its values, the oldest first; of several or of none there is no answer.
-    :param counts: the same of how many there were.
+    :param sums: values of one series, the oldest first; for several series or none the result is None.
+    :param counts: the same for the number of observations.
     """
     if len(sums) != 1 or len(counts) != 1 or len(sums[0]) != len(counts[0]):
         return None
@@ -206,7 +206,7 @@ def newest_mean(sums: Sequence[Sequence[float]], counts: Sequence[Sequence[float
 
 
 def targets_of(found: Iterable[Mapping[str, Any]]) -> list[Target]:
-    """Return the targets, those that are down first."""
+    """Return the targets, those down first."""
     targets = [
         Target(
             str(item["labels"].get("job", "")),
@@ -221,9 +221,9 @@ def targets_of(found: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 
 def ordered(alerts: Iterable[Firing]) -> list[Firing]:
-    """Return the alerts that reach people: pages first, then by severity and time.
+    """Return the alerts that notify people: pages first, then by severity and time.
 
-    Others (``none``) fire for other alerts' sake, or for the dead man's switch.
+    Alerts of severity ``none`` are inhibitors or the dead man's switch, and are left out.
     """
     told = [alert for alert in alerts if alert.severity != "none"]
     rank = {severity: place for place, severity in enumerate(SEVERITIES)}
@@ -234,7 +234,7 @@ def ordered(alerts: Iterable[Firing]) -> list[Firing]:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as people write it. What is not quite a hundred per cent is never shown as such."""
+    """Return a share as a percentage. A share below one is never rounded up to 100 %."""
     if share is None:
         return "no data"
     digits = 0 if share in (0, 1) else 1 if not 0.99 <= share < 1 else 2 if share < 0.999 else 3
@@ -243,13 +243,13 @@ def percent(share: float | None) -> str:
 
 
 def _held(item: Mapping[str, Any]) -> Firing:
-    """Read an alert of Alertmanager's."""
+    """Parse an alert of Alertmanager."""
     status = item.get("status") or {}
     return _firing(item, str(item["startsAt"]), bool(status.get("silencedBy")), bool(status.get("inhibitedBy")))
 
 
 def _found(item: Mapping[str, Any]) -> Firing:
-    """Read an alert of Prometheus', which knows of no silence."""
+    """Parse an alert of Prometheus, which has no silences."""
     return _firing(item, str(item["activeAt"]), silenced=False, inhibited=False)
 
 
@@ -274,5 +274,5 @@ def _good(bad: float | None) -> float | None:
 
 
 def _joined(expressions: Mapping[str, str]) -> str:
-    """Return one expression whose series are those of all, each with its name in the label ``figure``."""
+    """Return one expression that unites all series, each with its name in the label ``figure``."""
     return "\nor\n".join(f'label_replace({text}, "figure", "{name}", "", "")' for name, text in expressions.items())

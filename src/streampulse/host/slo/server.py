@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager over HTTP: a few requests of each one's API, with a time limit and one-line errors."""
+"""HTTP clients of Prometheus and Alertmanager, with a time limit and one-line errors."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ ANSWER_SECONDS: Final = 5.0
 
 
 class Sample(NamedTuple):
-    """One series' labels and its value now; None where it is no number."""
+    """One series' labels and its value now; None if the value is not a number."""
 
     labels: Mapping[str, str]
     value: float | None
 
 
 class NotFound(OperatorError):  # noqa: N818 - an answer, not a failure of the server
-    """There is nothing of that name."""
+    """The server has no object of that name."""
 
 
 class Server:
-    """One of the two.
+    """A Prometheus or Alertmanager server.
 
-    :param name: as people know it, which is also its service's name.
-    :param url: where it is, without a path.
-    :param settings: name and password, where it asks for them.
+    :param name: its display name, which is also its service's name.
+    :param url: its address without a path.
+    :param settings: name and password, if it asks for them.
     """
 
     def __init__(self, name: str, url: str, settings: MonitoringSettings) -> None:
-        """Note where it is; nothing is asked yet."""
+        """Store the address; no request is sent yet."""
         self.name = name
         self.url = url.rstrip("/")
         self._headers = {"Accept": "application/json"}
@@ -48,24 +48,24 @@ class Server:
             self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
 
     def ask(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-        """Return the answer to a question.
+        """GET a document.
 
-        :raises OperatorError: there is none, or it is not understood.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         question = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
         return self._request("GET", path + question, None)
 
     def post(self, path: str, document: Mapping[str, Any]) -> Any:
-        """Send a document and return the answer.
+        """POST a document and return the response.
 
-        :raises OperatorError: it is refused, or there is no answer.
+        :raises OperatorError: the server refuses it or does not answer.
         """
         return self._request("POST", path, json.dumps(document).encode())
 
     def delete(self, path: str) -> None:
-        """Have something removed.
+        """DELETE an object.
 
-        :raises OperatorError: it is refused, or there is no answer.
+        :raises OperatorError: the server refuses it or does not answer.
         """
         self._request("DELETE", path, None)
 
@@ -101,20 +101,20 @@ class Prometheus(Server):
     """Prometheus, version 2.42 and newer."""
 
     def __init__(self, settings: MonitoringSettings) -> None:
-        """Note where it is."""
+        """Store the address."""
         super().__init__("prometheus", settings.prometheus_url, settings)
 
     def query(self, expression: str) -> list[Sample]:
-        """Return what an expression comes to now, one sample for each series.
+        """Return the present value of an expression, one sample for each series.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return [Sample(item["metric"], _number(item["value"][1])) for item in self._data(expression, "vector")]
 
     def history(self, expression: str) -> list[tuple[Mapping[str, str], list[float]]]:
-        """Return the values that a selector with a range has, the oldest first, for each series.
+        """Return the values of a range selector, the oldest first, for each series.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         found = []
         for item in self._data(expression, "matrix"):
@@ -123,16 +123,16 @@ class Prometheus(Server):
         return found
 
     def targets(self) -> list[dict[str, Any]]:
-        """Return the targets that it scrapes, as its API has them.
+        """Return the scrape targets in the API's form.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return list(self._checked(self.ask("/api/v1/targets", {"state": "active"}))["activeTargets"])
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that its rules have found, as its API has them.
+        """Return the alerts of its rules in the API's form.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return list(self._checked(self.ask("/api/v1/alerts"))["alerts"])
 
@@ -152,42 +152,42 @@ class Alertmanager(Server):
     """Alertmanager, version 0.25 and newer."""
 
     def __init__(self, settings: MonitoringSettings) -> None:
-        """Note where it is."""
+        """Store the address."""
         super().__init__("alertmanager", settings.alertmanager_url, settings)
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return every alert that it has, also those that it keeps quiet about, as its API has them.
+        """Return every alert, suppressed ones included, in the API's form.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return self._list("/api/v2/alerts")
 
     def silences(self) -> list[dict[str, Any]]:
-        """Return every silence that it remembers, those that have ended as well, as its API has them.
+        """Return every silence, ended ones included, in the API's form.
 
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return self._list("/api/v2/silences")
 
     def silence(self, identity: str) -> dict[str, Any]:
         """Return one silence.
 
-        :raises NotFound: there is none of that identity.
-        :raises OperatorError: it does not answer, or not as it should.
+        :raises NotFound: no silence has that id.
+        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return dict(self.ask(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}"))
 
     def make_silence(self, document: Mapping[str, Any]) -> str:
-        """Make a silence and return its identity.
+        """Create a silence and return its id.
 
-        :raises OperatorError: it is refused, or there is no answer.
+        :raises OperatorError: the server refuses it or does not answer.
         """
         return str(self.post("/api/v2/silences", document)["silenceID"])
 
     def end_silence(self, identity: str) -> None:
         """End a silence now.
 
-        :raises OperatorError: it is refused, or there is no answer.
+        :raises OperatorError: the server refuses it or does not answer.
         """
         self.delete(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}")
 
@@ -199,6 +199,6 @@ class Alertmanager(Server):
 
 
 def _number(text: str) -> float | None:
-    """Return a value of Prometheus', None where it is not a finite number."""
+    """Parse a value of Prometheus; None if it is not a finite number."""
     value = float(text)
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The host's settings of Prometheus and Alertmanager, where it has any."""
+"""The host's settings of Prometheus and Alertmanager, if it has any."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from streampulse.core.settings import MonitoringSettings, load
 
 
 def monitoring_or_none() -> MonitoringSettings | None:
-    """Return where Prometheus and Alertmanager are, None where this host does not know."""
+    """Return the addresses of Prometheus and Alertmanager, None if this host has no such settings."""
     return load(MonitoringSettings) if os.environ.get("STREAMPULSE_MONITORING_PROMETHEUS_URL") else None
 
 
 def monitoring() -> MonitoringSettings:
-    """Return where Prometheus and Alertmanager are.
+    """Return the addresses of Prometheus and Alertmanager.
 
-    :raises OperatorError: this host does not know.
+    :raises OperatorError: this host has no such settings.
     """
     settings = monitoring_or_none()
     if settings is None:

@@ -1,4 +1,4 @@
-"""``streampulse silence``: have Alertmanager keep quiet during maintenance, about as little as is needed."""
+"""``streampulse silence``: silence as few alerts as needed during maintenance."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from streampulse.host.slo.report import DEAD_MAN
 from streampulse.host.slo.server import Alertmanager, NotFound
 from streampulse.host.slo.settings import monitoring
 
-#: Longer is no maintenance but a decision to live with it, which is a change of a rule.
+#: Maximum duration. A longer need is a decision to change a rule.
 LONGEST_SECONDS: Final = 30 * 86400
 EXAMPLES: Final = "30m, 2h, 1h30m, 1d"
 _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZES: Final = (86400, 3600, 60, 1)
-#: A beginning of an identity that is shorter is too easily another's.
+#: Minimum length of an id's prefix. A shorter one easily matches another silence.
 _SHORTEST_IDENTITY: Final = 4
 #: Hosts are asked one after the other.
 _SAME_SECONDS: Final = 60
-#: Every alert that reaches people. The dead man's switch is left out: its receiver alarms when it is silent.
+#: Every alert that notifies people. The dead man's switch is excluded: its receiver alarms when it is silent.
 EVERYTHING: Final = {"name": "severity", "value": "page|ticket", "isRegex": True, "isEqual": True}
 
 
 @dataclass(frozen=True)
 class Silence:
-    """One silence: what it is about, since when and until when in seconds since the epoch, whose, and why."""
+    """One silence: its matchers, start and end in seconds since the epoch, author and comment."""
 
     identity: str
     about: str
@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make, list or end silences.
+    """Create, list or end silences.
 
-    :raises UsageError: the options make no sense together.
+    :raises UsageError: the options contradict each other.
     :raises OperatorError: Alertmanager does not answer, or did not do what it was asked for.
     """
     wanted = None
@@ -85,14 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def selecting(arguments: argparse.Namespace) -> bool:
-    """Return whether the options say what to be quiet about."""
+    """Return whether the options select alerts."""
     return bool(arguments.alert or arguments.service or arguments.host or arguments.all)
 
 
 def seconds_of(text: str | None) -> int:
     """Return a duration in seconds.
 
-    :raises UsageError: it is none, or too long for maintenance.
+    :raises UsageError: it is not a duration, or too long for maintenance.
     """
     if not text:
         raise UsageError(f"how long? Write --for with one of {EXAMPLES}, or the like")
@@ -112,7 +112,7 @@ def seconds_of(text: str | None) -> int:
 def why(reason: str | None) -> str:
     """Return the reason in one line.
 
-    :raises UsageError: there is none.
+    :raises UsageError: it is missing.
     """
     text = " ".join((reason or "").split())
     if not text:
@@ -121,9 +121,9 @@ def why(reason: str | None) -> str:
 
 
 def matchers(alert: str | None, service: str | None, host: str | None, *, everything: bool) -> list[dict[str, Any]]:
-    """Return what a silence is about, as Alertmanager has it.
+    """Return a silence's matchers in Alertmanager's form.
 
-    :raises UsageError: nothing is named, or everything and something.
+    :raises UsageError: nothing is selected, or everything and a part.
     """
     named = {"alertname": alert, "service": service, "host": host}
     chosen = [
@@ -149,10 +149,10 @@ def make(
     author: str,
     dry_run: bool,
 ) -> dict[str, Any]:
-    """Make a silence, read it back, and return it with the alerts that fire and that it is about.
+    """Create a silence, read it back, and return it with the firing alerts that it matches.
 
-    :param dry_run: only return what it would be.
-    :raises OperatorError: Alertmanager does not answer, or has it otherwise than asked for.
+    :param dry_run: only return the silence that would be created.
+    :raises OperatorError: Alertmanager does not answer, or holds a different silence.
     """
     begins = datetime.datetime.now(datetime.UTC)
     ends = begins + datetime.timedelta(seconds=seconds)
@@ -182,8 +182,8 @@ def make(
 def expire(alertmanager: Alertmanager, text: str, *, dry_run: bool) -> Silence:
     """End a silence, read it back, and return it.
 
-    :param text: its identity, or the beginning of it.
-    :raises OperatorError: there is no such one, or more than one, or Alertmanager did not end it.
+    :param text: its id, or a prefix of it.
+    :raises OperatorError: no silence or several match, or Alertmanager did not end it.
     """
     found = chosen(standing(alertmanager.silences()), text)
     if dry_run:
@@ -196,9 +196,9 @@ def expire(alertmanager: Alertmanager, text: str, *, dry_run: bool) -> Silence:
 
 
 def chosen(known: Sequence[Silence], text: str) -> Silence:
-    """Return the one silence whose identity begins like this.
+    """Return the one silence whose id has this prefix.
 
-    :raises OperatorError: there is no such one, or more than one.
+    :raises OperatorError: no silence or several match.
     """
     found = [silence for silence in known if silence.identity.startswith(text.strip().lower())]
     if len(text.strip()) < _SHORTEST_IDENTITY or len(found) != 1:
@@ -209,19 +209,19 @@ def chosen(known: Sequence[Silence], text: str) -> Silence:
 
 
 def together(one: Silence, other: Silence) -> bool:
-    """Return whether two silences, of two Alertmanagers, were asked for in one go."""
+    """Return whether two silences of two Alertmanagers come from one command."""
     same = (one.about, one.author, one.reason) == (other.about, other.author, other.reason)
     return same and abs(one.ends - other.ends) < _SAME_SECONDS
 
 
 def standing(found: Iterable[Mapping[str, Any]]) -> list[Silence]:
-    """Return the silences that have not ended, those that end first before the others."""
+    """Return the silences that have not ended, the earliest end first."""
     silences = [read(item) for item in found]
     return sorted((silence for silence in silences if silence.state != "expired"), key=lambda each: each.ends)
 
 
 def read(item: Mapping[str, Any]) -> Silence:
-    """Return a silence as Alertmanager's API has it."""
+    """Parse a silence from Alertmanager's API."""
     return Silence(
         str(item["id"]),
         about(item["matchers"]),
@@ -234,7 +234,7 @@ def read(item: Mapping[str, Any]) -> Silence:
 
 
 def about(wanted: Sequence[Mapping[str, Any]]) -> str:
-    """Return in words what a silence is about."""
+    """Return a silence's matchers in words."""
     if _plain(wanted) == _plain([EVERYTHING]):
         return f"every alert but {DEAD_MAN}"
     words = {"alertname": "alert"}
@@ -248,7 +248,7 @@ def about(wanted: Sequence[Mapping[str, Any]]) -> str:
 
 
 def fits(wanted: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> bool:
-    """Return whether an alert is one that a silence is about."""
+    """Return whether a silence matches an alert."""
     for matcher in wanted:
         value = labels.get(str(matcher["name"]), "")
         pattern = str(matcher["value"]) if matcher.get("isRegex") else re.escape(str(matcher["value"]))
@@ -258,12 +258,12 @@ def fits(wanted: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> bool
 
 
 def short(identity: str) -> str:
-    """Return as much of an identity as people type."""
+    """Return the short form of an id."""
     return identity.partition("-")[0]
 
 
 def said(answer: Mapping[str, Any]) -> list[str]:
-    """Return an answer as lines."""
+    """Return a result as lines."""
     if "ended" in answer:
         ended = Silence(**answer["ended"])
         verb = "is ended" if ended.state == "expired" else "would be ended"
