@@ -1,4 +1,4 @@
-"""Running playbooks: few lines for people, Ansible's own output in a log."""
+"""Run playbooks: a few lines on the terminal, Ansible's own output in a log."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
 ENDING_SECONDS = 10.0
 WORKERS_SECONDS = 2.0
-# Playbooks that do what they can on each host, whatever becomes of the others.
+# Playbooks that run on each host independently, also after failures on other hosts.
 STOPPING = ("stop", "monitoring_stop")
-# The variable that names the file of a run's events; the callback plugin reads it.
+# Environment variable with the file of a run's events, for the callback plugin.
 PROGRESS = "STREAMPULSE_PROGRESS"
 
 
-# Files of variables, or texts of JSON.
+# Variable files, or JSON texts.
 Extra = Sequence[Path | str]
 
 
 @dataclass
 class Part:
-    """What a role did, over all hosts."""
+    """The tasks of one role, over all hosts."""
 
     name: str
     changed: int = 0
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass
 class Progress:
-    """Ansible's events, added up to what is shown."""
+    """Sums Ansible's events up for the progress lines."""
 
     screen: Screen
     only: str = ""
@@ -66,7 +66,7 @@ class Progress:
     said: dict[str, Any] = field(default_factory=dict)
 
     def take(self, event: dict[str, Any]) -> None:
-        """Take one event in and show what follows from it."""
+        """Take in one event and show the resulting line."""
         name = self.only or part_name(str(event.get("part", "")))
         kind = event["event"]
         if kind == "task":
@@ -82,7 +82,7 @@ class Progress:
             self.said.update(event.get("said") or {})
 
     def _enter(self, name: str) -> None:
-        """Show that another role has begun, and what the one before did."""
+        """Show the previous role's result when another role begins."""
         if name == self.current:
             return
         self.leave()
@@ -90,21 +90,21 @@ class Progress:
         self.parts[name] = Part(name)
 
     def leave(self) -> None:
-        """Print the line of the part that has ended, if there is one."""
+        """Print the line of the part that has ended, if any."""
         if self.current:
             self.screen.part(self.current, self.parts[self.current].text(), time.monotonic() - self.begun)
         self.current = ""
 
 
 def part_name(role: str) -> str:
-    """Return what people call a role or a play."""
+    """Return the display name of a role or a play."""
     return role.rpartition(".")[2].replace("_", "-").lower()
 
 
 def check_tools(report: Report) -> None:
-    """See to it that what Ansible needs on this machine is there.
+    """Check that Ansible's requirements on this machine are installed; install them if possible.
 
-    :raises OperatorError: it is not, and cannot be installed from here.
+    :raises OperatorError: one is missing and cannot be installed from here.
     """
     tools.ensure(TOOLS, "reaching the hosts", report)
 
@@ -120,8 +120,8 @@ def playbook_command(environment: Environment, playbook: str, extra: Extra) -> l
 def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
     """Return the environment of a playbook's run."""
     made = {
-        # Services are stopped wherever that is possible. All else is done on all hosts together, or ends with the first
-        # that fails: the others would become a cluster without it.
+        # Services are stopped on as many hosts as possible. Every other playbook ends at the first host that fails: the
+        # rest would become a cluster without it.
         "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook in STOPPING else "true",
         **inventory.configuration(),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
@@ -129,10 +129,10 @@ def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
     }
     found = importlib.util.find_spec("ansible_mitogen")
     if found and found.submodule_search_locations:
-        # Five times faster than plain SSH with pipelining on an unchanged host (docs/decisions).
+        # On an unchanged host five times faster than plain SSH with pipelining (docs/decisions).
         made["ANSIBLE_STRATEGY_PLUGINS"] = str(Path(found.submodule_search_locations[0]) / "plugins" / "strategy")
         made["ANSIBLE_STRATEGY"] = "mitogen_linear"
-        # ansible-core announces the end of strategy plugins; ours is pinned, and the notice stands in the way.
+        # Suppresses ansible-core's notice about the end of strategy plugins: our version is pinned.
         made["ANSIBLE_DEPRECATION_WARNINGS"] = "false"
     return made
 
@@ -150,11 +150,10 @@ def play(
 ) -> int:
     """Run a playbook and return how many changes it made.
 
-    :param hosts: only these; every host when empty.
+    :param hosts: limit to these hosts; empty for all.
     :param name: show one line with this name instead of one for each role.
-    :param said: gets what the playbook's own tasks had to say to the caller (``ansible.builtin.set_stats``).
-
-    :raises OperatorError: a task failed or a host could not be reached; the text has the reason and the log's place.
+    :param said: receives the playbook's ``ansible.builtin.set_stats`` values.
+    :raises OperatorError: a task failed or a host could not be reached; the text has the reason and the log's path.
     """
     check_tools(screen.line)
     logs = environment.state / "logs"
@@ -177,7 +176,7 @@ def play(
                 stdin=subprocess.DEVNULL,
                 stdout=None if verbose else kept,
                 stderr=None if verbose else subprocess.STDOUT,
-                # Should this process be killed, the environment stays locked until Ansible has ended.
+                # If this process is killed, the environment stays locked until Ansible has ended.
                 pass_fds=lock.descriptors(),
             ) as process,
             file.open(encoding="utf-8") as events,
@@ -204,8 +203,8 @@ def _follow(process: subprocess.Popen[bytes], events: TextIO, progress: Progress
                 return
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt as error:
-        # Of Ctrl-C Ansible has heard from the terminal, of a signal to us it has not. It ends by itself once the task
-        # that runs has been told; until then we wait and hold the lock.
+        # Ctrl-C reaches Ansible through the terminal; a signal to this process does not. Forward the signal, then wait
+        # and hold the lock until the running task has ended.
         if isinstance(error, Terminated):
             process.send_signal(signal.SIGINT)
         try:
@@ -218,17 +217,17 @@ def _follow(process: subprocess.Popen[bytes], events: TextIO, progress: Progress
 
 
 def _end_workers(progress: str) -> None:
-    """End what an interrupted Ansible has left.
+    """End the remains of an interrupted Ansible.
 
-    Its workers are in sessions of their own. One that the signal did not reach, as when a terminal is closed and all of
-    its processes get SIGHUP, waits for ever for what has ended, and holds the environment's lock.
+    Its workers run in sessions of their own. A worker that the signal did not reach, as when a closed terminal sends
+    SIGHUP, waits for its ended parent for ever and holds the environment's lock.
 
-    :param progress: the file of this run alone, which every process of it has in its environment.
+    :param progress: this run's own event file, which every process of it has in its environment.
     """
     mark = f"{PROGRESS}={progress}".encode()
     workers = []
     for file in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             pid = int(file.parent.name)
             started = started_at(pid)
             if started and mark in file.read_bytes().split(b"\0"):
@@ -241,7 +240,7 @@ def _end_workers(progress: str) -> None:
 
 
 def failure(progress: Progress, playbook: str, log: Path, environment: Environment, code: int, seconds: float) -> str:
-    """Return the text of a failed run: which task on which host, why, and where the rest is."""
+    """Return the text of a failed run: task, host, reason and log."""
     where = f"The whole output: {log}"
     again = f"inv up --env {environment.name}"
     if not progress.failures:

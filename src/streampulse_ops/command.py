@@ -1,4 +1,4 @@
-"""Running the programs of the control machine, and saying plainly what went wrong when one fails."""
+"""Run programs on the control machine, with one-line errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 
-# Where Debian keeps the administrator's tools; an ordinary account's PATH often leaves these out.
+# Debian's administrator tools are here; an ordinary account's PATH often lacks these folders.
 ADMIN_PATH = ":/usr/local/sbin:/usr/sbin:/sbin"
 
-# Colours and the like, which Maven writes even into a pipe.
+# Terminal escapes, which Maven writes even into a pipe.
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
-# What mount(8) says after the cause.
+# mount(8) appends this after the cause.
 NO_CAUSE = "dmesg(1) may have more information"
 
 
 class CommandError(OperatorError):
-    """A program ended with a code other than 0; the text is its name and its own last words."""
+    """A program ended with a code other than 0; the text is its name and its last output line."""
 
 
 def program_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -37,7 +37,7 @@ def program_environment(extra: Mapping[str, str] | None = None) -> dict[str, str
 
 
 def which(program: str) -> str | None:
-    """Return the full path of a program, looked for in the administrator's folders as well."""
+    """Return the full path of a program, also from the administrator's folders."""
     return shutil.which(program, path=program_environment()["PATH"])
 
 
@@ -49,10 +49,10 @@ def run(
     timeout: float | None = None,
     stdin: str | None = None,
 ) -> str:
-    """Run a program to its end and return what it printed on standard output.
+    """Run a program to its end and return its standard output.
 
     :param timeout: seconds after which it is killed.
-    :raises CommandError: it is not there, ended with another code than 0, or took longer than ``timeout``.
+    :raises CommandError: it is missing, ended with a code other than 0, or took longer than ``timeout``.
     """
     words = [str(argument) for argument in arguments]
     try:
@@ -78,12 +78,12 @@ def run(
 
 
 def last_words(output: str, code: int) -> str:
-    """Return the last line that says something, or the exit code when there is none."""
+    """Return the last line with content, or the exit code if there is none."""
     plain = ESCAPE.sub("", output)
     lines = [line.strip() for line in plain.splitlines() if line.strip() and not line.lstrip().startswith(NO_CAUSE)]
     return lines[-1] if lines else f"exit code {code}"
 
 
 def missing_programs(programs: Iterable[str]) -> list[str]:
-    """Return those of the programs that are not installed, in the order given."""
+    """Return the missing programs, in the order given."""
     return [program for program in programs if which(program) is None]

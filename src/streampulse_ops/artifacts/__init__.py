@@ -1,8 +1,8 @@
 """The software that is pushed to the hosts: fetched or built once on this machine, pinned by hash.
 
 Each set is a folder ``<cache>/artifacts/<set>/<digest>/`` with its files and their ``SHA256SUMS``. The digest is that
-of the pins that the set is made from, so a lookup needs no network and takes milliseconds. Whenever a set is added, old
-sets are removed that no environment of this machine uses.
+of the set's pins, so a lookup needs no network and takes milliseconds. Adding a set removes old sets that no
+environment of this machine uses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PYTHONS = {"debian12": "cp311", "debian13": "cp313", "ubuntu2404": "cp312"}
 
 @dataclass(frozen=True)
 class Prepared:
-    """The sets of an environment's hosts, and what was fetched and removed to have them."""
+    """The sets of an environment's hosts, and the sets fetched and removed for them."""
 
     facts: dict[str, Any]
     ready: int
@@ -37,18 +37,18 @@ class Prepared:
     removed: Sequence[str] = ()
 
     def summary(self) -> str:
-        """Return the line that the tasks show."""
+        """Return the line that the tasks print."""
         new = f" ({self.fetched} fetched, {self.fetched_bytes / 1e6:.0f} MB)" if self.fetched else ""
         old = f", no longer used and removed: {', '.join(self.removed)}" if self.removed else ""
         return f"{self.ready} ready{new}{old}"
 
 
-# Names of the architectures that there are wheels for, and the kernel's name of each.
+# Supported architectures, by their name in wheels, with the kernel's name of each.
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 
 def architecture_of(environment: Environment) -> str:
-    """Return the hosts' architecture: the inventory's, else this machine's where hosts run on it, else x86_64.
+    """Return the hosts' architecture: the inventory's, or this machine's if hosts run on it, or x86_64.
 
     :raises OperatorError: there are no wheels for the inventory's architecture.
     """
@@ -60,9 +60,9 @@ def architecture_of(environment: Environment) -> str:
 
 
 def pythons_of(environment: Environment) -> Sequence[str]:
-    """Return the tags of the hosts' Pythons, such as ``cp313``, as far as the control machine can know them.
+    """Return the tags of the hosts' Pythons, such as ``cp313``, as far as the control machine knows them.
 
-    :raises OperatorError: the inventory names a Python that is not supported.
+    :raises OperatorError: the inventory names an unsupported Python.
     """
     if environment.provider == "nspawn":
         return [PYTHONS[str(environment.variables.get("machine_os") or "debian13")]]
@@ -74,7 +74,7 @@ def pythons_of(environment: Environment) -> Sequence[str]:
 
 
 def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
-    """Fetch or build every set that is not there yet.
+    """Fetch or build every missing set.
 
     :param pythons: tags of the hosts' Pythons, such as ``cp313``.
     :param machine: the hosts' architecture, such as ``x86_64``.
@@ -102,14 +102,14 @@ def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
 
 
 def _in_use() -> Iterator[Path]:
-    """Yield the folders of the sets that the environments of this machine were last brought up with."""
+    """Yield the sets that the environments of this machine were last brought up with."""
     for home in (paths.MACHINES_STATE, paths.state_home()):
         for file in home.glob("*/artifacts.json"):
             yield from _folders(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _folders(facts: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the folder of each set in the variables that Ansible gets."""
+    """Yield the folder of each set in Ansible's extra variables."""
     sets = dict(facts["streampulse_artifacts"])
     for entry in (*sets.pop("wheels", {}).values(), *sets.values()):
         yield Path(entry["path"])
@@ -122,8 +122,8 @@ def write_facts(prepared: Prepared, file: Path) -> None:
 
 
 def verify(prepared: Prepared) -> int:
-    """Hash every file of every set again and return how many there were.
+    """Verify the hash of every file of every set and return the number of files.
 
-    :raises OperatorError: a file is not what it was; the text names it.
+    :raises OperatorError: a file has changed; the text names it.
     """
     return sum(Store.rehash(folder) for folder in _folders(prepared.facts))

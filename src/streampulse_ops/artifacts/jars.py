@@ -1,4 +1,4 @@
-"""Jars from Maven's central repository, by coordinates, each pinned by its hash in artifacts.lock.yml."""
+"""Jars from Maven Central, by coordinates, each pinned by its hash in artifacts.lock.yml."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Lock = Mapping[str, Any]
 def read_lock(root: Path) -> Lock:
     """Read the pins.
 
-    :raises OperatorError: the file is not there or makes no sense.
+    :raises OperatorError: the file is missing or invalid.
     """
     file = root / "artifacts.lock.yml"
     try:
@@ -46,7 +46,7 @@ def read_lock(root: Path) -> Lock:
 
 
 def jar_set(name: str, lock: Lock) -> ArtifactSet:
-    """Return a set of jars as the lock file pins it."""
+    """Return a set of jars with the pins of the lock file."""
     pins = {str(jar["coordinate"]): str(jar["sha256"]) for jar in lock[name]["jars"]}
 
     def make(folder: Path, report: Report) -> None:
@@ -66,7 +66,7 @@ def file_name(coordinate: str) -> str:
 def split(coordinate: str) -> tuple[str, str, str]:
     """Return group, artifact and version.
 
-    :raises OperatorError: it is not of the form group:artifact:version.
+    :raises OperatorError: the text is not of the form group:artifact:version.
     """
     parts = coordinate.split(":")
     if len(parts) != 3 or not all(parts):
@@ -94,8 +94,8 @@ def check(pins: Mapping[str, str], folder: Path) -> None:
 def fetch(coordinates: Iterable[str], folder: Path, report: Report) -> None:
     """Fetch jars one by one, without their dependencies.
 
-    As dependencies of a project, Maven would read their parents' descriptions too. Spark's names a repository that
-    cannot be reached.
+    For dependencies of a project Maven would also read their parents' descriptions, and Spark's parent names an
+    unreachable repository.
     """
     items = "".join(f"<artifactItem>{_xml(coordinate)}</artifactItem>" for coordinate in coordinates)
     plugin = (
@@ -135,9 +135,9 @@ def parse_listing(text: str) -> list[str]:
 
 
 def relock(root: Path, report: Report) -> int:
-    """Write artifacts.lock.yml from artifacts.yml, and return the number of jars that it pins.
+    """Write artifacts.lock.yml from artifacts.yml, and return the number of pinned jars.
 
-    The fetched files are trusted: look at the difference before committing it.
+    The fetched files are trusted: review the difference before committing it.
     """
     wanted = yaml.safe_load((root / "artifacts.yml").read_text(encoding="utf-8"))
     lock: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""pip, with errors of one line."""
+"""Run pip, with one-line errors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
 
-# A wheel has the times of its files. With a fixed time, the same source gives the same wheel. Zip files begin in 1980.
+# A wheel contains the times of its files. A fixed time makes builds of the same source identical. Zip times begin in
+# 1980.
 REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "315619200", "PYTHONHASHSEED": "0"}
 
-# pip's setting `user` of the caller would keep packages out of a virtual environment.
+# pip's user setting of the caller would keep packages out of a virtual environment.
 IN_ENVIRONMENT = {"PIP_USER": "0"}
 
 
 def pip(python: Path, arguments: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
     """Run pip quietly.
 
-    :param what: the thing that is fetched, for the error's text.
-    :raises OperatorError: it failed; a wrong hash is told apart from a failing network.
+    :param what: name of the fetched item, for the error's text.
+    :raises OperatorError: it failed; a wrong hash and a failing network have different texts.
     """
     command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     try:
@@ -48,7 +49,7 @@ def pip(python: Path, arguments: Sequence[str], what: str, environment: Mapping[
 def own_python() -> Path:
     """Return this environment's Python, which must have pip.
 
-    :raises OperatorError: it has none.
+    :raises OperatorError: pip is missing.
     """
     if importlib.util.find_spec("pip") is None:
         raise OperatorError(f"{sys.executable} has no pip: run the task through ./inv, or python -m ensurepip")

@@ -1,4 +1,4 @@
-"""Our own wheel and the pins of what it needs: a release, named by what is in it."""
+"""A release: the project's wheel and the pins of its dependencies, named by a digest of the content."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from streampulse_ops.artifacts.store import ArtifactSet, digest_of
 from streampulse_ops.command import CommandError, run
 from streampulse_ops.machines import Report
 
-# All that hosts run of this repository. Nothing else makes a new release, so nothing else restarts a service.
+# Everything of this repository that runs on hosts. Other files make no new release, so they restart no service.
 SOURCES = ("src/streampulse/**/*", "sql/**/*")
 LOCK = "requirements/host.lock"
-# How the wheel is built. pyproject.toml says more, for people and for the control machine; hosts install the wheel
-# without what it says of dependencies.
+# The wheel's build settings. Hosts install the wheel without the dependencies in pyproject.toml, so the rest of that
+# file does not matter.
 BUILD = """\
 [build-system]
 requires = ["hatchling"]
@@ -40,7 +40,7 @@ sql = "streampulse/sql"
 
 
 def inputs(root: Path) -> list[Path]:
-    """Return the files that decide what the release is, relative to the checkout.
+    """Return the files that determine the release, relative to the checkout.
 
     :param root: the checkout.
     """
@@ -50,7 +50,7 @@ def inputs(root: Path) -> list[Path]:
 
 
 def release_set(root: Path) -> ArtifactSet:
-    """Return the set with our wheel.
+    """Return the set with the project's wheel.
 
     :param root: the checkout.
     """
@@ -60,7 +60,7 @@ def release_set(root: Path) -> ArtifactSet:
     digest = digest_of(build, *(part for file in files for part in (str(file), (root / file).read_bytes())))
 
     def make(folder: Path, _report: Report) -> None:
-        # From a copy, so that what is built is what was hashed, and nothing is written into the checkout.
+        # Build from a copy: the built files are the hashed ones, and the checkout stays clean.
         with tempfile.TemporaryDirectory() as scratch:
             for file in files:
                 (Path(scratch) / file).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The folder of artifact sets: made whole or not at all, by one builder at a time."""
+"""The store of artifact sets. A set is complete or absent, and has one builder at a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from streampulse_ops.machines import Report
 
 SUMS = "SHA256SUMS"
 NEEDED_BYTES = 2 * 2**30
-#: How many sets of each name stay beside those in use: the ones used last.
+#: Number of unused sets of each name to keep: the most recently used.
 SPARE = 3
 
 
 @dataclass(frozen=True)
 class ArtifactSet:
-    """One set: its name, the digest of its pins, and how it is made."""
+    """One set: its name, the digest of its pins, and its builder."""
 
     name: str
     digest: str
@@ -32,12 +32,12 @@ class ArtifactSet:
     more: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self, folder: Path) -> dict[str, Any]:
-        """Return the variables about the set for the roles."""
+        """Return the set's variables for the roles."""
         return {"digest": self.digest, "path": str(folder), **self.more}
 
 
 def digest_of(*parts: str | bytes) -> str:
-    """Return one digest of several texts. The border between two texts counts."""
+    """Return one digest of several texts; the border between two texts counts."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -55,11 +55,11 @@ class Store:
     """The sets on this machine."""
 
     def __init__(self, root: Path) -> None:
-        """Name the folder; it is made when something is put into it."""
+        """Store the folder's path; it is created on first use."""
         self.root = root
 
     def folder(self, item: ArtifactSet) -> Path:
-        """Return where a set is or will be."""
+        """Return the path of a set, whether it exists or not."""
         return self.root / item.name / item.digest
 
     def size(self, item: ArtifactSet) -> int:
@@ -67,12 +67,12 @@ class Store:
         return sum(file.stat().st_size for file in self.folder(item).iterdir())
 
     def ensure(self, item: ArtifactSet, report: Report) -> bool:
-        """Make a set unless it is there; False when it was.
+        """Make a set unless it exists; False if it does.
 
         :raises OperatorError: it cannot be made, or there is no space for it.
         """
         if self._complete(item):
-            with contextlib.suppress(OSError):  # a read-only cache is used all the same
+            with contextlib.suppress(OSError):  # a read-only cache is usable
                 os.utime(self.folder(item) / SUMS)  # the time of the last use, for prune()
             return False
         parent = self.root / item.name
@@ -97,7 +97,7 @@ class Store:
         return True
 
     def prune(self, used: Collection[Path]) -> list[str]:
-        """Remove sets that nothing uses, beside the SPARE last ones of each name, and return ``name/digest`` of each.
+        """Remove unused sets except the last SPARE of each name, and return ``name/digest`` of each.
 
         :param used: folders of sets that stay.
         """
@@ -108,7 +108,7 @@ class Store:
             unused = [file for file in parent.glob(f"*/{SUMS}") if file.parent not in used]
             unused.sort(key=lambda file: file.stat().st_mtime, reverse=True)
             for file in unused[SPARE:]:
-                # Without its list the set counts as not there, should the rest not be removed.
+                # Remove the list first: without it the set counts as absent even if the removal is interrupted.
                 file.unlink()
                 shutil.rmtree(file.parent)
                 removed.append(f"{parent.name}/{file.parent.name}")
@@ -143,9 +143,9 @@ class Store:
 
     @classmethod
     def rehash(cls, folder: Path) -> int:
-        """Hash a set's files again and return how many there are.
+        """Verify the hashes of a set's files and return the number of files.
 
-        :raises OperatorError: one is not what its set's list says.
+        :raises OperatorError: a file does not match its set's list.
         """
         listed = cls._listed(folder)
         for name, digest in listed.items():

@@ -1,4 +1,4 @@
-"""The Python packages of a host, fetched here for the host's Python, because hosts reach no package index."""
+"""The hosts' Python packages, fetched here for the hosts' Python: hosts reach no package index."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from streampulse_ops.machines import Report
 # Up to the C library of the oldest supported system (Debian 12: 2.36).
 GLIBC = ("2_36", "2_35", "2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17", "2_12", "2_5")
 
-# The end of a lock file's line that continues on the next one.
+# Line end in a lock file that continues on the next line.
 CONTINUED = " \\"
-# Published as source only. They are plain Python, so a wheel that is built here fits every host.
+# Published as source only. They are pure Python, so a wheel built here fits every host.
 SOURCE_ONLY = ("sdnotify",)
 
 
@@ -69,9 +69,9 @@ def dotted(python: str) -> str:
 
 
 def for_python(lock: str, python: str, machine: str) -> dict[str, str]:
-    """Return by name the entries of a lock file that apply to another Python than the one that runs here.
+    """Return by name the entries of a lock file that apply to a Python other than the running one.
 
-    pip evaluates the conditions for the Python that it runs on, also when it fetches for another one.
+    pip evaluates the conditions for the Python that it runs on, also when it fetches for another.
     """
     environment = {
         "python_version": dotted(python),
@@ -104,7 +104,7 @@ def _write(file: Path, entries: list[str]) -> Path:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Check that no wheel was built for this machine's Python only."""
+    """Check that no wheel was built only for this machine's Python."""
     for name in SOURCE_ONLY:
         if not any(folder.glob(f"{name}-*-none-any.whl")):
             raise OperatorError(f"{name} was built for this machine only: choose a version of it that has wheels")

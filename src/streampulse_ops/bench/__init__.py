@@ -1,5 +1,5 @@
-"""``inv bench``: the real stack in an environment of its own, measured and compared with its limits.
+"""``inv bench``: measure the real stack in a separate environment and compare it with its limits.
 
-:mod:`.place` makes the environment and removes it, :mod:`.measures` has one module for each measurement, which runs
-``streampulse measure`` on the host, :mod:`.figures` knows the limits' arithmetic and :mod:`.report` writes it down.
+:mod:`.place` makes and removes the environment. :mod:`.measures` has one module for each measurement, which runs
+    ``streampulse measure`` on the host. :mod:`.figures` compares with the limits and :mod:`.report` writes the report.
 """

@@ -1,7 +1,7 @@
-"""Clients of the API: many requests at once, many readers of the event stream, the age of answers.
+"""Clients of the API: many parallel requests, many readers of the event stream, the age of responses.
 
-Runs on the control machine. The load is wrk's (apt): one thread, a fixed number of connections that each ask again as
-soon as they are answered, or a pause later, for a fixed time, against one address.
+Runs on the control machine. wrk (apt) makes the load against one address for a fixed time: one thread and a fixed
+number of connections. Each sends its next request on a response, or after a pause.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _IN_SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 class Load(NamedTuple):
     """The result of wrk.
 
-    ``rate`` is in answers a second, ``p50`` and ``p99`` are in seconds, ``failed`` counts answers that were not 2xx and
-    requests without an answer.
+    ``rate`` is in responses per second, ``p50`` and ``p99`` are in seconds, ``failed`` counts responses other than 2xx
+    and requests without a response.
     """
 
     rate: float
@@ -47,7 +47,7 @@ class Load(NamedTuple):
 
 
 class Audience(NamedTuple):
-    """Readers of /live: how many, how many of them got news, and readings of the tables a second by all workers."""
+    """Readers of /live: their number, the number that received updates, and table reads per second of all workers."""
 
     readers: int
     served: int
@@ -55,7 +55,7 @@ class Audience(NamedTuple):
 
 
 def ensure_wrk(report: Report) -> None:
-    """Install wrk where it is missing.
+    """Install wrk if it is missing.
 
     :raises OperatorError: it cannot be installed from here; the text has the command.
     """
@@ -65,8 +65,8 @@ def ensure_wrk(report: Report) -> None:
 def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int = 0) -> Load:
     """Put load on one address and return the result of wrk.
 
-    :param pause: the pause of each connection between an answer and the next request, in milliseconds.
-    :raises OperatorError: wrk failed (the text has its last line), or nothing was answered.
+    :param pause: pause of each connection between a response and the next request, in milliseconds.
+    :raises OperatorError: wrk failed (the text has its last line), or there was no response.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f"function delay() return {pause} end\n")
@@ -94,9 +94,9 @@ def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int 
 def readers(url: str, count: int, seconds: float) -> Audience:
     """Connect many readers to /live at once.
 
-    :param count: readers.
+    :param count: number of readers.
     :param seconds: how long they read.
-    :raises OperatorError: the API does not answer, or fewer files may be open here than are needed.
+    :raises OperatorError: the API does not answer, or the limit of open files is too low.
     """
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
     with _files(count + 200), contextlib.ExitStack() as stack:
@@ -121,12 +121,12 @@ def readers(url: str, count: int, seconds: float) -> Audience:
                     poll.unregister(number)
                 heard[number] += piece.count(b"event: update\n")
         rate = (_readings(url) - before) / (time.monotonic() - started)
-    # Each reader first gets the whole state; later events are news.
+    # Each reader first receives the whole state; later events are updates.
     return Audience(count, sum(events >= 1 for events in heard.values()), rate)
 
 
 def largest_age(url: str, seconds: float) -> float:
-    """Return the largest age of an answer over some seconds, as its header says it, in seconds.
+    """Return the largest age of a response over some seconds, from its header, in seconds.
 
     :raises OperatorError: the API does not answer.
     """
@@ -139,7 +139,7 @@ def largest_age(url: str, seconds: float) -> float:
 
 
 def busiest_stream(url: str) -> str | None:
-    """Return the stream with the most chat messages, None while there is none.
+    """Return the stream with the most chat messages, None without one.
 
     :raises OperatorError: the API does not answer.
     """
@@ -148,7 +148,7 @@ def busiest_stream(url: str) -> str | None:
 
 
 def answers(url: str) -> bool:
-    """Return whether an address answers with a status of success."""
+    """Return whether an address answers with a 2xx status."""
     try:
         _get(url)
     except OperatorError:
@@ -176,9 +176,9 @@ def _get(address: str) -> httpx.Response:
 
 @contextlib.contextmanager
 def _files(count: int) -> Iterator[None]:
-    """Allow a number of open files while the body runs.
+    """Raise the limit of open files for the body.
 
-    :raises OperatorError: that many are not allowed.
+    :raises OperatorError: the hard limit is lower.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:

@@ -1,4 +1,4 @@
-"""A figure, its limits, and the verdict."""
+"""A figure, its limits and the verdict."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 class Figure:
     """One measured number.
 
-    :param name: its identity from run to run, such as ``latency.3000.p95``.
+    :param name: its id, stable from run to run, such as ``latency.3000.p95``.
     :param title: its name in the table.
     :param unit: of ``value``, ``aim`` and ``must``.
-    :param aim: the value to reach; None: the figure is only shown.
-    :param must: the value that it has to reach; the run fails when it is missed.
+    :param aim: the target; None: the figure is only shown.
+    :param must: the hard limit; missing it fails the run.
     :param more_is_better: whether the limits are lower bounds.
-    :param note: an explanation, where it needs one.
+    :param note: an optional explanation.
     """
 
     name: str
@@ -61,5 +61,5 @@ def missed(figures: Sequence[Figure]) -> list[str]:
 
 
 def written(value: float) -> str:
-    """Return a number with three significant digits, or whole with separators where it is large."""
+    """Return a number with three significant digits; a large one whole, with separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

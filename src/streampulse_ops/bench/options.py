@@ -8,7 +8,7 @@ from typing import Final
 
 from streampulse.core.errors import UsageError
 
-#: The measurements in their order. Those that depend on the amount of state (a start reads the events of the last ten
+#: The measurements in order. Those that depend on the size of the state (a start reads the events of the last ten
 #: minutes) come before the high rates and the backlog.
 NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
 
@@ -19,9 +19,9 @@ class Options:
 
     :param only: names of the measurements; empty for all.
     :param rates: of the latency measurement, in events per second.
-    :param seconds: how long a steady load is measured.
+    :param seconds: duration of a steady load.
     :param backlog: events to catch up with.
-    :param repeats: how often the job is started.
+    :param repeats: number of job starts.
     :param days: marks of the growth measurement, in simulated days.
     """
 
@@ -48,9 +48,9 @@ def read(
     repeats: int,
     days: str,
 ) -> Options:
-    """Read the options as they stand on a command line.
+    """Parse the command line's options.
 
-    :raises UsageError: one of them makes no sense; the text names it.
+    :raises UsageError: an option is invalid; the text names it.
     """
     for name, number in (("seconds", seconds), ("backlog", backlog), ("repeats", repeats)):
         if number < 1:
@@ -62,7 +62,7 @@ def read(
         backlog=backlog,
         repeats=repeats,
         days=tuple(sorted(numbers(days, "days"))),
-        # A relative path is the caller's, whose folder Invoke has not left.
+        # A relative path starts at the caller's folder, which is Invoke's working directory.
         out=Path(out) if out else None,
         compare=Path(compare) if compare else None,
         keep_machine=keep_machine,
@@ -70,9 +70,9 @@ def read(
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Read whole numbers from 1 on, separated by commas.
+    """Parse positive whole numbers, separated by commas.
 
-    :raises UsageError: it is something else.
+    :raises UsageError: the text has another form.
     """
     words = text.replace("_", "").split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
@@ -81,9 +81,9 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
 
 
 def names(text: str, option: str) -> tuple[str, ...]:
-    """Read names of measurements, separated by commas; empty for all.
+    """Parse names of measurements, separated by commas; empty for all.
 
-    :raises UsageError: there is no such measurement.
+    :raises UsageError: a measurement does not exist.
     """
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in words:

@@ -1,4 +1,4 @@
-"""The environment of the benchmark: made for it, removed after it, never one that holds data."""
+"""The benchmark's environment: created and removed by the run, never one that holds data."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from streampulse_ops.verbs.reset import reset
 
 @contextmanager
 def own(session: Session, keep: bool) -> Iterator[None]:
-    """Hand out the environment for the body, which brings it up, and remove it afterwards.
+    """Provide the environment to the body, which brings it up, and remove it afterwards.
 
-    :param keep: leave it there, with its data.
+    :param keep: keep it, with its data.
     :raises OperatorError: it exists already, or it is not for the benchmark.
     """
     environment = session.environment
@@ -63,7 +63,7 @@ class Place:
             )
         self.session = session
         self.host = session.environment.hosts[0]
-        #: Whether a measurement has sent events; they move the event clocks to the present.
+        #: Whether a measurement has sent events, which move the event clocks to the present.
         self.used = False
 
     def unit(self, service: str) -> str:
@@ -73,24 +73,24 @@ class Place:
     def command(self, words: Sequence[str]) -> str:
         """Run the ``streampulse`` command on the host and return its output.
 
-        :raises OperatorError: it failed; the text is its own.
+        :raises OperatorError: it failed; the text is the command's.
         """
         return self.run([command.COMMAND, *words])
 
     def measure(self, words: Sequence[str]) -> Any:
-        """Run a measurement on the host and return its answer.
+        """Run a measurement on the host and return its result.
 
-        :raises OperatorError: it failed; the text is its own.
+        :raises OperatorError: it failed; the text is the command's.
         """
         self.used = True
         return json.loads(self.command(["measure", *words]))
 
     @contextmanager
     def measuring(self, unit: str, words: Sequence[str]) -> Iterator[None]:
-        """Run a part of a measurement on the host while the body runs.
+        """Run a companion of a measurement on the host during the body.
 
         :param unit: the name of its transient unit.
-        :raises OperatorError: it ended before the body did; the text is its own.
+        :raises OperatorError: it ended before the body; the text is the command's.
         """
         self.used = True
         self.run(["systemd-run", "--quiet", "--collect", f"--unit={unit}", command.COMMAND, "measure", *words])
@@ -108,7 +108,7 @@ class Place:
         return self.run(["systemctl", "show", "--property=ActiveState", "--value", unit]).strip() == "active"
 
     def renew(self) -> None:
-        """Reset topics, tables and checkpoints, unless they are still as at the beginning."""
+        """Reset topics, tables and checkpoints, unless they are in their initial state."""
         if self.used:
             reset(self.session, full=False)
             self.used = False
@@ -116,7 +116,7 @@ class Place:
     def run(self, words: Sequence[str]) -> str:
         """Run a command on the host as root and return its output.
 
-        :raises OperatorError: it failed; the text is its own last words.
+        :raises OperatorError: it failed; the text is its last output line.
         """
         with Remote(self.session.environment, self.host) as remote:
             code, output, errors = remote.run(list(words))

@@ -1,4 +1,4 @@
-"""The table on the screen, the same in Markdown, and JSON for the next run to compare with."""
+"""The report: a table on the screen, the same in Markdown, and JSON for later comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from streampulse.core.errors import OperatorError
 from streampulse_ops.bench.figures import Figure, missed, written
 
-#: Form of the JSON file.
+#: Version of the JSON file's format.
 FORM: Final = 1
 COLUMNS: Final = ("figure", "measured", "unit", "aim", "must", "of the limit", "verdict")
 EARLIER: Final = "of the earlier"
@@ -23,9 +23,9 @@ EARLIER: Final = "of the earlier"
 class Report:
     """The figures of a run and the description of the run.
 
-    :param about: the run: when, which commit, which machine, which options.
-    :param details: the host's whole answer, by measurement.
-    :param earlier: by name the figures of an earlier run, to compare with.
+    :param about: description of the run: time, commit, machine and options.
+    :param details: the host's raw results, by measurement.
+    :param earlier: figures of an earlier run by name, for comparison.
     """
 
     about: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Report:
         return [*COLUMNS, *([] if self.earlier is None else [EARLIER])]
 
     def rows(self) -> list[list[str]]:
-        """Return the cells of the table, a row for each figure."""
+        """Return the rows of the table, one for each figure."""
         rows = []
         for figure in self.figures:
             row = [
@@ -85,7 +85,7 @@ class Report:
         return json.dumps(document, indent=2) + "\n"
 
     def write(self, folder: Path) -> list[Path]:
-        """Write both files into a folder, which is made where it is not there, and return them.
+        """Write both files into a folder, created if missing, and return them.
 
         :raises OperatorError: they cannot be written.
         """
@@ -100,7 +100,7 @@ class Report:
 
 
 def earlier_figures(file: Path) -> dict[str, float]:
-    """Return by name the figures of an earlier run.
+    """Return the figures of an earlier run by name.
 
     :raises OperatorError: the file is not a report of ``inv bench``.
     """

@@ -1,4 +1,4 @@
-"""One run: the environment, the measurements that were asked for, the report."""
+"""One run: the environment, the selected measurements, the report."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from streampulse_ops.bench.options import NAMES, Options
 from streampulse_ops.bench.report import Report, earlier_figures
 from streampulse_ops.environments.session import Session
 
-#: The load average for each core above which the machine counts as busy with something else.
+#: Load average per core above which the machine counts as busy.
 BUSY: Final = 0.3
 
 
 def run(session: Session, options: Options) -> str:
-    """Measure, show and write down, and return the closing words.
+    """Measure, show and save the results, and return the closing line.
 
-    :raises OperatorError: a figure misses what it must reach, or something could not be measured. The
-        figures until then are written all the same.
+    :raises OperatorError: a figure misses its hard limit, or a measurement failed. The figures until then are saved.
     """
     earlier = None if options.compare is None else earlier_figures(options.compare)
     place = places.Place(session)
@@ -75,7 +74,7 @@ def _about(session: Session, options: Options) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_MiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
         "kernel": platform.release(),
-        # The load of the minute before, which other programs made.
+        # The load of the previous minute comes from other programs.
         "load_before": os.getloadavg()[0],
         "options": {name: value or "all" if name == "only" else value for name, value in chosen.items()},
     }

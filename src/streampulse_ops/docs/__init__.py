@@ -1,1 +1,1 @@
-"""Pages that are made from the code."""
+"""Pages generated from the code."""

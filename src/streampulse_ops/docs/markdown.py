@@ -1,4 +1,4 @@
-"""Markdown that is made by code."""
+"""Generate Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, with the characters escaped that would break a cell."""
+    """Yield the lines of a table, with escapes for characters that would break a cell."""
     yield f"| {' | '.join(header)} |"
     yield f"|{'---|' * len(header)}"
     for row in rows:

@@ -1,8 +1,8 @@
-"""The files of the repository that are made from its code: reference pages and dashboards.
+"""The repository's generated files: reference pages and dashboards.
 
-``python -m streampulse_ops.docs.pages`` writes them, with ``--check`` it says which are stale. The settings come from
-the classes of :mod:`streampulse.core.settings` and the roles' argument specifications, the commands from the tasks and
-from the parsers of the ``streampulse`` command, dashboards from :mod:`streampulse_ops.monitoring`.
+``python -m streampulse_ops.docs.pages`` writes them; with ``--check`` it lists stale ones. The settings come from the
+classes of :mod:`streampulse.core.settings` and the roles' argument specifications. The commands come from the tasks and
+the parsers of the ``streampulse`` command, the dashboards from :mod:`streampulse_ops.monitoring`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from streampulse_ops.monitoring import dashboards, page
 FOLDER: Final = "docs/reference"
 COMMAND: Final = "./inv docs"
 _HEADER: Final = f"<!-- Made by `{COMMAND}`. Change the code that it describes, not this page. -->\n"
-#: The settings classes in the order of the page, each with the file that a host has them in. A class that shares its
-#: variables with another one (the oracle's part of the job's settings) has no section of its own.
+#: The settings classes in the order of the page, each with its file on a host. A class whose variables another class
+#: has too (the oracle's part of the job's settings) has no section.
 _CLASSES: Final[Sequence[tuple[type[BaseSettings], str]]] = (
     (settings.KafkaSettings, "kafka.env"),
     (settings.PostgresSettings, "postgres-writer.env, postgres-reader.env"),
@@ -96,7 +96,7 @@ def _options(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...
 def _settings_class(kind: type[BaseSettings], file: str) -> Iterator[str]:
     prefix = str(kind.model_config["env_prefix"])
     yield f"### {_sentence(inspect.getdoc(kind))} (`{'`, `'.join(file.split(', '))}`)\n"
-    # The types and limits as pydantic checks them, in the one form that does not depend on how they are written.
+    # pydantic's types and limits in the one form that does not depend on their notation.
     schema = kind.model_json_schema()["properties"]
     rows = []
     for name, field in kind.model_fields.items():
@@ -204,12 +204,12 @@ def _task(name: str, task: Task[Any]) -> Iterator[str]:
     yield f"### inv {name}\n"
     yield from _paragraphs(task.__doc__)
     arguments = [argument for argument in task.get_arguments() if argument.name]
-    # Invoke does not say which positional arguments may be left out; those with a default may.
+    # Invoke does not mark optional positional arguments; those with a default are optional.
     parameters = inspect.signature(task.body).parameters
     words = [f"./inv {name}"]
     rows = []
     for argument in arguments:
-        # A parameter that Python's own words are in the way of ends in an underscore, and the option does not.
+        # A parameter named like a Python keyword ends in an underscore; its option does not.
         spelled = [name.rstrip("_-").replace("_", "-") for name in (argument.name, *argument.nicknames)]
         names = [f"--{name}" if len(name) > 1 else f"-{name}" for name in spelled]
         if argument.positional:
@@ -233,7 +233,7 @@ def _subcommand(name: str, summary: str, parser: argparse.ArgumentParser) -> Ite
     yield f"### streampulse {name}\n"
     yield f"{summary[0].upper()}{summary[1:]}.\n"
     rows = []
-    for action in parser._actions:  # argparse has no public list of what a parser takes
+    for action in parser._actions:  # argparse has no public list of a parser's arguments
         if action.help == argparse.SUPPRESS:
             continue
         shown = ", ".join(action.option_strings)
@@ -276,7 +276,7 @@ def _number(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-#: Each file that is made, relative to the checkout, and what makes it from there.
+#: Each generated file, relative to the checkout, with its generator.
 PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/settings.md": settings_page,
     f"{FOLDER}/commands.md": commands_page,
@@ -287,7 +287,7 @@ PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
 
 
 def stale(root: Path) -> list[str]:
-    """Return the files that are not what the code says, relative to the checkout."""
+    """Return the stale files, relative to the checkout."""
     found = []
     for name, make in PAGES.items():
         file = root / name
@@ -297,7 +297,7 @@ def stale(root: Path) -> list[str]:
 
 
 def write(root: Path) -> list[str]:
-    """Write the files that are stale and return their names, relative to the checkout."""
+    """Write the stale files and return their names, relative to the checkout."""
     changed = stale(root)
     for name in changed:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

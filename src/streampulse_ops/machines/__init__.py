@@ -1,4 +1,4 @@
-"""Who provides an environment's machines: one small interface, three providers, chosen by the inventory."""
+"""Providers of an environment's machines: one interface, three providers, chosen by the inventory."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ _MODULES = {
 
 
 class Provider(Protocol):
-    """Makes, starts, stops and removes the machines of one environment. Every method may be called again."""
+    """Makes, starts, stops and removes the machines of one environment. Every method is idempotent."""
 
     def create(self, host: Host, /) -> bool:
-        """Make the machine, not yet started; False when it was there already."""
+        """Make the machine without starting it; False if it exists."""
 
     def start(self, host: Host, /) -> bool:
-        """Start the machine and return when SSH answers; False when it was running already."""
+        """Start the machine and return when SSH answers; False if it was running."""
 
     def stop(self, host: Host, /) -> bool:
-        """Shut the machine down, its disk kept; False when it was not running."""
+        """Shut the machine down and keep its disk; False if it was not running."""
 
     def destroy(self, host: Host, /) -> bool:
-        """Remove the machine and its disk; False when there was none."""
+        """Remove the machine and its disk; False if there was none."""
 
     def retire(self) -> list[Host]:
-        """Stop machines that were made here and that the inventory no longer names; their disks are kept."""
+        """Stop the provider's machines that the inventory no longer names; keep their disks."""
 
     def running(self, host: Host, /) -> bool:
-        """Return whether the machine is up, as far as this side can tell without logging in."""
+        """Return whether the machine is up, as far as the provider can tell without a login."""
 
     def address(self, host: Host, /) -> str:
-        """Return the address at which the machine is reached."""
+        """Return the machine's address."""
 
     def console_log(self, host: Host, /) -> Path | None:
-        """Return the file that has the machine's console output, where the provider keeps one."""
+        """Return the file with the machine's console output, if the provider keeps one."""
 
     def write_inventory(self) -> Path | None:
-        """Write the variables that only this provider knows as an Ansible inventory, and return its file."""
+        """Write the provider's own variables as an Ansible inventory, and return its file."""
 
     def forget(self) -> None:
-        """Remove what belongs to no single machine, once all are destroyed."""
+        """Remove the environment's shared parts, once all machines are destroyed."""
 
     def describe(self) -> str:
-        """Return the provider and the system of its machines in a few words."""
+        """Return a short description of the provider and its system."""
 
 
 def provider_for(environment: Environment, report: Report) -> Provider:
     """Return the provider that the environment's inventory names.
 
-    :param report: called with a line for each step that takes a while.
+    :param report: called with a line for each slow step.
     """
     module = importlib.import_module(_MODULES[environment.provider])
     provider: Provider = module.provider(environment, report)
@@ -66,7 +66,7 @@ def provider_for(environment: Environment, report: Report) -> Provider:
 
 
 def bring_up(environment: Environment, provider: Provider) -> list[Host]:
-    """Make and start every machine that is not there or not running, and return those that were touched."""
+    """Make and start every machine that is missing or stopped, and return the changed ones."""
     touched = []
     provider.retire()
     for host in environment.hosts:
@@ -79,12 +79,12 @@ def bring_up(environment: Environment, provider: Provider) -> list[Host]:
 
 
 def bring_down(environment: Environment, provider: Provider) -> list[Host]:
-    """Stop every running machine, the last one first, and return those that were stopped."""
+    """Stop every running machine, the last one first, and return the stopped ones."""
     return [host for host in reversed(environment.hosts) if provider.stop(host)] + provider.retire()
 
 
 def remove(environment: Environment, provider: Provider) -> list[Host]:
-    """Stop and remove every machine and what was made for the environment, and return the machines removed."""
+    """Remove every machine and everything made for the environment, and return the machines removed."""
     removed = [host for host in reversed(environment.hosts) if provider.destroy(host)]
     provider.forget()
     return removed

@@ -1,4 +1,4 @@
-"""Machines from the command line: for people, for Molecule, and for tasks that need root for this part only."""
+"""The machines' command, for people, for Molecule, and for tasks that need root only here."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ KEPT_VARIABLES = ("STREAMPULSE_INVENTORIES", "XDG_CACHE_HOME", "XDG_STATE_HOME")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line's form."""
+    """Return the parser of the command line."""
     made = argparse.ArgumentParser(prog="python -m streampulse_ops.machines", description=__doc__)
     made.add_argument("verb", choices=("up", "down", "destroy", "list", "prepare"))
     made.add_argument("--env", default="local", help="name of the environment")
-    # The task that calls this holds the environment's lock already.
+    # The calling task holds the environment's lock already.
     made.add_argument("--locked", action="store_true", help=argparse.SUPPRESS)
     return made
 
 
 def become_root(arguments: Sequence[str]) -> None:
-    """Start this command again through sudo.
+    """Run this command again through sudo.
 
-    :raises OperatorError: there is no sudo.
+    :raises OperatorError: sudo is missing.
     """
     if which("sudo") is None:
         raise OperatorError("machines of provider nspawn are made by root and there is no sudo here: run it as root")
@@ -40,13 +40,13 @@ def become_root(arguments: Sequence[str]) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what was asked and return the exit code."""
+    """Run the verb and return the exit code."""
     environment = environments.load(arguments.env)
     provider = machines.provider_for(environment, say)
     if arguments.verb == "list":
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def act(verb: str, environment: environments.Environment, provider: machines.Provider) -> None:
-    """Bring the machines up, down, or away, and say what was done."""
+    """Start, stop or remove the machines, and report the changes."""
     work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
     words = {"up": "up", "down": "stopped", "destroy": "removed"}[verb]
     touched = work(environment, provider)
@@ -83,7 +83,7 @@ def act(verb: str, environment: environments.Environment, provider: machines.Pro
 
 
 def main() -> int:
-    """Run the command: 0 done, 1 a failure that is explained, 2 wrong usage."""
+    """Run the command: 0 done, 1 an explained failure, 2 wrong usage."""
     set_umask()
     try:
         return run(parser().parse_args())

@@ -1,4 +1,4 @@
-"""Starting nspawn away from the terminal, on hosts with systemd as the first process and on hosts without."""
+"""Start nspawn detached from the terminal, on hosts with and without systemd as the first process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from streampulse_ops.machines import cgroups, supervisor
 
 
 def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
-    """Boot a machine under a supervisor of its own, and return at once.
+    """Boot a machine under a separate supervisor, and return at once.
 
     :param name: the machine's name on this host.
-    :param disk: its folder; the console's output is added to ``console.log`` there, ``pid`` names the processes.
+    :param disk: its folder; the console's output is appended to ``console.log`` there, ``pid`` names the processes.
     :param namespace: its network namespace.
     """
     make_room_for_nspawn()
@@ -33,7 +33,7 @@ def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
         "--timezone=off",
         "--link-journal=no",
     ]
-    # If the supervisor is killed, its machine shuts down in order instead of running on unsupervised.
+    # If the supervisor is killed, its machine shuts down in order: it must not run unsupervised.
     command = ["setpriv", "--pdeathsig", "TERM", *command]
     log = disk / "console.log"
     script = [sys.executable, "-I", supervisor.__file__, str(disk / "pid")]
@@ -42,7 +42,7 @@ def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
         detach([*script, *groups, "--", *command], log)
         return
     unit = [f"--unit=streampulse-{name}", "--collect", "--quiet", "--property=Delegate=yes"]
-    # At a shutdown of this host only the supervisor gets the signal: it shuts the machine down in order.
+    # At a shutdown of this host only the supervisor receives the signal; it shuts the machine down in order.
     unit += ["--property=KillMode=mixed"]
     unit += [f"--property={stream}=append:{log}" for stream in ("StandardOutput", "StandardError")]
     run(["systemd-run", *unit, *script, "--", *command])
@@ -52,12 +52,12 @@ def detach(command: list[str], log: Path) -> None:
     """Start a program that outlives this process and its terminal."""
     child = os.fork()
     if child == 0:
-        # Two forks: the program's parent is then the first process, which also collects it at its end.
+        # Fork twice: the first process then adopts the program and reaps it at its end.
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
         try:
-            # Nothing of this process's open files goes along but these three.
+            # Pass only these three file descriptors on.
             os.closerange(3, 1024)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 1)
@@ -70,7 +70,7 @@ def detach(command: list[str], log: Path) -> None:
 
 
 def make_room_for_nspawn() -> None:
-    """Give nspawn a tmpfs for its run-time files where /run is on disk: the clean-up of a reboot fails otherwise."""
+    """Mount a tmpfs for nspawn's run-time files if /run is on disk: a reboot's clean-up fails otherwise."""
     place = Path("/run/systemd/nspawn")
     if not _is_tmpfs(place):
         place.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,10 @@ def make_room_for_nspawn() -> None:
 
 
 def take_room_back() -> None:
-    """Take that tmpfs away again, unless somebody else's machines use it."""
+    """Unmount that tmpfs, unless other machines use it."""
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
     if "streampulse-nspawn /run/systemd/nspawn " in mounts:
-        with contextlib.suppress(CommandError):  # machines that are not ours may be using it
+        with contextlib.suppress(CommandError):  # machines of other programs may use it
             run(["umount", "-R", "/run/systemd/nspawn"])
 
 
@@ -96,7 +96,7 @@ def _is_tmpfs(place: Path) -> bool:
 
 
 def ssh_answers(address: str) -> bool:
-    """Return whether an SSH server greets at this address."""
+    """Return whether an SSH server answers at this address."""
     try:
         with socket.create_connection((address, 22), timeout=1) as connection:
             connection.settimeout(2)

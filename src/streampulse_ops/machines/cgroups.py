@@ -1,4 +1,4 @@
-"""A control group of its own for each machine, so that two machines' systemds do not share one tree."""
+"""A control group for each machine, so that two machines' systemds do not share one tree."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GONE_SECONDS = 15.0
 
 
 def hierarchies() -> list[Path]:
-    """Return the mounted hierarchies in which a machine gets a group: the unified one, systemd's, memory's, pids'.
+    """Return the mounted hierarchies in which a machine gets a group: unified, systemd, memory and pids.
 
-    On a host whose own first process is systemd the unified hierarchy is its property; machines are started through
-    it there and need nothing from here.
+    If systemd is this host's first process, it owns the unified hierarchy and starts the machines, so the list is
+    empty.
     """
     found = []
     for line in MOUNTS.read_text(encoding="utf-8").splitlines():
@@ -33,7 +33,7 @@ def booted_with_systemd() -> bool:
 
 
 def create(name: str) -> list[Path]:
-    """Make the machine's group in each hierarchy and return the files to write a pid into."""
+    """Make the machine's group in each hierarchy and return the files that take a pid."""
     files = []
     for hierarchy in hierarchies():
         group = hierarchy / PARENT / name
@@ -43,9 +43,9 @@ def create(name: str) -> list[Path]:
 
 
 def kill_and_remove(name: str) -> None:
-    """End what is left in the machine's groups, one process at a time, and remove the groups.
+    """End the remaining processes of the machine's groups one by one, and remove the groups.
 
-    Returns when the processes are gone: a Java process with much memory takes the kernel a moment.
+    Returns when the processes are gone: the kernel needs a moment for a Java process with much memory.
     """
     groups = [group for group in (hierarchy / PARENT / name for hierarchy in hierarchies()) if group.is_dir()]
     deadline = time.monotonic() + GONE_SECONDS
@@ -60,15 +60,15 @@ def kill_and_remove(name: str) -> None:
         for folder, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):
                 Path(folder).rmdir()
-        with contextlib.suppress(OSError):  # other machines may still have theirs
+        with contextlib.suppress(OSError):  # other machines' groups may exist
             group.parent.rmdir()
 
 
 def _members(group: Path) -> set[int]:
-    """Return the processes of a group and the groups in it."""
+    """Return the processes of a group and its subgroups."""
     found: set[int] = set()
     for folder, _, _ in os.walk(group):
         with contextlib.suppress(OSError):
             found |= {int(pid) for pid in (Path(folder) / "cgroup.procs").read_text(encoding="utf-8").split()}
-    # 0 stands for a process that this process cannot see, and as a target for this process's own group.
+    # 0 means a process invisible to this one; as a signal's target it is this process's own group.
     return {pid for pid in found if pid > 1}

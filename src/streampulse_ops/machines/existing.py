@@ -1,4 +1,4 @@
-"""Hosts that exist already: cloud VMs, or machines in a rack. Nothing is made, started or removed here."""
+"""Existing hosts: cloud VMs, or machines in a rack. Nothing is made, started or removed here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CONNECT_SECONDS = 5.0
 
 
 class Existing:
-    """The hosts of one environment, as its inventory names them."""
+    """The existing hosts of one environment."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
 
     def describe(self) -> str:
-        """Return what the machines are."""
+        """Return a short description."""
         return "existing hosts"
 
     def create(self, _host: Host) -> bool:
@@ -39,19 +39,19 @@ class Existing:
         return False
 
     def stop(self, _host: Host) -> bool:
-        """Leave the host running: it is not ours to halt."""
+        """Leave the host running: the operator owns it."""
         return False
 
     def destroy(self, _host: Host) -> bool:
-        """Leave the host: it is not ours to remove."""
+        """Keep the host: the operator owns it."""
         return False
 
     def retire(self) -> list[Host]:
-        """None: hosts are not ours to halt."""
+        """Return nothing: the operator owns the hosts."""
         return []
 
     def running(self, host: Host) -> bool:
-        """Return whether something answers at the host's SSH port."""
+        """Return whether the host's SSH port answers."""
         port = int(host.variables.get("ansible_port", self.environment.variables.get("ansible_port", 22)))
         try:
             with socket.create_connection((self.address(host), port), timeout=CONNECT_SECONDS):
@@ -60,19 +60,19 @@ class Existing:
             return False
 
     def address(self, host: Host) -> str:
-        """Return the inventory's ansible_host, else the host's name."""
+        """Return the inventory's ansible_host, or the host's name."""
         return str(host.variables.get("ansible_host", host.name))
 
     def console_log(self, _host: Host) -> Path | None:
-        """Return None: the console is the cloud's or the rack's."""
+        """Return None: the cloud or the rack has the console."""
         return None
 
     def write_inventory(self) -> Path | None:
-        """Return None: people write it."""
+        """Return None: the operator writes the inventory."""
         return None
 
     def forget(self) -> None:
-        """Nothing was made."""
+        """Do nothing: nothing was made."""
 
 
 def provider(environment: Environment, _report: Report) -> Existing:

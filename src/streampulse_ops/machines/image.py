@@ -18,7 +18,7 @@ NEEDED_BYTES = 3 * 2**30
 SUITES = {"debian12": "bookworm", "debian13": "trixie"}
 NAMES = {"debian12": "Debian 12", "debian13": "Debian 13"}
 
-# A machine as a cloud provider would hand it over: boots, has SSH and Python, nothing of streampulse.
+# A machine like a cloud provider's: boots, has SSH and Python, nothing of streampulse.
 PACKAGES = (
     "ca-certificates",
     "dbus",
@@ -40,7 +40,7 @@ HOOKS = (
     ': > "$1"/etc/machine-id',
     'rm -f "$1"/var/cache/apt/archives/*.deb',
 )
-# The lists of packages are kept: a machine's first install then needs no download of them.
+# The package lists are kept, so that a machine's first install does not download them.
 OPTIONS = ("--variant=minbase", "--skip=cleanup/apt")
 
 
@@ -53,24 +53,24 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """Digest of everything that decides what is in the image."""
+        """Digest of everything that determines the image."""
         recipe = "\n".join((SUITES[self.os], *OPTIONS, *PACKAGES, *HOOKS))
         return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
     @property
     def root(self) -> Path:
-        """The image's root directory, never written to once it is there."""
+        """The image's root directory, read-only once complete."""
         return self.folder / f"{self.os}-{self.digest}"
 
     @property
     def kept(self) -> Path:
-        """What machines of this image fetched or made, kept for the next one under its path there."""
+        """Files that machines of this image fetched or made, kept for the next machine under the same path."""
         return self.folder / f"{self.os}-{self.digest}.kept"
 
     def build(self, report: Report) -> bool:
-        """Build the image unless it is there; False when it was.
+        """Build the image unless it exists; False if it does.
 
-        :raises OperatorError: no space, or the packages cannot be fetched.
+        :raises OperatorError: there is no space, or the packages cannot be fetched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
@@ -101,7 +101,7 @@ class Image:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a half-made image. What cannot be removed yet (a killed build's children) goes with the next build."""
+    """Remove a half-made image. The next build removes the rest (files of a killed build's children)."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
     if any(Path(mount).is_relative_to(folder) for mount in mounts):
         raise OperatorError(f"something is mounted below {folder}: umount it, then run the task again")
@@ -109,15 +109,15 @@ def _remove(folder: Path) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how much room the file system of a folder has."""
+    """Return the free space of a folder's file system."""
     return shutil.disk_usage(folder).free
 
 
 def check_space(folder: Path, needed: int, purpose: str) -> None:
-    """Check that a file system has room.
+    """Check the free space of a file system.
 
     :param needed: bytes.
-    :raises OperatorError: it has not.
+    :raises OperatorError: there is less.
     """
     free = free_bytes(folder)
     if free < needed:

@@ -1,4 +1,4 @@
-"""Layers: disks of machines that were set up, kept read-only between an image and new machines."""
+"""Layers: disks of prepared machines, kept read-only between an image and new machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 
-# The identity of a machine and its journal; every machine has its own, so no layer has one.
+# A machine's identity and journal; every machine has its own, so a layer has neither.
 IDENTITY = (
     "etc/hostname",
     "etc/hosts",
@@ -21,7 +21,7 @@ IDENTITY = (
     "root/.ssh",
     "var/log/journal/*",
 )
-# The file of a machine that names its layer.
+# The machine's file that names its layer.
 NAME = "layer"
 
 
@@ -32,13 +32,13 @@ class Layers:
     folder: Path
 
     def names(self) -> list[str]:
-        """Return the names of the layers that are there."""
+        """Return the names of the layers."""
         return sorted(marker.parent.name for marker in self.folder.glob("*/image"))
 
     def add(self, name: str, disk: Path) -> None:
-        """Turn the disk of a stopped machine into a layer, unless there is one of this name.
+        """Turn the disk of a stopped machine into a layer, unless one of this name exists.
 
-        Layers that no machine is made on are removed: one tree of the repository needs one layer.
+        Unused layers are removed: one tree of the repository needs one layer.
 
         :param disk: the machine's folder; it has no ``upper`` afterwards.
         :raises OperatorError: the machine is itself made on a layer.
@@ -60,14 +60,14 @@ class Layers:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            # Last: it says that the layer is whole.
+            # Written last: it marks the layer as complete.
             shutil.copy(disk / "image", made / "image")
 
     def use(self, name: str, image: str, disk: Path) -> None:
-        """Note that a new machine is made on a layer.
+        """Record that a new machine is made on a layer.
 
         :param image: name of the machine's image.
-        :raises OperatorError: the layer is not there, or is not over this image.
+        :raises OperatorError: the layer is missing, or is not over this image.
         """
         with self._locked():
             if name not in self.names() or (self.folder / name / "image").read_text(encoding="utf-8") != image:
@@ -77,7 +77,7 @@ class Layers:
             (disk / NAME).write_text(name, encoding="utf-8")
 
     def over(self, image: Path, disk: Path) -> str:
-        """Return the value of overlayfs' ``lowerdir`` for a machine: its layer, if it has one, over its image."""
+        """Return overlayfs' ``lowerdir`` of a machine: its layer, if any, over its image."""
         file = disk / NAME
         return f"{self.folder / file.read_text(encoding='utf-8') / 'diff'}:{image}" if file.exists() else str(image)
 

@@ -1,4 +1,4 @@
-"""Files that a machine gets from outside: names and the resolver."""
+"""Files that the provider writes into a machine: host names and the resolver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGIN, END = "# BEGIN streampulse", "# END streampulse"
 
 
 def write_resolver(root: Path) -> None:
-    """Give the machine this host's resolver. A stub on this host's loopback would not answer there."""
+    """Copy this host's resolver configuration. A stub on this host's loopback is unreachable from the machine."""
     candidates = [Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")]
     for candidate in candidates:
         text = candidate.read_text(encoding="utf-8") if candidate.exists() else ""
@@ -38,9 +38,9 @@ def _nameservers(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Ad
 
 
 def write_hosts(root: Path, addresses: Mapping[str, str]) -> None:
-    """Give a machine the names of all machines of its environment."""
-    # The same lines between the same marks as the base role writes on every host, so that it finds nothing to change. A
-    # machine's own name stands for its private address, not for loopback: Spark announces what its name stands for.
+    """Write the names of all machines of the environment into a machine."""
+    # The base role writes the same lines between the same marks on every host, so it finds nothing to change. A
+    # machine's own name resolves to its private address, not to loopback: Spark announces that address.
     names = [f"{addresses[name]} {name}" for name in sorted(addresses)]
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback", BEGIN, *names, END]
     content = "\n".join(lines) + "\n"

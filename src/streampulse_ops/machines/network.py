@@ -23,12 +23,12 @@ ENDING_SECONDS = 5.0
 # A VPN replaces the default route by two or more routes this wide (0.0.0.0/1 and 128.0.0.0/1).
 WIDEST_PREFIX = 8
 MARK = "streampulse "
-# Exists while IP forwarding was off before the first bridge of any environment.
+# Exists if IP forwarding was off before the first bridge of any environment.
 WAS_OFF = "forwarding-was-off"
 
 
 def _short(prefix: str, *parts: str) -> str:
-    """Return a name of at most 15 characters, the kernel's limit for interfaces, that stays the same."""
+    """Return a stable name of at most 15 characters, the kernel's limit for interfaces."""
     return prefix + hashlib.sha256("/".join(parts).encode()).hexdigest()[:8]
 
 
@@ -61,7 +61,7 @@ class Network:
         return f"{self.environment}.{host}"
 
     def veth(self, host: str) -> str:
-        """Return the name of the bridge's end of a machine's cable."""
+        """Return the name of the bridge's end of a machine's veth pair."""
         return _short("spv", self.environment, host)
 
     def rules(self) -> list[tuple[str, str, list[str]]]:
@@ -98,7 +98,7 @@ class Network:
                 )
 
     def raise_bridge(self, state: Path) -> None:
-        """Create the bridge, its address and its rules, each unless it is there, and switch IP forwarding on.
+        """Create the bridge, its address and its rules if missing, and enable IP forwarding.
 
         :param state: folder that all environments of this machine share.
         """
@@ -106,7 +106,7 @@ class Network:
             if not any(link["ifname"] == self.bridge for link in _links()):
                 self.check_free()
                 if not _bridges():
-                    (state / WAS_OFF).unlink(missing_ok=True)  # left by a machine that went down without `down`
+                    (state / WAS_OFF).unlink(missing_ok=True)  # left by a control machine that shut down without `down`
                 run(["ip", "link", "add", "name", self.bridge, "type", "bridge"])
                 try:
                     run(["ip", "link", "set", self.bridge, "alias", self.mark])
@@ -123,7 +123,7 @@ class Network:
                 run(["iptables", "-w", "-t", table, "-I", chain, *rule])
 
     def remove_bridge(self, state: Path) -> None:
-        """Remove the bridge and its rules. With the last bridge of all environments IP forwarding is set back.
+        """Remove the bridge and its rules. With the last bridge of all environments, restore IP forwarding.
 
         :param state: as in :meth:`raise_bridge`.
         """
@@ -138,7 +138,7 @@ class Network:
                 (state / WAS_OFF).unlink()
 
     def connect(self, host: str, address: str) -> None:
-        """Create a machine's namespace and its cable to the bridge again. No process may run in the namespace."""
+        """Recreate a machine's namespace and its veth pair. No process may run in the namespace."""
         self.disconnect(host)
         namespace, veth = self.namespace(host), self.veth(host)
         run(["ip", "netns", "add", namespace])
@@ -153,13 +153,13 @@ class Network:
         run([*inside, "route", "add", "default", "via", self.gateway])
 
     def disconnect(self, host: str) -> None:
-        """Remove a machine's namespace and cable, as far as they exist.
+        """Remove a machine's namespace and veth pair, if they exist.
 
         :raises OperatorError: processes are running in it.
         """
         namespace = self.namespace(host)
         if (NAMESPACES / namespace).exists():
-            # A crash can leave an entry without a namespace behind it. It can be deleted, but not asked for processes.
+            # A crash can leave an entry without a namespace. It can be deleted, but not queried for processes.
             with contextlib.suppress(CommandError):
                 pids = self._processes_in(namespace)
                 if pids:
@@ -173,12 +173,12 @@ class Network:
             try:
                 run(["ip", "link", "delete", veth])
             except CommandError:
-                # The kernel removes the cable by itself, a moment after the namespace at its other end.
+                # The kernel removes the veth pair shortly after the namespace at its other end.
                 if any(link["ifname"] == veth for link in _links()):
                     raise
 
     def _processes_in(self, namespace: str) -> list[str]:
-        """Return the processes of a namespace, after waiting for those that are just ending."""
+        """Return the processes of a namespace, after a wait for those that are ending."""
         deadline = time.monotonic() + ENDING_SECONDS
         while pids := run(["ip", "netns", "pids", namespace]).split():
             if time.monotonic() > deadline:
@@ -201,7 +201,7 @@ def _routes() -> list[dict[str, Any]]:
 
 
 def _destination(route: dict[str, Any]) -> ipaddress.IPv4Network | None:
-    """Return the destination of a route, None for one that is not of a network."""
+    """Return the destination of a route, None if it is not a network."""
     text = str(route.get("dst", ""))
     try:
         return ipaddress.IPv4Network("0.0.0.0/0" if text == "default" else text)
@@ -210,7 +210,7 @@ def _destination(route: dict[str, Any]) -> ipaddress.IPv4Network | None:
 
 
 def _uplink_mtu() -> int:
-    """Return the smallest packet size of the interfaces that lead out, so that machines' packets fit through."""
+    """Return the smallest MTU of the outgoing interfaces, so that machines' packets fit."""
     wide = ((route, _destination(route)) for route in _routes())
     devices = {route.get("dev") for route, network in wide if network and network.prefixlen < WIDEST_PREFIX}
     return min((int(link["mtu"]) for link in _links() if link["ifname"] in devices), default=1500)
@@ -218,7 +218,7 @@ def _uplink_mtu() -> int:
 
 @contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
-    """Hold the lock on what the environments of this machine share."""
+    """Hold the lock on the parts that the environments of this machine share."""
     descriptor = os.open(state, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

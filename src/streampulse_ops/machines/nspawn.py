@@ -1,10 +1,11 @@
-"""Machines made here: systemd booted in a namespace of this kernel, no hypervisor.
+"""Local machines: systemd booted in a namespace of this kernel, without a hypervisor.
 
-On disk, below ``/var/lib/streampulse-machines``: ``images/`` are the base systems; ``layers/`` are disks of machines
-that were set up already, each over one image; ``<environment>/`` has the keys and the inventory;
-``<environment>/<host>/`` is one machine, with ``upper`` all that it ever wrote. Everything else about a machine (mount,
-bridge, namespace, process) exists only while it runs and is made again by the next start, also after a reboot of this
-host.
+Below ``/var/lib/streampulse-machines``, ``images/`` holds the base systems and ``layers/`` the disks of prepared
+machines, each over one image. ``<environment>/`` has the keys and the inventory. ``<environment>/<host>/`` is one
+machine; ``upper`` has every file that it wrote.
+
+Everything else about a machine (mount, bridge, namespace, process) exists only while it runs. The next start creates it
+again, also after a reboot of this host.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ TOOLS = {
     "mount": "mount",
 }
 DEFAULT_OS = "debian13"
-# The file that says that a machine was made to its end.
+# The file that marks a machine as complete.
 MADE = "made"
-# What a machine writes while the base stack is installed and runs for a day, with room to spare.
+# Disk use of a machine with the base stack after a day, with room to spare.
 MACHINE_BYTES = 6 * 2**30
-# What the next machine of the same image can use: packages that apt fetched, and the class-data archives of its JVMs,
-# which refuse one that does not fit.
+# Files that the next machine of the same image can use: apt's packages, and the class-data archives of its JVMs, which
+# reject a stale archive.
 KEPT = ("var/cache/apt/archives/*.deb", "var/lib/*/*.jsa", "var/cache/*/*/*.jsa")
 BOOT_SECONDS = 60.0
 SHUTDOWN_SECONDS = 30.0
@@ -57,9 +58,9 @@ class Nspawn:
     """The machines of one environment."""
 
     def __init__(self, environment: Environment, report: Report) -> None:
-        """Read the settings; nothing is touched yet.
+        """Read the settings without touching anything.
 
-        :raises OperatorError: the inventory's machine_os or nspawn_subnet makes no sense.
+        :raises OperatorError: the inventory's machine_os or nspawn_subnet is invalid.
         """
         self.environment = environment
         self.report = report
@@ -69,15 +70,15 @@ class Nspawn:
         self.network = Network(environment.name, _subnet_of(environment), environment.inventory)
 
     def describe(self) -> str:
-        """Return what the machines are."""
+        """Return a short description."""
         return f"nspawn, {NAMES[self.image.os]}"
 
     def address(self, host: Host) -> str:
-        """Return the machine's address: the inventory's private_address, else the next free one of the subnet."""
+        """Return the machine's address: the inventory's private_address, or the next free one of the subnet."""
         return self._addresses()[host.name]
 
     def _addresses(self) -> dict[str, str]:
-        """Return every host's address. A machine keeps the one that it was made with."""
+        """Return every host's address. A machine keeps its first one."""
         known = {host.name: self._fixed_address(host) for host in self.environment.hosts}
         given = [address for address in known.values() if address]
         twice = next((address for address in given if given.count(address) > 1), None)
@@ -87,7 +88,7 @@ class Nspawn:
                 f"{names} have the same address {twice}: give each a private_address of its own in "
                 f"{self.environment.inventory}"
             )
-        # A machine that the inventory no longer names keeps its address, as long as its disk is there.
+        # A machine that the inventory no longer names keeps its address while its disk exists.
         taken = {*given, *(self._fixed_address(host) for host in self._orphans())}
         hosts = list(self.network.subnet.hosts())[FIRST_ADDRESS - 1 :]
         free = iter([str(address) for address in hosts if str(address) not in taken])
@@ -107,13 +108,13 @@ class Nspawn:
         return made.read_text(encoding="utf-8").strip() if made.exists() else None
 
     def _orphans(self) -> list[Host]:
-        """Return the machines that were made here and that the inventory no longer names."""
+        """Return the existing machines that the inventory no longer names."""
         named = {host.name for host in self.environment.hosts}
         made = sorted(marker.parent.name for marker in self.folder.glob("*/image"))
         return [Host(name, frozenset()) for name in made if name not in named]
 
     def retire(self) -> list[Host]:
-        """Stop machines that the inventory no longer names; their disks are kept."""
+        """Stop machines that the inventory no longer names; keep their disks."""
         stopped = []
         for host in self._orphans():
             if self.stop(host):
@@ -122,12 +123,12 @@ class Nspawn:
         return stopped
 
     def console_log(self, host: Host) -> Path | None:
-        """Return the file with the console's output of all boots."""
+        """Return the file with the console output of all boots."""
         file = self._disk(host) / "console.log"
         return file if file.exists() else None
 
     def running(self, host: Host) -> bool:
-        """Return whether the machine's process is there."""
+        """Return whether the machine's process exists."""
         return "machine" in self._processes(host)
 
     def create(self, host: Host) -> bool:
@@ -142,7 +143,7 @@ class Nspawn:
         with contextlib.ExitStack() as undo:
             disk = self._disk(host)
             undo.callback(_remove_tree, disk)
-            _remove_tree(disk)  # what an interrupted making left
+            _remove_tree(disk)  # remains of an interrupted creation
             for name in ("upper", "work", "root"):
                 (disk / name).mkdir(parents=True)
             (disk / "image").write_text(self.image.root.name, encoding="utf-8")
@@ -183,7 +184,7 @@ class Nspawn:
         return True
 
     def stop(self, host: Host) -> bool:
-        """Shut the machine down in order, by force after 30 s, and take away all that is not on disk."""
+        """Shut the machine down in order, by force after 30 s, and remove everything that is not on disk."""
         if not self._disk(host).is_dir():
             return False
         was_running = self.running(host)
@@ -202,11 +203,11 @@ class Nspawn:
         return there
 
     def commit(self, host: Host, layer: str) -> None:
-        """Stop a machine and turn its disk into a layer; the machine itself is gone then.
+        """Stop a machine, turn its disk into a layer, and remove the machine.
 
-        Machines whose inventory has ``nspawn_layer`` are made on that layer, each with an identity of its own.
+        Machines with ``nspawn_layer`` in the inventory are made on that layer, each with its own identity.
 
-        :param layer: name of the layer; one of this name that is there already is kept.
+        :param layer: name of the layer; an existing one of this name is kept.
         """
         self.stop(host)
         self.layers.add(layer, self._disk(host))
@@ -224,7 +225,7 @@ class Nspawn:
                 file.unlink()
 
     def write_inventory(self) -> Path | None:
-        """Write how to log in to each machine."""
+        """Write each machine's login data."""
         arguments = f"-o UserKnownHostsFile={self.folder}/known_hosts -o StrictHostKeyChecking=yes"
         hosts = {
             host.name: {
@@ -245,9 +246,9 @@ class Nspawn:
         return file
 
     def _prepare(self) -> None:
-        """See to root's rights, the tools, and the environment's folder and key.
+        """Check root's rights, the tools, and the environment's folder and key.
 
-        :raises OperatorError: one of them cannot be had.
+        :raises OperatorError: one of them is missing.
         """
         if os.geteuid() != 0:
             raise OperatorError("machines of provider nspawn are made by root: run the task with sudo")
@@ -313,7 +314,7 @@ class Nspawn:
     def _unmount(self, host: Host) -> None:
         if not self._root(host).is_mount():
             return
-        # The last process is gone a moment before the kernel has let go of its files.
+        # The kernel releases the files shortly after the last process has ended.
         for _ in range(50):
             with contextlib.suppress(CommandError):
                 run(["umount", self._root(host)])
@@ -322,7 +323,7 @@ class Nspawn:
         run(["umount", "--lazy", self._root(host)])
 
     def _furnish(self, host: Host, address: str) -> None:
-        """Give a new machine its name, its identity, its SSH host key and the environment's login key."""
+        """Write a new machine's name, identity, SSH host key and the environment's login key."""
         root = self._root(host)
         (root / "etc/hostname").write_text(f"{host.name}\n", encoding="utf-8")
         (root / "etc/machine-id").write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
@@ -356,9 +357,9 @@ class Nspawn:
         give_to_invoker(file)
 
     def _hand_over_kept(self, host: Host) -> None:
-        """Put where they are looked for what earlier machines fetched or made: no copy, and no second time.
+        """Hard-link the files that earlier machines fetched or made into the machine.
 
-        Only before the first mount: what lies below a mounted overlay must not be touched.
+        Only before the first mount: the layers of a mounted overlay must not change.
         """
         upper = self._disk(host) / "upper"
         for kept in (path for pattern in KEPT for path in self.image.kept.glob(pattern)):
@@ -367,7 +368,7 @@ class Nspawn:
             os.link(kept, target)
 
     def _keep(self, host: Host) -> None:
-        """Keep for the next machine what this one fetched or made, where it is newer."""
+        """Keep the newer files that this machine fetched or made for the next one."""
         upper = self._disk(host) / "upper"
         for file in (path for pattern in KEPT for path in upper.glob(pattern)):
             kept = self.image.kept / file.relative_to(upper)
@@ -376,7 +377,7 @@ class Nspawn:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.unlink(missing_ok=True)
             os.link(file, kept)
-            # Users have other numbers on the next machine.
+            # User ids differ on the next machine.
             kept.chmod(0o644)
 
     def _wait_for_ssh(self, host: Host, address: str) -> None:
@@ -386,7 +387,7 @@ class Nspawn:
             gone = time.monotonic() - begun > 2 and "supervisor" not in self._processes(host)
             if gone or time.monotonic() > deadline:
                 what = "ended while it booted" if gone else f"did not answer on SSH within {BOOT_SECONDS:.0f} s"
-                # The log is inside the machine's folder, which stays: only what runs is rolled back.
+                # The log is inside the machine's folder, which stays: only the running parts are rolled back.
                 raise OperatorError(
                     f"machine {host.name} {what}: see {self._disk(host) / 'console.log'}, then try again"
                 )
@@ -406,14 +407,14 @@ class Nspawn:
         (self._disk(host) / "pid").unlink(missing_ok=True)
 
     def _clear(self, host: Host) -> None:
-        """Take away what exists of a machine that does not run: its groups, its mount, its network."""
+        """Remove the remains of a stopped machine: its groups, its mount, its network."""
         if not cgroups.booted_with_systemd():
             cgroups.kill_and_remove(self._unit(host))
         self._unmount(host)
         self.network.disconnect(host.name)
 
     def _lower_network(self) -> None:
-        """Remove the bridge when no machine of this environment runs, and what no environment needs any more."""
+        """Remove the bridge when no machine of this environment runs, and shared parts that no environment needs."""
         if any(recorded(file) for file in self.folder.glob("*/pid")):
             return
         self.network.remove_bridge(paths.MACHINES_STATE)
@@ -453,6 +454,6 @@ def _remove_tree(folder: Path) -> None:
     if (folder / "root").is_mount():
         raise OperatorError(f"{folder / 'root'} is still mounted: umount it, then try again")
     if folder.exists():
-        # First what says that the machine is whole: a removal that is interrupted leaves no half machine behind.
+        # Remove the completeness mark first: an interrupted removal must not leave a machine that counts as complete.
         (folder / MADE).unlink(missing_ok=True)
         shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Processes named by pid and starting time, so that none but our own is ever ended."""
+"""Processes identified by pid and start time, so that no other process is ever ended."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from streampulse_ops.machines.supervisor import started_at
 
 @dataclass(frozen=True)
 class Process:
-    """One process that cannot be mistaken for a later one with the same pid."""
+    """One process, distinct from a later one with the same pid."""
 
     pid: int
     started: str
 
     def alive(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the process still runs."""
         return started_at(self.pid) == self.started
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if it is still there."""
+        """Send a signal if the process still exists."""
         if self.alive():
             os.kill(self.pid, number)
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait for its end and return whether it came in time."""
+        """Wait for the process's end; return whether it came in time."""
         deadline = time.monotonic() + seconds
         while self.alive():
             if time.monotonic() > deadline:
@@ -39,7 +39,7 @@ class Process:
 
 
 def recorded(file: Path) -> dict[str, Process]:
-    """Read what a supervisor wrote down: its own process and the machine's, those that are alive."""
+    """Read a supervisor's state file: the supervisor and the machine, those that are alive."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Machines that only root can make: the machines' own command, run through sudo."""
+"""Machines that need root: the machines' command, run through sudo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments.environment import Environment
 
-# A line that the command prints for each machine that it changed.
+# The command prints such a line for each machine that it changed.
 TOUCHED = re.compile(r"\S+ (up at \S+|stopped|removed)$")
 
 
@@ -23,7 +23,7 @@ def needed(environment: Environment) -> bool:
 def run(verb: str, environment: Environment) -> int:
     """Run a verb of the machines' command as root, under the lock of this process; return how many machines changed.
 
-    :param verb: ``up``, ``down``, ``destroy``, or ``prepare``, which makes the folder of the environment's state.
+    :param verb: ``up``, ``down``, ``destroy``, or ``prepare``, which makes the environment's state folder.
     :raises OperatorError: the command failed; it has printed why.
     """
     command = [sys.executable, "-m", "streampulse_ops.machines", verb, "--env", environment.name, "--locked"]

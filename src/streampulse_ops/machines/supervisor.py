@@ -1,7 +1,7 @@
-"""Keeps one nspawn machine running: starts it again when it reboots, ends when it is shut down.
+"""Keep one nspawn machine running: restart it when it reboots, end when it is shut down.
 
-A process of its own, away from the terminal and from the task that started it. Standard library only, so that a change
-of the virtual environment does not touch machines that are running.
+A separate process, detached from the terminal and from the task that started it. It uses the standard library only, so
+that a change of the virtual environment does not affect running machines.
 
 Usage: supervisor.py STATE_FILE CGROUP_FILE... -- COMMAND...
 """
@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 REBOOT = 133
-# A machine that reboots faster than this, this many times in a row, is broken rather than rebooting.
+# A machine that reboots faster than this, this many times in a row, counts as broken.
 FAST_SECONDS = 3.0
 FAST_LIMIT = 5
 
 
 def started_at(pid: int) -> str | None:
-    """Return when a process started, in the kernel's ticks: together with the pid it names one process for good."""
+    """Return a process's start in kernel ticks: with the pid it identifies the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -33,7 +33,7 @@ def started_at(pid: int) -> str | None:
 
 
 def record(file: Path, machine: int | None) -> None:
-    """Write down which processes these are, so that they are found again and never mistaken for others."""
+    """Save the identities of both processes."""
     known = {"supervisor": os.getpid(), "machine": machine}
     content = {role: {"pid": pid, "started": started_at(pid)} for role, pid in known.items() if pid}
     temporary = file.with_suffix(".new")
@@ -42,7 +42,7 @@ def record(file: Path, machine: int | None) -> None:
 
 
 def enter(groups: list[str]) -> None:
-    """Move this process into the machine's own control groups; its children are born there."""
+    """Move this process into the machine's control groups; its children start there."""
     for group in groups:
         Path(group).write_text(str(os.getpid()), encoding="utf-8")
 
@@ -64,7 +64,7 @@ def keep(state: Path, command: list[str]) -> int:
     fast = 0
     while True:
         begun = time.monotonic()
-        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - given by the provider as a list
+        machine = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the provider passes a list
         record(state, machine.pid)
         code = machine.wait()
         fast = fast + 1 if time.monotonic() - begun < FAST_SECONDS else 0

@@ -1,4 +1,4 @@
-"""The programs a provider needs on the control machine: installed through apt where that is allowed."""
+"""Programs that a provider needs on the control machine; apt installs them if allowed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from streampulse_ops.machines import Report
 
 
 def install_command(programs: Mapping[str, str]) -> str:
-    """Return the one command that installs the packages of these programs."""
+    """Return one command that installs the packages of these programs."""
     return f"apt-get install -y --no-install-recommends {' '.join(sorted(set(programs.values())))}"
 
 
 def ensure(programs: Mapping[str, str], why: str, report: Report) -> None:
-    """See to it that programs are there.
+    """Install missing programs if possible.
 
     :param programs: program to Debian package.
-    :param why: what they are for, in a few words.
+    :param why: their purpose, in a few words.
     :raises OperatorError: some are missing and cannot be installed from here; the text has the command.
     """
     missing = {program: programs[program] for program in missing_programs(programs)}

@@ -1,4 +1,4 @@
-"""Virtual machines made by Vagrant, with whichever hypervisor it finds."""
+"""Virtual machines of Vagrant, with any hypervisor that it finds."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Vagrant:
         self.report = report
 
     def describe(self) -> str:
-        """Return what the machines are."""
+        """Return a short description."""
         return f"Vagrant, {self.environment.variables.get('vagrant_box', 'debian/trixie64')}"
 
     def create(self, host: Host) -> bool:
-        """Make the machine together with its first start, as Vagrant does."""
+        """Create and start the machine: Vagrant does both at once."""
         if self._state(host) != "not_created":
             return False
         self._forget_key(host)
@@ -43,7 +43,7 @@ class Vagrant:
         return True
 
     def stop(self, host: Host) -> bool:
-        """Shut the machine down, its disk kept."""
+        """Shut the machine down and keep its disk."""
         if not self.running(host):
             return False
         self._vagrant("halt", host.name)
@@ -58,17 +58,17 @@ class Vagrant:
         return True
 
     def retire(self) -> list[Host]:
-        """None: Vagrant itself does not know a machine that is not in the inventory."""
+        """Return nothing: Vagrant does not list machines outside the inventory."""
         return []
 
     def running(self, host: Host) -> bool:
-        """Return whether Vagrant says that it runs."""
+        """Return whether Vagrant reports the machine as running."""
         return self._state(host) == "running"
 
     def address(self, host: Host) -> str:
-        """Return the private address that the inventory gives the machine.
+        """Return the machine's private address from the inventory.
 
-        :raises OperatorError: it gives none.
+        :raises OperatorError: it has none.
         """
         given = host.variables.get("private_address")
         if not given:
@@ -80,7 +80,7 @@ class Vagrant:
         return None
 
     def write_inventory(self) -> Path | None:
-        """Write how to log in to each machine, as `vagrant ssh-config` says."""
+        """Write each machine's login data from `vagrant ssh-config`."""
         hosts = ssh_hosts(self._vagrant("ssh-config", *(host.name for host in self.environment.hosts)).splitlines())
         known_hosts = self.environment.state / "known_hosts"
         for host in self.environment.hosts:
@@ -99,7 +99,7 @@ class Vagrant:
             (self.environment.state / name).unlink(missing_ok=True)
 
     def _keys(self) -> dict[str, list[str]]:
-        """Return the host keys of each machine, as they were when it was made."""
+        """Return the host keys of each machine from its creation."""
         file = self.environment.state / KEYS
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
@@ -109,9 +109,9 @@ class Vagrant:
             (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
 
     def _known_hosts(self, hosts: Mapping[str, Mapping[str, object]]) -> list[str]:
-        """Return the lines of known_hosts. A machine is asked for its key once, over the hypervisor's own network.
+        """Return the lines of known_hosts. A machine's key is scanned once, over the hypervisor's own network.
 
-        From then on another key is not taken: SSH refuses it, until the machine is made anew.
+        SSH rejects any other key until the machine is re-created.
         """
         keys, lines = self._keys(), []
         for name, login in hosts.items():
@@ -119,7 +119,7 @@ class Vagrant:
             found = keys.get(name) or host_keys(run(["ssh-keyscan", "-p", str(port), address]))
             if found:
                 keys[name] = found
-            # The port that leads to a machine may be another at each start.
+            # A machine's forwarded port may change at each start.
             where = address if port == SSH_PORT else f"[{address}]:{port}"
             lines += [f"{where} {key}\n" for key in found]
         (self.environment.state / KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
@@ -147,14 +147,14 @@ class Vagrant:
 
 
 def plain_error(text: str) -> str:
-    """Return the error of Vagrant's machine-readable output as one line; another text as it is."""
+    """Return the error in Vagrant's machine-readable output as one line; any other text unchanged."""
     _, found, rest = text.partition(",error-exit,")
     message = rest.partition(",")[2].replace("%!(VAGRANT_COMMA)", ",").replace("\\n", " ")
     return " ".join(message.split()).rstrip(".") if found else text
 
 
 def machine_state(listing: str) -> str:
-    """Read the state from Vagrant's machine-readable status: lines ``time,machine,kind,data``."""
+    """Parse the state in Vagrant's machine-readable status: lines ``time,machine,kind,data``."""
     for line in listing.splitlines():
         fields = line.split(",")
         if len(fields) > 3 and fields[2] == "state":
@@ -163,7 +163,7 @@ def machine_state(listing: str) -> str:
 
 
 def ssh_hosts(lines: Iterable[str]) -> dict[str, dict[str, object]]:
-    """Read the output of `vagrant ssh-config` into inventory variables."""
+    """Parse the output of `vagrant ssh-config` into inventory variables."""
     names = {"HostName": "ansible_host", "Port": "ansible_port", "User": "ansible_user"}
     hosts: dict[str, dict[str, object]] = {}
     current: dict[str, object] = {}
@@ -180,7 +180,7 @@ def ssh_hosts(lines: Iterable[str]) -> dict[str, dict[str, object]]:
 
 
 def host_keys(listing: str) -> list[str]:
-    """Read what ssh-keyscan prints into kinds and keys, without the address that was asked."""
+    """Parse ssh-keyscan's output into kinds and keys, without the scanned address."""
     lines = (line.partition(" ") for line in listing.splitlines() if line and not line.startswith("#"))
     return sorted(key.strip() for _, _, key in lines)
 

@@ -10,7 +10,7 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: Takes a running stack and leaves one behind.
+#: Takes a running stack and leaves a running stack.
 Measure = Callable[[Place, Options], Outcome]
 
 MEASURES: Final[Mapping[str, Measure]] = {

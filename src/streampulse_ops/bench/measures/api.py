@@ -1,4 +1,4 @@
-"""The API under load while events come in, beside a plain pool that makes a query for each request."""
+"""The API under load while events arrive, beside a plain pool that runs a query for each request."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.hosts import links
 
-#: Events a second during the measurement.
+#: Events per second during the measurement.
 RATE: Final = 300
-#: Rounds of API and plain pool in turn; the figures are their medians.
+#: Alternating rounds of API and plain pool; the figures are their medians.
 ROUNDS: Final = 3
 READERS: Final = 1_000
 AIM_LATEST, AIM_LATEST_P99, AIM_OTHERS = 8_000, 0.020, 1_000
 AIM_AGE: Final = 0.5
-#: Milliseconds from an answer to a connection's next request. All connections together then ask a little more often
-#: than the aim says, so the waiting times are those of that rate, not of the highest possible one.
+#: Milliseconds from a response to a connection's next request. All connections together then request slightly more than
+#: the target rate, so the latencies are those of that rate, not of the maximum.
 PAUSE: Final = 6
-#: Requests a second divided by those of the plain pool.
+#: Requests per second relative to the plain pool.
 AIM_RATIO: Final = 5.0
-#: Each load lasts this part of the seconds that a steady load is measured: there are many of them.
+#: Duration of one load, as a fraction of a steady load's: there are many loads.
 _PART: Final = 6
 _SETTLE_SECONDS: Final = 15.0
 _READY_SECONDS: Final = 60.0
-#: On the API's host, for the comparison.
+#: Paths on the API's host, for the comparison.
 _PLAIN_PORT: Final = 8099
 _LATEST: Final = "/metrics/latest?limit=100"
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Let events come in, and ask as quickly as the API answers."""
+    """Send events, and request as fast as the API answers."""
     screen = place.session.screen
     client.ensure_wrk(screen.line)
     url = links.api(place.session.environment).rstrip("/")
@@ -57,7 +57,7 @@ def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:
 
     :param url: the API's address.
     :param plain: the plain pool's.
-    :param seconds: how long each load lasts.
+    :param seconds: duration of each load.
     :raises OperatorError: one of them does not answer, or there are no rows.
     """
     deadline = time.monotonic() + _READY_SECONDS
@@ -93,7 +93,7 @@ def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:
 
 
 def figures(answer: dict[str, Any]) -> list[Figure]:
-    """Return the figures; the median of repeated measurements."""
+    """Return the figures: the medians of repeated measurements."""
     latest, plain, paced = answer["latest"], answer["plain_pool"], answer["paced"]
     rate, p99, alone, paced_rate, paced_p99 = (
         statistics.median(seen[name] for seen in rounds)

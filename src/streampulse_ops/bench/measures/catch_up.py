@@ -1,4 +1,4 @@
-"""Working off a backlog, beside Spark that only reads it; the numbers are verified in between."""
+"""Catching up on a backlog, against Spark that only reads it; the numbers are verified in between."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: Events per second, from all processes together.
+#: Events per second, all processes together.
 MUST_FILL: Final = 100_000
-#: The job's rate divided by that of Spark with from_json and nothing else.
+#: The job's rate relative to Spark with from_json only.
 MUST_RATIO, AIM_RATIO = 0.5, 1.0
-# Event time of the backlog in minutes, and small shares of the faults of real producers.
+# Event time of the backlog in minutes, and small fault shares as of real producers.
 _MINUTES: Final = 60
 _FAULTS: Final = {"duplicates": 0.01, "disorder": 0.02, "late": 0.0005, "garbage": 0.0005}
 _SEED: Final = 1
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Stop the job, fill the topic, start the job, verify; then let Spark alone read the same."""
+    """Stop the job, fill the topic, start the job, verify; then let Spark alone read the same topic."""
     screen = place.session.screen
-    # A backlog is from the past: after live events have moved the event clocks, it would be late.
+    # A backlog lies in the past: once live events have moved the event clocks, it would be late.
     place.renew()
     place.stop("job")
     with screen.step("backlog") as step:
@@ -51,7 +51,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def figures(filled: dict[str, Any], caught: dict[str, Any], alone: dict[str, Any]) -> list[Figure]:
-    """Return the figures from the three answers."""
+    """Return the figures of the three results."""
     rate, ceiling = caught["records_per_second"], alone["records_per_second"]
     return [
         Figure(

@@ -9,13 +9,13 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: The largest ratio of a batch's cost, last day to first day, that still counts as flat.
+#: Maximum ratio of a batch's cost, last day to first day, that counts as flat.
 AIM_RATIO: Final = 1.5
 MIB: Final = 1024 * 1024
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Simulate the days with the job stopped, so that nothing else is measured."""
+    """Simulate the days with the job stopped, so that it does not disturb the measurement."""
     place.stop("job")
     with place.session.screen.step("growth") as step:
         step.note(f"{max(options.days)} simulated days, without Kafka and Spark")
@@ -27,7 +27,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:
-    """Return costs and sizes at each mark, and the last against the first."""
+    """Return costs and sizes at each mark, and the ratio of the last to the first."""
     made = []
     for mark in answer:
         days = mark["days"]
@@ -71,7 +71,7 @@ def figures(answer: list[dict[str, Any]]) -> list[Figure]:
     if first is not last:
         name = f"day {last['days']} / day {first['days']}"
         ratio = last["batch_median_seconds"] / first["batch_median_seconds"]
-        # Wall time depends on other programs too, so its ratio is shown without a limit.
+        # Wall time also depends on other programs, so its ratio has no limit.
         made.append(Figure("growth.ratio", f"a batch, {name}", ratio, "", note="wall time, not held against a limit"))
         ratio = last["batch_median_cpu_seconds"] / first["batch_median_cpu_seconds"]
         note = "processor time of the job's side, without PostgreSQL's"

@@ -1,4 +1,4 @@
-"""From an event to its row, at several rates."""
+"""Latency from an event to its row, at several rates."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: At every rate, in seconds.
+#: Maximum latency at every rate, in seconds.
 MUST_P95: Final = 2.5
-#: The rate that the aims are for, and the aims in seconds.
+#: The rate of the targets, and the targets in seconds.
 AIMED_RATE, AIM_P50, AIM_P95 = 3_000, 0.8, 1.5
-#: The smallest part of the asked rate that must have been sent; below it the note says so.
+#: Minimum sent fraction of the requested rate; below it the note says so.
 ENOUGH_SENT: Final = 0.98
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Put each load on for a while."""
+    """Apply each load for a while."""
     details, found = {}, []
     for rate in options.rates:
         with place.session.screen.step("latency") as step:

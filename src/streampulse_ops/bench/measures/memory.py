@@ -10,12 +10,12 @@ from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
-#: The whole base stack, in MiB, as the README promises.
+#: The limit of the whole base stack in MiB, from the README.
 AIM_MIB: Final = 2_560
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Put a load on and look at every process of every service."""
+    """Apply a load and sample every process of every service."""
     units = [f"{service.name}={service.unit}" for service in services.base_on_host(place.host)]
     with place.session.screen.step("memory") as step:
         step.note(f"300 events/s for {options.seconds} s")
@@ -26,7 +26,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:
-    """Return the total, each service's, and each process's memory where a service has several."""
+    """Return the total, each service's memory, and each process's if a service has several."""
     by_service: dict[str, list[tuple[str, float]]] = {}
     for row in answer:
         by_service.setdefault(row["service"], []).append((row["process"], row["pss_kib"] / 1024))

@@ -13,18 +13,18 @@ from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.verbs.up import bring_up
 
-#: Events a second while memory is looked at.
+#: Events per second during the memory sample.
 RATE: Final = 3_000
-#: Seconds from `up --full` over a running base stack to its end.
+#: Seconds of `up --full` on a running base stack.
 AIM_SECONDS: Final = 90.0
 #: The full stack, in MiB.
 AIM_MIB, MUST_MIB = 3_072, 3_584
-#: Cores: of monitoring's own processes, and of all that is spent on it.
+#: Cores: of monitoring's own processes, and of monitoring in all services.
 AIM_CORES: Final = 0.10
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Look at the base stack at rest, put monitoring on top, and look again, at rest and under load."""
+    """Sample the base stack at rest, add monitoring, and sample again, at rest and under load."""
     place.renew()
     session, every = place.session, services.on_host(place.host)
     base = [service for service in every if not service.full]
@@ -33,7 +33,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
     def full() -> None:
         count, missing = bring_up(session, full=True)
-        # An optional component that is missing has no unit.
+        # A missing optional component has no unit.
         every[:] = [service for service in every if service.name not in {name.lower() for name in missing}]
         changed.append(count)
 
@@ -67,7 +67,7 @@ def _processor(place: Place, chosen: list[services.Service], seconds: int) -> di
 
 
 def figures(answer: dict[str, Any]) -> list[Figure]:
-    """Return the figures of an answer of :func:`measure`."""
+    """Return the figures of a result of :func:`measure`."""
     alone, watched = answer["cores_alone"], answer["cores_watched"]
     own = {name: used for name, used in watched.items() if name not in alone}
     total = sum(watched.values()) - sum(alone.values())

@@ -10,7 +10,7 @@ from streampulse_ops.bench.figures import Figure
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures for the table, and the host's answer for the JSON file."""
+    """Figures for the table, and the host's raw result for the JSON file."""
 
     figures: list[Figure]
     details: Any

@@ -1,4 +1,4 @@
-"""From a kill -9 to numbers that are up to date again, for each service."""
+"""Recovery from kill -9 to current numbers, for each service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KILLED: Final = ("job", "executor", "spark-worker", "spark-master", "kafka", "po
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Kill one after the other under a steady load, then verify."""
+    """Kill the services one after the other under a steady load, then verify."""
     del options
     targets = [name if name == "executor" else f"{name}={place.unit(name)}" for name in KILLED]
     screen = place.session.screen
@@ -32,7 +32,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def figures(answer: dict[str, Any]) -> list[Figure]:
-    """Return a figure for each that was killed."""
+    """Return a figure for each killed service."""
     return [
         Figure(
             f"recovery.{name}",

@@ -1,4 +1,4 @@
-"""From the start of the job to its first commit, with and without class-data archives."""
+"""Time from the start of the job to its first commit, with and without class-data archives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def measure(place: Place, options: Options) -> Outcome:
     details = {}
     with place.session.screen.step("start") as step:
         step.note("with class-data archives")
-        # Waits until there are any, so it comes first.
+        # First, because it waits until archives exist.
         details["with"] = place.measure(words)
         step.note("without class-data archives")
         details["without"] = place.measure([*words, "--without-archives"])

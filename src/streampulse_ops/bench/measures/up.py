@@ -1,4 +1,4 @@
-"""How long up and down take."""
+"""The duration of up and down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streampulse_ops.verbs.up import up
 
 
 def first(session: Session) -> Outcome:
-    """Bring the stack up from nothing; images and artifacts come out of the caches where they are there."""
+    """Bring the stack up from nothing; images and artifacts come from the caches if present."""
     seconds = timed(lambda: up(session, full=False))
     note = "from no machine, with the caches of images and artifacts as they were"
     return Outcome([Figure("up.first", "up, the first time", seconds, "s", note=note)], {"first": seconds})
@@ -39,7 +39,7 @@ def measure(place: Place, options: Options) -> Outcome:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Return how long something takes, in seconds."""
+    """Return the duration of a call in seconds."""
     begun = time.monotonic()
     action()
     return time.monotonic() - begun
