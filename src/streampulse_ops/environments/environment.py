@@ -158,8 +158,21 @@ def parse(name: str, folder: Path, content: object) -> Environment:
         _check_port(host_variables, f"{host}'s", where)
     if not found:
         raise OperatorError(f"{where} has no hosts: add one to a group")
+    _add_default_edge(groups, found, variables)
     hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
     return Environment(name, folder, hosts, variables)
+
+
+def _add_default_edge(
+    groups: Mapping[str, set[str]], hosts: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]
+) -> None:
+    """Add the hosts of a public API to the group ``edge`` where it has none, as Ansible's inventory plugin does."""
+    if any("edge" in names for names in groups.values()):
+        return
+    for host, names in groups.items():
+        default = variables.get("api_public", variables["provider"] == "existing")
+        if "api" in names and hosts[host].get("api_public", default):
+            names.add("edge")
 
 
 def _memberships(

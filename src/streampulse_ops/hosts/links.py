@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from streampulse.core.errors import OperatorError
 from streampulse_ops import services
 from streampulse_ops.environments import inventory
@@ -27,10 +29,24 @@ def address(environment: Environment, name: str) -> str:
 
     :raises OperatorError: the environment has no host for it.
     """
-    wanted = page(name)
+    wanted = _shown(environment, name)
     first = environment.require_group(wanted.group)[0]
     host = listening(environment, first, wanted) or ssh.login(environment, first).address
-    return f"http://{host}:{services.port(environment, wanted.port)}{wanted.path}"
+    return f"{_scheme(environment, first, wanted)}://{host}:{services.port(environment, wanted.port)}{wanted.path}"
+
+
+def _shown(environment: Environment, name: str) -> Page:
+    """Return the page as people reach it: where the API is public, through the edge."""
+    wanted = page(name)
+    if wanted.group == "api" and environment.in_group("edge"):
+        return replace(wanted, group="edge", port="edge")
+    return wanted
+
+
+def _scheme(environment: Environment, host: Host, wanted: Page) -> str:
+    """Return https where the inventory gives the edge a certificate, else http."""
+    secure = wanted.group == "edge" and inventory.variables(environment, host).get("edge_certificate")
+    return "https" if secure else "http"
 
 
 def listening(environment: Environment, host: Host, wanted: Page) -> str:
@@ -55,7 +71,7 @@ def api(environment: Environment) -> str:
 
 def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     """Return the ssh command that makes a tunnel to a page, and the page's address at this end."""
-    wanted = page(name)
+    wanted = _shown(environment, name)
     address(environment, name)
     host = environment.in_group(wanted.group)[0]
     port = services.port(environment, wanted.port)
@@ -64,4 +80,6 @@ def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
         target = ssh.login(environment, host).address
     forward = f"127.0.0.1:{port}:{target}:{port}"
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
-    return ssh.login(environment, host).command(*options), f"http://127.0.0.1:{port}{wanted.path}"
+    return ssh.login(environment, host).command(
+        *options
+    ), f"{_scheme(environment, host, wanted)}://127.0.0.1:{port}{wanted.path}"
