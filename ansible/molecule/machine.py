@@ -88,14 +88,33 @@ def destroy(env: environment.Environment) -> None:
     """Remove the machine and its secrets."""
     if machines.remove(env, machines.provider_for(env, say)):
         say("changed")
-    for name in ("artifacts.json", "secrets.json"):
+    for name in ("artifacts.json", "secrets.json", "edge.crt", "edge.key"):
         (env.state / name).unlink(missing_ok=True)
+
+
+def certify(folder: Path) -> None:
+    """Make the certificate of the scenario of the role edge, which signs itself."""
+    files = ["-keyout", str(folder / "edge.key"), "-out", str(folder / "edge.crt")]
+    if not (folder / "edge.crt").exists():
+        kind = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-noenc",
+            "-days",
+            "365",
+            "-subj",
+            "/CN=molecule",
+        ]
+        subprocess.run(["openssl", "req", "-x509", *kind, *files], check=True, capture_output=True)
 
 
 def up(env: environment.Environment, prepared: artifacts.Prepared) -> None:
     """Make the machine, and write what a play needs beside its inventory."""
     artifacts.write_facts(prepared, env.state / "artifacts.json")
     secrets.file_for(env)
+    certify(env.state)
     if machines.bring_up(env, machines.provider_for(env, say)):
         say("changed")
 
