@@ -54,7 +54,9 @@ def test_what_all_vars_say_wins_over_the_shared_defaults(inventories: Path) -> N
     assert found["streampulse_topic_partitions"] == 8
     assert found["private_address"] == "192.0.2.7"
     assert found["streampulse_dlq_topic"] == "stream.events.dlq"  # what is not set keeps its default
-    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "kafka": 19092}
+    # The API of existing hosts is public: the edge has its port.
+    expected = {"kafka": 19092, "edge": found["streampulse_default_ports"]["api"], "api": 8001}
+    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], **expected}
 
 
 def test_groups_hosts_and_folders_of_variables_win_too(inventories: Path) -> None:
