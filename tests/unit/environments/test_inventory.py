@@ -67,12 +67,12 @@ def test_groups_hosts_and_folders_of_variables_win_too(inventories: Path) -> Non
     found = seen(made)
     names = ("streampulse_topic_partitions", "streampulse_topic", "streampulse_dlq_topic")
     assert [found[name] for name in names] == [8, "mine", "letters"]
-    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "api": 8080}
+    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "api": 8080, "edge": 8000}
 
 
 def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Path) -> None:
-    made = demo(inventories, {"streampulse_ports": {"api": 8080}}, h={"ansible_host": "192.0.2.1"})
-    assert services.port(made, "api") == 8080
+    made = demo(inventories, {"streampulse_ports": {"edge": 8080}}, h={"ansible_host": "192.0.2.1"})
+    assert services.port(made, "edge") == 8080
     assert services.port(made, "kafka") == 9092
     assert links.api(made) == "http://192.0.2.1:8080/"
     assert "127.0.0.1:8080:192.0.2.1:8080" in links.tunnel(made, "api")[0]
@@ -91,7 +91,7 @@ def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Pa
 def test_the_api_is_asked_where_it_listens(
     inventories: Path, tmp_path: Path, listens: dict[str, str], target: str, address: str, only_there: bool
 ) -> None:
-    made = demo(inventories, listens, h={"ansible_host": "192.0.2.1"})
+    made = demo(inventories, {"api_public": False, **listens}, h={"ansible_host": "192.0.2.1"})
     inventory._variables.cache_clear()
     assert links.api(made) == f"http://{address}:8000/"
     assert f"127.0.0.1:8000:{target}:8000" in links.tunnel(made, "api")[0]
@@ -102,7 +102,7 @@ def test_the_api_is_asked_where_it_listens(
 
 def test_every_host_of_the_api_is_known_where_it_listens(inventories: Path, tmp_path: Path) -> None:
     made = demo(
-        inventories, {}, h={"ansible_host": "192.0.2.1"}, i={"private_address": "192.0.2.2"},
+        inventories, {"api_public": False}, h={"ansible_host": "192.0.2.1"}, i={"private_address": "192.0.2.2"},
         j={"private_address": "192.0.2.3", "api_listen_address": "198.51.100.3"},
     )  # fmt: skip
     inventory._variables.cache_clear()

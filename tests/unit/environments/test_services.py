@@ -14,7 +14,7 @@ HOST = Host("h", frozenset({"kafka", "api"}))
 
 def test_services_are_those_of_the_roles() -> None:
     names = [service.name for service in services.all_services()]
-    base = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
+    base = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api", "edge"]
     assert names[: len(base)] == base
     assert {"node-exporter", "postgres-exporter", "alertmanager", "prometheus", "probe"} <= set(names[len(base) :])
     assert [service.name for service in services.all_services() if not service.full] == base

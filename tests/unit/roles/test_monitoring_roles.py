@@ -152,7 +152,8 @@ def test_targets_follow_from_the_inventory(written: Any, provider: str) -> None:
     assert set(seen["node-exporter"]) == {"k1", "k2", "s", "w1", "w2"}
     assert "generator" not in seen
     assert jobs["api"]["metrics_path"] == "/prometheus"
-    assert seen["api"] == {"s": ["10.9.9.9:8000"]}
+    # The edge has the public port of existing hosts.
+    assert seen["api"] == {"s": ["10.9.9.9:8001" if provider == "existing" else "10.9.9.9:8000"]}
     [manager] = config["alerting"]["alertmanagers"]
     assert manager["static_configs"] == [{"targets": ["10.0.0.4:9093", "10.0.0.5:9093"]}]
     # Whoever asks for a password gets it, from a file; it stands in no configuration.

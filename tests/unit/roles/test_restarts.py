@@ -37,6 +37,7 @@ def test_a_service_restarts_with_its_unit_and_not_with_what_it_reads_again(role:
         ("postgres", "pg_hba.conf"),
         ("prometheus", "_prometheus_rule_paths"),
         ("alertmanager", "_alertmanager_config_file"),
+        ("edge", "nginx.conf"),
     ],
 )
 def test_a_service_that_can_reload_reloads(role: str, file: str) -> None:
