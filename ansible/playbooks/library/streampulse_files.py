@@ -69,10 +69,10 @@ changed_paths: {description: What was changed, type: list, elements: str, return
 
 
 class Module(AnsibleModule):
-    """An Ansible module that does not write to the host's journal what it is called with.
+    """An Ansible module that does not log its arguments to the host's journal.
 
-    Ansible hides a secret there by its text. Of a list it writes the representation, in which a text of several lines
-    is another one.
+    Ansible masks a secret by its text. It logs a list as its representation, in which a multi-line text differs from
+    the secret.
     """
 
     def _log_invocation(self) -> None:
@@ -80,7 +80,7 @@ class Module(AnsibleModule):
 
 
 class Changes:
-    """What one run of the module changed, or would change."""
+    """The changes of one run of the module, made or predicted."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -88,7 +88,7 @@ class Changes:
         self.diffs: list[dict[str, str]] = []
 
     def add(self, path: str, before: str, after: str) -> None:
-        """Note that a path changes, with texts for the diff."""
+        """Record a change of a path, with texts for the diff."""
         if path not in self.paths:
             self.paths.append(path)
         self.diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
@@ -116,7 +116,7 @@ class Changes:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at the path, be it a link to nowhere."""
+    """Whether the path exists, dangling links included."""
     return path.is_symlink() or path.exists()
 
 
@@ -134,7 +134,7 @@ def ensure_directory(changes: Changes, entry: dict[str, Any]) -> None:
 
 
 def validated_copy(changes: Changes, entry: dict[str, Any], *, secret: bool) -> Path:
-    """Write the new content beside its final place, validate it, and return the temporary path."""
+    """Write the new content beside its final path, validate it, and return the temporary path."""
     path = Path(entry["path"])
     descriptor, name = tempfile.mkstemp(prefix=".streampulse-", dir=path.parent)
     temporary = Path(name)
@@ -143,9 +143,9 @@ def validated_copy(changes: Changes, entry: dict[str, Any], *, secret: bool) -> 
         stream.flush()
         os.fsync(stream.fileno())
     if entry.get("validate"):
-        # A validator such as `systemd-analyze verify` judges by the file's name, so it gets a copy that has it.
+        # A validator such as `systemd-analyze verify` depends on the file's name, so it gets a copy with that name.
         with tempfile.TemporaryDirectory(prefix="streampulse-validate-", dir="/run") as scratch:
-            # The validator may run as the service's user, except where it reads a secret.
+            # The validator may run as the service's user, except if it reads a secret.
             Path(scratch).chmod(0o700 if secret else 0o755)
             candidate = Path(scratch) / path.name
             shutil.copyfile(temporary, candidate)
@@ -171,14 +171,14 @@ def ensure_file(changes: Changes, entry: dict[str, Any], *, secret: bool) -> Non
         if changes.module.check_mode:
             return
         temporary = validated_copy(changes, entry, secret=secret)
-        # The attributes come first: a secret must not be readable for even a moment.
+        # Set the attributes first: a secret must not be readable even for a moment.
         Changes(changes.module).attributes({**entry, "path": temporary}, 0o600 if secret else 0o644)
         temporary.replace(path)
     changes.attributes(entry, 0o600 if secret else 0o644)
 
 
 def ensure_link(changes: Changes, entry: dict[str, Any]) -> None:
-    """Point a symbolic link at its target, in one step."""
+    """Point a symbolic link at its target atomically."""
     path, target = Path(entry["path"]), entry["target"]
     before = str(path.readlink()) if path.is_symlink() else None
     if before == target:

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Ansible module: everything the roles must know about a host before they touch it, in one round trip."""
+"""Ansible module: all facts about a host that the roles need beforehand, in one round trip."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ free_mb: {description: Free space below /var in MB, type: int, returned: always}
 """
 
 LISTEN = "0A"
-# Where the roles put units and drop-ins; a package's units are elsewhere.
+# The roles install units and drop-ins here; a package's units are elsewhere.
 OURS = "/etc/systemd/system/"
 SOCKET = re.compile(r"socket:\[(\d+)\]")
 
@@ -58,7 +58,7 @@ def os_release() -> dict[str, str]:
 
 
 def installed_packages(module: AnsibleModule) -> list[str]:
-    """Return the names of the packages that are completely installed."""
+    """Return the names of the fully installed packages."""
     if shutil.which("dpkg-query") is None:
         return []
     _, listing, _ = module.run_command(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Abbrev}\n"], check_rc=True)
@@ -78,21 +78,21 @@ def listening_inodes(ports: set[int]) -> dict[str, int]:
 
 
 def foreign_listeners(expected: dict[int, str]) -> list[str]:
-    """Return one line for each port of ours that a process outside the port's unit listens on."""
+    """Return one line for each of this project's ports that a process outside the port's unit listens on."""
     inodes = listening_inodes(set(expected))
     lines: set[str] = set()
     if not inodes:
         return []
     for process in (entry for entry in Path("/proc").iterdir() if entry.name.isdigit()):
         try:
-            # Strings rather than paths: there are thousands of descriptors on a busy host.
+            # Strings rather than paths: a busy host has thousands of descriptors.
             targets = {os.readlink(entry.path) for entry in os.scandir(process / "fd")}  # noqa: PTH115
             held = {inodes[inode] for inode in SOCKET.findall(" ".join(targets)) if inode in inodes}
             if not held:
                 continue
             cgroups = (process / "cgroup").read_text(encoding="utf-8")
             command = (process / "comm").read_text(encoding="utf-8").strip()
-        except OSError:  # the process, or one of its descriptors, is gone meanwhile
+        except OSError:  # the process, or one of its descriptors, has ended
             continue
         for port in held:
             if expected[port] not in cgroups:
@@ -101,7 +101,7 @@ def foreign_listeners(expected: dict[int, str]) -> list[str]:
 
 
 def still_there(module: AnsibleModule, units: list[str]) -> list[str]:
-    """Return those of the units that run or would be started at boot, and are ours: by their file, or by a drop-in."""
+    """Return the running or enabled units that a role installed, as a unit file or a drop-in."""
     if not units or shutil.which("systemctl") is None:
         return []
     command = ["systemctl", "show", "--property=Id,ActiveState,UnitFileState,FragmentPath,DropInPaths", *units]
@@ -128,7 +128,7 @@ def main() -> None:
     )
     release = os_release()
     complete = Path(module.params["artifacts_dir"]).glob("*/*/.complete")
-    # Ends with 0 in a container; a host that does not even have the command is refused for want of systemd.
+    # Exits with 0 in a container. A host without the command is rejected because it lacks systemd.
     detect = shutil.which("systemd-detect-virt")
     container = detect is not None and module.run_command([detect, "--container", "--quiet"])[0] == 0
     module.exit_json(

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Ansible module: remove old versions, except the one that is in use and the one before."""
+"""Ansible module: remove old versions, except the one in use and the previous one."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def outdated(folder: Path, current: str) -> list[Path]:
 
 
 def unshared(folder: Path, pattern: str, gone: Iterable[Path]) -> list[Path]:
-    """Return the shared folders that no version names, once those in ``gone`` are gone."""
+    """Return the shared folders that no version refers to after ``gone`` are removed."""
     without = set(gone)
     names = [file for file in Path("/").glob(pattern.lstrip("/")) if not without & set(file.parents)]
     needed = {file.read_text(encoding="utf-8").strip() for file in names}
-    # Where no version is found, the pattern is wrong rather than everything superfluous.
+    # Without any version the pattern is wrong: remove nothing.
     return [entry for entry in folder.iterdir() if str(entry) not in needed] if needed and folder.is_dir() else []
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Ansible module: a systemd unit that runs, is enabled, and runs with what is on the disk now."""
+"""Ansible module: a systemd unit that runs, is enabled, and uses the files now on disk."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Unit:
         self.read()
 
     def read(self) -> None:
-        """Ask systemd for the unit's state."""
+        """Query systemd for the unit's state."""
         _, out, _ = self.module.run_command(
             ["systemctl", "show", "--timestamp=us+utc", f"--property={PROPERTIES}", self.name], check_rc=True
         )
@@ -79,23 +79,23 @@ class Unit:
 
     @property
     def starting(self) -> bool:
-        """Whether the unit is on its way to be ready."""
+        """Whether the unit is starting."""
         return self.state["ActiveState"] == "activating"
 
     def stamp(self, name: str) -> float:
-        """Return one of the unit's timestamps in seconds since the epoch; 0 when systemd has none."""
+        """Return one of the unit's timestamps in seconds since the epoch; 0 if systemd has none."""
         text = self.state.get(name, "")
         if not text or text == "n/a":
             return 0.0
-        # Without the day's name, which is written as the host's locale has it.
+        # Without the weekday, which depends on the host's locale.
         return datetime.datetime.strptime(f"{text.partition(' ')[2]}+0000", "%Y-%m-%d %H:%M:%S.%f UTC%z").timestamp()
 
     def started_at(self) -> float:
-        """Return when the main process started, in seconds since the epoch; 0 when it never did."""
+        """Return the main process's start, in seconds since the epoch; 0 if it never started."""
         return self.stamp("ExecMainStartTimestamp")
 
     def loaded_at(self) -> float:
-        """Return when the main process was started or last told to reload, in seconds since the epoch."""
+        """Return the main process's last start or reload, in seconds since the epoch."""
         changed = self.stamp("StateChangeTimestamp")
         return changed if changed > self.stamp("ActiveEnterTimestamp") else self.started_at()
 
@@ -105,7 +105,7 @@ class Unit:
         return [path for path in paths if os.path.lexists(path) and Path(path).lstat().st_mtime > instant]
 
     def run(self, verb: str, lines: int, wait: bool = True) -> None:
-        """Run a verb of systemctl on the unit; on failure end with the journal."""
+        """Run a systemctl verb on the unit; on failure exit with the journal."""
         code, _, err = self.module.run_command(["systemctl", *(() if wait else ("--no-block",)), verb, self.name])
         if code == 0:
             return
@@ -119,7 +119,7 @@ class Unit:
 
 
 def stop(module: AnsibleModule, unit: Unit, for_good: bool) -> None:
-    """Stop the unit, for good: also at the next boot, and end the module."""
+    """Stop and disable the unit, and end the module."""
     running = unit.state["LoadState"] != "not-found" and unit.state["ActiveState"] not in ("inactive", "failed")
     enabled = for_good and unit.state["UnitFileState"] == "enabled"
     if running and not module.check_mode:
@@ -130,7 +130,7 @@ def stop(module: AnsibleModule, unit: Unit, for_good: bool) -> None:
 
 
 def start(module: AnsibleModule, unit: Unit) -> None:
-    """Start the unit, or restart it when it is older than what it was started from, and end the module."""
+    """Start the unit, or restart it if its files are newer, and end the module."""
     missing = unit.state["LoadState"] == "not-found"
     if not module.check_mode and (missing or unit.state["NeedDaemonReload"] == "yes"):
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
@@ -150,15 +150,15 @@ def start(module: AnsibleModule, unit: Unit) -> None:
         if verb:
             unit.run(verb, module.params["lines"], module.params["wait"])
         elif unit.starting and module.params["wait"]:
-            # Waiting until it is ready changes nothing.
+            # A wait for readiness is no change.
             unit.run("start", module.params["lines"])
     module.exit_json(changed=enable or bool(verb), reason=reason)
 
 
 def needed(module: AnsibleModule, unit: Unit) -> tuple[str, str]:
-    """Return the verb of systemctl that brings the unit to its state, and why; two empty texts when none does."""
-    # A unit that starts by itself, after a boot for example, may have read what has changed since. Before its main
-    # process has started it has read nothing.
+    """Return the systemctl verb that brings the unit to its state, and the reason; two empty texts for none."""
+    # A unit that starts by itself, for example after a boot, may have read the change already. Before its main process
+    # has started it has read nothing.
     if unit.active or (unit.starting and unit.started_at()):
         newer = unit.newer(module.params["watch"], unit.started_at())
         if newer:
@@ -170,7 +170,7 @@ def needed(module: AnsibleModule, unit: Unit) -> tuple[str, str]:
 
 
 def pass_gate(module: AnsibleModule) -> None:
-    """Run the gate of a restart; end the module with what it says when it refuses."""
+    """Run the restart's gate; if it refuses, fail with its output."""
     if module.params["gate"]:
         code, out, err = module.run_command(module.params["gate"])
         if code != 0:

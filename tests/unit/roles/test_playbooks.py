@@ -54,7 +54,7 @@ def test_a_host_without_a_group_is_visited_to_stop_what_it_still_runs(visits: Vi
 def test_a_host_that_only_watches_is_prepared_in_full(visits: Visits) -> None:
     visited = visits["site full"]
     assert visited["Prepare every host"] == {"k", "m", "w", "p", "a", "watcher"}
-    assert visited["Remove what no release needs any more"] == {"k", "m", "w", "p", "a", "watcher"}
+    assert visited["Remove superseded versions"] == {"k", "m", "w", "p", "a", "watcher"}
 
 
 @pytest.mark.parametrize("name", ["monitoring", "monitoring_wipe"])

@@ -1,4 +1,4 @@
-"""Alertmanager takes alerts and keeps silences, behind its password and over a kill."""
+"""Alertmanager accepts alerts and keeps silences, behind its password and over a kill."""
 
 import datetime
 import json
@@ -14,14 +14,14 @@ LABELS = {"alertname": "Verify", "severity": "ticket", "service": "api", "host":
 
 
 def ask(path: str, body: object = None, password: str = PASSWORD) -> tuple[int, Any]:
-    """Return the status and the answer of Alertmanager's API."""
+    """Return the status and the body of a response of Alertmanager's API."""
     url = f"{ENV['STREAMPULSE_MONITORING_ALERTMANAGER_URL']}/api/v2/{path}"
     status, text = get(url, ENV["STREAMPULSE_MONITORING_USER"], password, body)
     return status, json.loads(text) if text and status == 200 else text
 
 
 def after(**delta: float) -> str:
-    """Return the instant after now as the API writes it."""
+    """Return a future instant in the API's format."""
     return (datetime.datetime.now(datetime.UTC) + datetime.timedelta(**delta)).isoformat()
 
 
@@ -56,7 +56,7 @@ def test_a_silence_outlives_a_restart_and_a_kill() -> None:
         {"matchers": [matcher], "startsAt": after(), "endsAt": after(hours=1), "createdBy": "verify", "comment": "v"},
     )
     assert status == 200, made
-    # Asked to end, it writes its silences down; killed, it comes back with them.
+    # A clean stop saves the silences; after a kill they are still there.
     run("systemctl", "restart", UNIT)
     kill(UNIT)
     until("the silence is back", 60, lambda: ask(f"silence/{made['silenceID']}")[0] == 200)

@@ -1,4 +1,4 @@
-"""The API answers over HTTP, reports when PostgreSQL is away, and comes back by itself."""
+"""The API answers over HTTP, reports an absent PostgreSQL, and recovers by itself."""
 
 import json
 import urllib.request
@@ -12,7 +12,7 @@ ROWS = ["/metrics?minutes=2&limit=2", "/metrics/latest?limit=2", "/state?limit=2
 
 
 def healthy(status: int, seconds: float) -> Any:
-    """Wait until /health answers with a status and return the answer."""
+    """Wait until /health answers with a status and return the response."""
     until(f"/health answers {status}", seconds, lambda: get(f"{URL}/health")[0] == status)
     return json.loads(get(f"{URL}/health")[1])
 
@@ -38,7 +38,7 @@ def test_the_page_is_guarded_and_live() -> None:
         assert b"streampulse" in page.read()
     with urllib.request.urlopen(f"{URL}/live", timeout=20) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
-        # A line ends as the library that writes it ends lines.
+        # Accept either line ending.
         assert b"event: snapshot" in [stream.readline().strip() for _ in range(6)]
     with urllib.request.urlopen(f"{URL}/metrics/latest", timeout=10) as answer:
         assert float(answer.headers["X-Snapshot-Age"]) < 5

@@ -32,7 +32,7 @@ def test_no_other_service_reads_the_writers_password(user: str) -> None:
 
 
 def test_the_hosts_name_is_not_loopback() -> None:
-    # Spark announces the address that the name stands for.
+    # Spark announces the address that the name resolves to.
     assert not socket.gethostbyname(socket.gethostname()).startswith("127.")
 
 
@@ -42,7 +42,7 @@ def test_every_set_of_artifacts_arrived_whole() -> None:
 
 
 def test_the_journal_is_on_the_disk_and_bounded() -> None:
-    # journald itself reports what it goes by.
+    # journald's effective settings.
     message = "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"
     said = run("journalctl", "--output=cat", "--boot", "_TRANSPORT=driver", message)
     persistent = [line for line in said.splitlines() if line.startswith("System Journal (/var/log/journal/")]

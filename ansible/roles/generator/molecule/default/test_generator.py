@@ -1,4 +1,4 @@
-"""Events arrive on the topic, keyed by their stream, and keep arriving after the generator was killed."""
+"""Events arrive on the topic, keyed by their stream, and keep arriving after a kill of the generator."""
 
 import json
 import time
@@ -14,7 +14,7 @@ TOPIC = ENV["STREAMPULSE_KAFKA_TOPIC"]
 
 @pytest.fixture(scope="module")
 def arriving() -> Iterator[Callable[[float], int]]:
-    """Return a function that counts events from now on, each looked at, until 50 or the time is over."""
+    """Return a function that counts and checks new events, up to 50 or a time limit."""
     run("systemctl", "start", "streampulse-generator")
     consumer = KafkaConsumer(bootstrap_servers=ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(","), group_id=None)
     partitions = [TopicPartition(TOPIC, number) for number in sorted(consumer.partitions_for_topic(TOPIC) or ())]

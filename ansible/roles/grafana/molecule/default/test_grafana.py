@@ -1,4 +1,4 @@
-"""Grafana's settings and secrets are as designed, and only logged-in users are answered."""
+"""Grafana's settings and secrets are as designed, and only logged-in users get answers."""
 
 import configparser
 import json

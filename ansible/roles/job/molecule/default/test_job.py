@@ -1,4 +1,4 @@
-"""The job counts and commits what arrives, and a killed driver goes on where it was. The tests build on each other."""
+"""The job counts and commits the events, and a killed driver resumes at its position. The tests build on each other."""
 
 import datetime
 import json
@@ -19,7 +19,7 @@ METRICS = f"http://{ENV['STREAMPULSE_JOB_METRICS_HOST']}:{ENV['STREAMPULSE_JOB_M
 
 
 def sql(statement: str, *values: str) -> int:
-    """Run a statement as the job's own role and return the first number of its answer."""
+    """Run a statement as the job's own role and return the first number of the result."""
     login = {name: ENV[f"STREAMPULSE_POSTGRES_{name.upper()}"] for name in ("host", "port", "user", "password")}
     with closing(psycopg2.connect(dbname=ENV["STREAMPULSE_POSTGRES_DATABASE"], **login)) as connection:
         connection.autocommit = True
@@ -39,7 +39,7 @@ def chat() -> None:
 
 
 def counted(messages: int, seconds: float) -> None:
-    """Wait until the tables hold that many chat messages of the tests' stream, and never more."""
+    """Wait until the tables hold exactly that many chat messages of the tests' stream; more is a failure."""
 
     def found() -> bool:
         statement = "SELECT coalesce(sum(chat_messages), 0) FROM stream_metrics_minute WHERE stream_id = %s"
@@ -51,7 +51,7 @@ def counted(messages: int, seconds: float) -> None:
 
 
 def ledger() -> int:
-    """Return how many batches the ledger holds."""
+    """Return the number of ledger rows."""
     return sql("SELECT count(*) FROM batch_ledger")
 
 
@@ -71,11 +71,11 @@ def test_a_message_is_counted() -> None:
 
 def test_a_killed_driver_goes_on_where_it_was() -> None:
     before = ledger()
-    # Returns when the archive is made, or at once when the one that is there fits.
+    # Returns when the archive is made, or at once if a valid one exists.
     run("systemctl", "start", "spark-classes", seconds=400)
     started = kill("streampulse-job", 180)
     chat()
-    # A bound on waiting on a busy machine; the benchmark measures how long it takes.
+    # A bound for a busy machine; the benchmark measures the duration.
     counted(2, 180)
     assert ledger() > before
     assert "/spark.jsa" in Path(f"/proc/{started}/maps").read_text(), "the driver started without its archive"
@@ -83,7 +83,7 @@ def test_a_killed_driver_goes_on_where_it_was() -> None:
 
 def test_its_metrics_are_those_of_a_driver_that_keeps_up() -> None:
     started = show("streampulse-job", "MainPID")
-    # The query's own reports are asked every five seconds; the driver that reads them is still the same afterwards.
+    # The query's progress is polled every five seconds; the same driver is still running afterwards.
     time.sleep(8)
     assert show("streampulse-job", "MainPID") == started
 

@@ -1,4 +1,4 @@
-"""Records come back as they were sent, the topics are as designed, and the broker's figures are shown and guarded."""
+"""Records come back as sent, the topics are as designed, and the broker's metrics are guarded."""
 
 import math
 import os
@@ -43,7 +43,7 @@ def admin() -> Iterator[KafkaAdminClient]:
 
 @pytest.fixture(scope="module")
 def sent() -> Any:
-    """Send a record in a transaction; to the dead letters' topic, since nobody counts what is in it."""
+    """Send a record in a transaction to the dead-letter topic, which no service counts."""
     producer = KafkaProducer(
         bootstrap_servers=SERVERS, acks="all", enable_idempotence=True, transactional_id=f"verify-{uuid.uuid4()}"
     )
@@ -58,7 +58,7 @@ def sent() -> Any:
 
 @pytest.fixture(scope="module")
 def refusal() -> str:
-    """Return the broker's answer to a record that is too large."""
+    """Return the broker's response to a record that is too large."""
     try:
         producer = KafkaProducer(bootstrap_servers=SERVERS, max_request_size=2_000_000)
         producer.send(TOPIC, value=bytes(300_000)).get(timeout=20)
@@ -68,7 +68,7 @@ def refusal() -> str:
 
 
 def read(position: Any) -> Any:
-    """Return the record at a position, as a consumer of committed records gets it."""
+    """Return the record at a position, as a read_committed consumer gets it."""
     consumer = KafkaConsumer(bootstrap_servers=SERVERS, isolation_level="read_committed", enable_auto_commit=False)
     try:
         consumer.assign([TopicPartition(DLQ, position.partition)])
@@ -81,7 +81,7 @@ def read(position: Any) -> Any:
 
 
 def metrics() -> dict[str, dict[str, float]]:
-    """Return what the agent in the broker's JVM shows: by name, then by the labels as they are written."""
+    """Return the metrics of the agent in the broker's JVM: by name, then by the labels as written."""
     status, text = get(AGENT, "streampulse", os.environ["STREAMPULSE_MONITORING_PASSWORD"])
     assert status == 200
     found: dict[str, dict[str, float]] = {}
@@ -155,7 +155,7 @@ def test_the_time_of_requests_is_shown(shown: dict[str, dict[str, float]], reque
 
 def test_what_was_sent_and_refused_is_counted(shown: dict[str, dict[str, float]], sent: Any) -> None:
     ends, dead = shown["kafka_log_log_logendoffset"], f'partition="0",topic="{DLQ}"'
-    # One record in a transaction of its own is the record and the transaction's marker.
+    # A transaction of one record takes two offsets: the record and the marker.
     assert ends[dead] >= sent.offset + 2
     events = {f'partition="{partition}",topic="{TOPIC}"' for partition in range(4)}
     assert set(shown["kafka_log_log_size"]) == set(ends) >= {dead, *events}

@@ -1,4 +1,4 @@
-"""The host's figures are there for those only who know the password, also after a kill."""
+"""The host's metrics are available only with the password, also after a kill."""
 
 import re
 
@@ -49,7 +49,7 @@ def test_every_collector_works(text: str) -> None:
 
 
 def test_the_unit_may_ask_for_the_clock_and_not_set_it() -> None:
-    # A container may not ask for the clock, so its collector is left out here.
+    # A container may not query the clock, so its collector is left out here.
     allowed = set(show(UNIT, "SystemCallFilter").split())
     assert "adjtimex" in allowed
     assert not {"settimeofday", "clock_settime"} & allowed

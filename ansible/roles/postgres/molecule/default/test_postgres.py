@@ -1,4 +1,4 @@
-"""Who may log in to PostgreSQL, and what each role may do."""
+"""PostgreSQL's log-ins, and the rights of each role."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -97,7 +97,7 @@ def test_it_stops_in_order_under_the_units_limits() -> None:
     run("systemctl", "stop", unit)
     ended = (show(unit, "ActiveState"), show(unit, "Result"))
     run("systemctl", "start", unit)
-    # Where the unit's own way to stop does not work, systemd ends the server itself and calls that a failure.
+    # If the unit's own stop command fails, systemd ends the server itself and counts that as a failure.
     assert ended == ("inactive", "success")
 
 

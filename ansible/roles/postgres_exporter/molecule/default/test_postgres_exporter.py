@@ -1,4 +1,4 @@
-"""PostgreSQL's figures are there for those only who know the password, and the exporter sees no event."""
+"""PostgreSQL's metrics are available only with the password, and the exporter can read no event."""
 
 import re
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def scrape() -> str:
 
 
 def up() -> str:
-    """Return the exporter's word on whether PostgreSQL is there."""
+    """Return the exporter's pg_up."""
     return "".join(re.findall(r"^pg_up (\S+)$", scrape(), re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""The probe's events come through exactly, and it reports each part that is away. The tests build on each other."""
+"""The probe's events arrive exactly, and it reports each part that is down. The tests build on each other."""
 
 import datetime
 import json
@@ -20,7 +20,7 @@ OK, UNANSWERED = (f'streampulse_probe_api_requests_total{{outcome="{name}"}}' fo
 KAFKA, POSTGRES = (f'streampulse_pipeline_readable{{part="{name}"}}' for name in ("kafka", "postgres"))
 DEAD = "streampulse_pipeline_dead_letters_total"
 LAG_RECORDS, LAG_SECONDS = "streampulse_pipeline_lag_records", "streampulse_pipeline_lag_seconds"
-#: A bound on waiting on a busy machine.
+#: A bound for a busy machine.
 SEEN_SECONDS = 90
 Samples = dict[str, float]
 
@@ -32,14 +32,14 @@ def scrape() -> Samples:
 
 
 def seen(what: str, holds: Callable[[Samples], bool], seconds: float = SEEN_SECONDS) -> Samples:
-    """Wait until the samples are as they should be, and return them."""
+    """Wait until the samples match, and return them."""
     found = until(what, seconds, lambda: (samples := scrape()) and holds(samples) and samples, KeyError)
     assert found
     return found
 
 
 def has(samples: Samples, prefix: str) -> bool:
-    """Return whether there is a sample of this beginning."""
+    """Return whether a sample starts with this text."""
     return any(name.startswith(prefix) for name in samples)
 
 
@@ -49,7 +49,7 @@ def total(samples: Samples, name: str) -> float:
 
 
 def record(transactional: bool = False, length: object = 3) -> None:
-    """Bring one record of a stream of its own to the topic of the events."""
+    """Send one record of a separate stream to the event topic."""
     stream = f"__verify-{uuid.uuid4()}"
     event = {
         "event_id": str(uuid.uuid4()), "ts": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -68,7 +68,7 @@ def record(transactional: bool = False, length: object = 3) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quiet() -> Iterator[None]:
-    """Stop the generator: with it something waits nearly always, and sends dead letters of its own."""
+    """Stop the generator: with it records wait almost always, and it sends dead letters of its own."""
     unit = "streampulse-generator.service"
     active = run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", unit)
     if active:
@@ -80,7 +80,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dead() -> float:
-    """Return the number of dead letters before those of the tests."""
+    """Return the number of dead letters before the tests."""
     return seen("dead letters are read", lambda samples: DEAD in samples)[DEAD]
 
 
@@ -151,7 +151,7 @@ def test_it_reports_that_postgresql_and_the_api_are_away_and_goes_on(dead: float
     before = scrape()[OK]
     found = seen("all is read again", lambda samples: samples[POSTGRES] == 1 and samples[OK] > before)
     assert found[DEAD] == dead + 2
-    # The job may have been started again as well.
+    # The job may have restarted too.
     exact = found[EXACT]
     seen("an event came through once more", lambda samples: samples[EXACT] > exact and LAG_SECONDS in samples, 300)
 

@@ -1,4 +1,4 @@
-"""Prometheus reads its targets, has its rules and shows the runbooks, behind its password and over a kill."""
+"""Prometheus scrapes its targets, has its rules and serves the runbooks, behind its password and over a kill."""
 
 import json
 import re
@@ -19,26 +19,26 @@ USER, PASSWORD = ENV["STREAMPULSE_MONITORING_USER"], ENV["STREAMPULSE_MONITORING
 
 
 def ask(path: str) -> Any:
-    """Return the data of an answer of the API."""
+    """Return the data of an API response."""
     status, text = get(f"{URL}/api/v1/{path}", USER, PASSWORD)
     assert status == 200, f"{path} answers {status}"
     return json.loads(text)["data"]
 
 
 def query(text: str) -> list[Any]:
-    """Return what a query finds now."""
+    """Return the present result of a query."""
     found: list[Any] = ask(f"query?{urllib.parse.urlencode({'query': text})}")["result"]
     return found
 
 
 def said(*words: str) -> Any:
-    """Return the JSON of streampulse's own command, which logs in with the host's own password."""
+    """Return the JSON of the streampulse command, which logs in with the host's password."""
     return json.loads(run("/usr/local/bin/streampulse", *words, "--json"))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_the_probe() -> Iterator[None]:
-    """Have one target that is down, in an order of roles in which the probe may be there."""
+    """Have one target that is down, for any order of roles."""
     probe = "streampulse-probe.service"
     active = run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", probe)
     if active:
@@ -103,7 +103,7 @@ def test_the_hosts_own_command_reports_on_targets() -> None:
             and found
         ),
     )
-    # Where nothing runs that a promise is about, that is a problem of its own; all else is known.
+    # An objective without a running service is a problem in the report; every other part is known.
     assert [each for each in report["problems"] if "no promise" not in each] == []
 
 

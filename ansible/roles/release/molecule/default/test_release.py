@@ -1,4 +1,4 @@
-"""The release is whole, is the one in use, and cannot be changed by the services that run it."""
+"""The release is complete, is the one in use, and its services cannot change it."""
 
 import importlib
 import subprocess

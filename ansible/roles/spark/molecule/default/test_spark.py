@@ -1,4 +1,4 @@
-"""Spark's distribution is whole: the release's Python finds it, and its programs run."""
+"""Spark's distribution is complete: the release's Python finds it, and its programs run."""
 
 import os
 import subprocess

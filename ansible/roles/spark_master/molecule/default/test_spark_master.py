@@ -1,4 +1,4 @@
-"""The master answers, and has the same identity and workers after its process was killed."""
+"""The master answers, and keeps its identity and workers over a kill."""
 
 import re
 from typing import Any
@@ -10,13 +10,13 @@ UI = ENV["STREAMPULSE_SPARK_MASTER_UI"]
 
 
 def state() -> dict[str, Any]:
-    """Return what the master reports about itself."""
+    """Return the master's own report."""
     found: dict[str, Any] = get_json(f"{UI}/json/")
     return found
 
 
 def test_the_server_for_submissions_does_not_listen() -> None:
-    # It runs any program that it is given.
+    # It runs any program that it receives.
     assert listening(6066) == set()
 
 

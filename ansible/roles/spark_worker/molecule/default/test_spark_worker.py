@@ -22,7 +22,7 @@ session.stop()
 
 
 def worker() -> dict[str, Any] | None:
-    """Return what the master knows of the worker, None while it is not alive."""
+    """Return the master's entry of the worker, None while it is not alive."""
     workers = get_json(f"{ENV['STREAMPULSE_SPARK_MASTER_UI']}/json/")["workers"]
     return next((each for each in workers if each["state"] == "ALIVE"), None)
 

@@ -1,7 +1,7 @@
-"""Makes a signed apt repository with the stand-in for Grafana's package: ``build.py FOLDER VERSION``.
+"""Build a signed apt repository with a stand-in for Grafana's package: ``build.py FOLDER VERSION``.
 
-Prints the fingerprint of the key that signed it. The stand-in installs what Grafana's package installs that the role
-needs: the user, the unit as Grafana documents it, and a program where Grafana's is.
+Prints the signing key's fingerprint. The stand-in installs the parts of Grafana's package that the role needs: the
+user, the documented unit, and a program at Grafana's path.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Of tests/support, which is on the path of whoever runs this.
+# Of tests/support, which is on the caller's path.
 from apt_repository import Keyring, package, publish
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ chown grafana:grafana /var/log/grafana /var/lib/grafana
 
 
 def main(folder: Path, version: str) -> None:
-    """Build it."""
+    """Build the repository."""
     with tempfile.TemporaryDirectory(prefix="sp-grafana-") as name:
         content = Path(name) / "content"
         for file, place, mode in (
