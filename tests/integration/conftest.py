@@ -1,4 +1,4 @@
-"""Fixtures with a real PostgreSQL server. Where its binaries are missing the tests fail, naming the command."""
+"""Fixtures with a real PostgreSQL server. If its binaries are missing, the tests fail and name the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streampulse.host.migrate import migrate
 
 @dataclass(frozen=True)
 class Database:
-    """A migrated database of one test's own, with a connection of the writing role in autocommit mode."""
+    """A migrated database for one test, with a connection of the writing role in autocommit mode."""
 
     server: PostgresServer
     name: str
@@ -45,7 +45,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
-    """Migrate an empty database once and return its name: copying it is quicker than migrating each time."""
+    """Migrate an empty database once and return its name: a copy is quicker than a migration for each test."""
     name = postgres_server.create_database()
     migrate(postgres_server.settings(name))
     return name
@@ -53,7 +53,7 @@ def migrated_template(postgres_server: PostgresServer) -> str:
 
 @contextlib.contextmanager
 def own_database(server: PostgresServer, template: str) -> Iterator[Database]:
-    """Make a copy of a database and remove it at the end."""
+    """Copy a database and remove the copy at the end."""
     name = server.create_database(template=template)
     try:
         with contextlib.closing(server.connect(WRITER, name)) as writer:

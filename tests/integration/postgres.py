@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a cluster in a temporary directory, on a port that is free."""
+"""A PostgreSQL server for tests: a cluster in a temporary directory, on a free port."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FAST_SETTINGS = {
     "max_connections": "60",
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "posix",
-    # A zone that no host has: a test notices an answer in local time.
+    # A zone that no host has, so that a test notices an answer in local time.
     "timezone": "'Asia/Kathmandu'",
 }
 
@@ -52,7 +52,7 @@ def find_binaries() -> Path:
 
 
 class PostgresServer:
-    """One server with the roles and passwords that a deployment has. Use as a context manager."""
+    """One server with a deployment's roles and passwords. Use as a context manager."""
 
     def __init__(self) -> None:
         self._binaries = find_binaries()
@@ -81,7 +81,7 @@ class PostgresServer:
 
     @property
     def log(self) -> str:
-        """What the server wrote to its log so far."""
+        """The server's log so far."""
         return (self._base / "log").read_text(errors="replace")
 
     def start(self) -> None:
@@ -113,12 +113,12 @@ class PostgresServer:
             self._process = None
 
     def signal(self, what: signal.Signals) -> None:
-        """Send a signal to the whole server, its sessions too: SIGSTOP makes it hang, SIGCONT go on."""
+        """Signal the whole server, its sessions too: SIGSTOP makes it hang, SIGCONT resumes it."""
         assert self._process is not None
         pids = [self._process.pid]
         for entry in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                # After the name, which ends with the last bracket: state, parent.
+                # State and parent follow the name, which ends with the last bracket.
                 if int(entry.read_text().rpartition(")")[2].split()[1]) == self._process.pid:
                     pids.append(int(entry.parent.name))
         for pid in pids:
@@ -138,9 +138,9 @@ class PostgresServer:
         return connection
 
     def create_database(self, template: str | None = None) -> str:
-        """Make a database that the writing role owns and return its name.
+        """Create a database that the writing role owns and return its name.
 
-        :param template: a database to copy; nobody may be connected to it.
+        :param template: a database to copy, without connections.
         """
         self._databases += 1
         name = f"test_{self._databases}"
@@ -149,7 +149,7 @@ class PostgresServer:
         )
         self._execute([statement])
         if template is None:
-            # As a deployment does it, before the first migration.
+            # As in a deployment, before the first migration.
             with contextlib.closing(self.connect(WRITER, name)) as connection, connection.cursor() as cursor:
                 cursor.execute(
                     sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {}").format(
@@ -159,11 +159,11 @@ class PostgresServer:
         return name
 
     def drop_database(self, name: str) -> None:
-        """Remove a database and whoever is connected to it."""
+        """Remove a database and end its connections."""
         self._execute([sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))])
 
     def settings(self, database: str, user: str = WRITER) -> PostgresSettings:
-        """Return the settings with which streampulse reaches a database of this server."""
+        """Return the settings of streampulse for a database of this server."""
         return PostgresSettings(
             host=self.host,
             port=self.port,
@@ -174,7 +174,7 @@ class PostgresServer:
         )
 
     def environment(self, database: str, user: str = WRITER) -> dict[str, str]:
-        """Return the same as environment variables."""
+        """Return the same settings as environment variables."""
         return {
             "STREAMPULSE_POSTGRES_HOST": self.host,
             "STREAMPULSE_POSTGRES_PORT": str(self.port),
@@ -189,7 +189,7 @@ class PostgresServer:
         password_file = self._base / "password"
         password_file.write_text(self.passwords["postgres"])
         os.chown(password_file, self._account.pw_uid, self._account.pw_gid)
-        # A locale that does not order by code point: what relies on that order must ask for it.
+        # A locale that does not order by code point: statements that rely on that order must ask for it.
         subprocess.run(
             [
                 self._binaries / "initdb",

@@ -1,4 +1,4 @@
-"""Alertmanager itself with our configuration: who is told of what, and what is kept quiet by what."""
+"""A real Alertmanager with streampulse's configuration: routes and inhibitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BY_NAME = {(each.name, each.severity): each for each in rules.alerts()}
 
 
 class Told(ThreadingHTTPServer):
-    """Takes notifications, and keeps them by the path that they came to."""
+    """Receives notifications and stores them by path."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -67,7 +67,7 @@ def told() -> Iterator[Told]:
 
 
 class Alertmanager:
-    """One that runs, and what is asked of it."""
+    """A running Alertmanager and its queries."""
 
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}"
@@ -83,9 +83,9 @@ class Alertmanager:
         return answer.json() if "json" in answer.headers.get("Content-Type", "") else answer.text
 
     def fire(self, *names: str) -> None:
-        """Send alerts: ``Name``, ``Name@host``, and with ``/ticket`` the less severe one of that name.
+        """Send alerts: ``Name``, ``Name@host``, and with ``/ticket`` the ticket of that name.
 
-        Of what has no host but a service, ``Name@service``.
+        Alerts without a host but with a service use ``Name@service``.
         """
         sent = []
         for text in names:
@@ -99,7 +99,7 @@ class Alertmanager:
             elif made.name == "ServiceAway":
                 labels["service"] = host
             elif made.name.startswith("Outage"):
-                # Of a host it is about that, else about a service.
+                # The outage of host a or b, or otherwise of a service.
                 labels |= {"service": "host", "host": host} if host in ("a", "b") else {"service": host}
             elif made.per_host:
                 labels["host"] = host or "a"
@@ -107,7 +107,7 @@ class Alertmanager:
         self.ask("/api/v2/alerts", sent)
 
     def clear(self) -> None:
-        """Say that all is over."""
+        """Resolve every alert."""
         over = datetime.now(UTC).isoformat()
         self.ask("/api/v2/alerts", [{"labels": each["labels"], "endsAt": over} for each in self._firing()])
         wait(lambda: not self._firing(), 5)
@@ -116,11 +116,11 @@ class Alertmanager:
         return list(self.ask("/api/v2/alerts"))
 
     def quiet(self) -> set[str]:
-        """Return the alerts that others keep quiet, as they are written in :meth:`fire`."""
+        """Return the inhibited alerts, in the notation of :meth:`fire`."""
         return self._named(lambda alert: bool(alert["status"]["inhibitedBy"]))
 
     def loud(self) -> set[str]:
-        """Return the alerts that somebody is told of."""
+        """Return the notified alerts."""
         return self._named(lambda alert: not alert["status"]["inhibitedBy"])
 
     def _named(self, wanted: Any) -> set[str]:
@@ -137,7 +137,7 @@ class Alertmanager:
 
 
 def with_templates() -> list[str]:
-    """Return what puts Debian's templates where Alertmanager opens them, for it alone: nothing is installed here."""
+    """Return a command prefix that mounts Debian's templates at Alertmanager's path, for its process alone."""
     if promtools.TEMPLATES.is_dir():
         return []
     script = (
@@ -149,7 +149,7 @@ def with_templates() -> list[str]:
 
 
 def unable() -> str | None:
-    """Return why Alertmanager cannot be run here, None where it can."""
+    """Return why Alertmanager cannot run here, None if it can."""
     try:
         promtools.find("prometheus-alertmanager", print)
     except promtools.Unavailable as error:
@@ -222,7 +222,7 @@ def test_people_get_pages_and_tickets_and_the_switch_gets_the_watchdog(alertmana
     alertmanager.fire("Watchdog", "KafkaDown", "PipelineStalled", "GrafanaDown")
     wait(lambda: told.names("/deadman") == {"Watchdog"}, 5)
     wait(lambda: told.names("/people") == {"KafkaDown", "GrafanaDown"}, 20)
-    # What is kept quiet, and what is for nobody, would have come with them.
+    # Inhibited alerts and alerts without a receiver would have arrived together with these.
     time.sleep(3)
     assert told.names("/people") == {"KafkaDown", "GrafanaDown"}
     assert told.names("/deadman") == {"Watchdog"}
@@ -242,7 +242,7 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
             "JobDown", "PipelineStalled", "ProbeFailing", "SparkNoExecutor", "BatchesSlow", "KafkaPartitionsOffline",
             "UnitFlapping", *PIPELINE}, {
             "KafkaDown", "ApiDown", "ApiErrorRateHigh", "DiskAlmostFull", "AvailabilityBudgetBurning/page"}),
-        # Of several, one that is down explains nothing but what its neighbours lack.
+        # One host down among several only explains its neighbours' missing peers.
         ("KafkaDown@b", {"KafkaUnderReplicated"}, {
             "JobDown", "PipelineStalled", "KafkaPartitionsOffline", "DiskAlmostFull@b", *PIPELINE}),
         ("KafkaPartitionsOffline", PIPELINE, {"JobDown", "LatencyBudgetBurning/page"}),
@@ -261,7 +261,7 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
         ("ApiDown@b", {"ApiErrorRateHigh@b"}, {"ApiErrorRateHigh", "ProbeFailing", *PAGES}),
         ("ApiErrorRateHigh", {"ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {"PipelineStalled"}),
         ("PipelineStalled", {"BatchesSlow", "ProbeFailing", *PIPELINE}, {"AvailabilityBudgetBurning/page"}),
-        # It is over, and what followed from it a little later.
+        # The outage ends, and its consequences a little later.
         ("OutageJustOver@postgres", {"ApiErrorRateHigh", "JobDown", "PipelineStalled", "SparkNoExecutor"}, {
             "UnitFlapping", "ProbeFailing", "KafkaDown", "SparkWorkerDown", "PostgresDown", *PAGES}),
         ("OutageLatelyOver@postgres", {"UnitFlapping", "UnitFailed", "ProbeFailing", "BatchesSlow"}, {
@@ -287,20 +287,20 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_follows_from_something_is_kept_quiet(
+def test_a_consequence_is_inhibited(
     alertmanager: Alertmanager, cause: str, follows: set[str], others: set[str]
 ) -> None:
     alertmanager.fire(cause, *follows)
     assert alertmanager.quiet() == follows
     for other in sorted(others):
-        # Each alone with the cause: what follows would keep more quiet.
+        # Each alone with the cause: a consequence would inhibit more.
         alertmanager.clear()
         alertmanager.fire(cause, other)
         assert alertmanager.quiet() == set(), other
 
 
-def test_what_is_kept_quiet_keeps_quiet_what_follows_from_it(alertmanager: Alertmanager) -> None:
-    # A host of Kafka's alone is down: what stands still elsewhere follows from that.
+def test_an_inhibited_alert_inhibits_its_consequences(alertmanager: Alertmanager) -> None:
+    # A host of Kafka alone is down: stalls elsewhere follow from that.
     alertmanager.fire("HostDown@b", "KafkaDown@b", "NodeExporterDown@b", "PipelineStalled", "ProbeFailing@c")
     alertmanager.fire("ServiceAway@kafka")
     assert alertmanager.loud() == {"HostDown@b", "ServiceAway"}
@@ -311,7 +311,7 @@ def test_what_is_kept_quiet_keeps_quiet_what_follows_from_it(alertmanager: Alert
 def silence(
     alertmanager: Alertmanager, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Any]:
-    """Return ``streampulse silence`` for it, which returns what it says as JSON."""
+    """Return ``streampulse silence`` for it; its result is JSON."""
     for name in ("PROMETHEUS", "ALERTMANAGER"):
         monkeypatch.setenv(f"STREAMPULSE_MONITORING_{name}_URL", alertmanager.url)
 
@@ -322,7 +322,7 @@ def silence(
     return run
 
 
-def test_a_silence_is_about_what_it_says_and_ends_when_it_is_told(
+def test_a_silence_matches_its_selection_and_ends_on_request(
     alertmanager: Alertmanager, silence: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     alertmanager.fire("GrafanaDown", "DiskAlmostFull", "DiskAlmostFull@b", "Watchdog")

@@ -1,4 +1,4 @@
-"""Every path of the API against rows written by hand: shapes, order, ties, paging, bounds, strange names."""
+"""Every path of the API against handwritten rows: shapes, order, ties, paging, bounds, strange names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 pytestmark = pytest.mark.postgres
 
 INSERT = "INSERT INTO stream_metrics_minute VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
-# Names that have to come through unharmed, in the order of their code points.
+# Names that must survive unchanged, in the order of their code points.
 STRANGE = sorted(
     [
         " ",
@@ -70,7 +70,7 @@ def minute(number: int) -> str:
 
 
 def row(window: int, stream: str, number: int = 0, usd: str = "0") -> tuple[object, ...]:
-    """Return a row whose columns all differ, so that no two can be mixed up unnoticed."""
+    """Return a row whose columns all differ, so that swapped columns are noticed."""
     return (minute(window), stream, number + 1, number + 2, usd, number + 3, number + 4, number + 5, number + 6)
 
 
@@ -137,7 +137,7 @@ def test_minutes_are_the_last_windows_of_the_whole_table(client: TestClient, dat
         rows = get(client, "/metrics", minutes=minutes)["rows"]
         assert [window for window, _ in keys(rows)] == expected
         assert keys(get(client, "/metrics/history", minutes=minutes)["rows"]) == sorted(keys(rows))
-    # Of a stream that is behind, only what lies in those windows.
+    # For a stream that is behind, only its rows in those windows.
     found = get(client, "/metrics", minutes=4, stream_id="a")
     assert found["latest_window_start"] == minute(9)
     assert keys(found["rows"]) == [(6, "a")]
@@ -233,7 +233,7 @@ def test_top_ranks_money_as_numbers(client: TestClient, database: Database) -> N
     assert [row["stream_id"] for row in get(client, "/streams/top")["rows"]] == ["c", "b", "a"]
 
 
-def test_our_own_streams_appear_only_when_named(client: TestClient, database: Database) -> None:
+def test_internal_streams_appear_only_when_named(client: TestClient, database: Database) -> None:
     database.execute(
         INSERT,
         row(1, "a"),
@@ -249,7 +249,7 @@ def test_our_own_streams_appear_only_when_named(client: TestClient, database: Da
     assert keys(get(client, "/metrics/latest")["rows"]) == [(1, "_a"), (1, "a")]
     assert [row["stream_id"] for row in get(client, "/state")["rows"]] == ["_a", "a"]
     assert [row["stream_id"] for row in get(client, "/streams/top", by="chat_messages")["rows"]] == ["_a", "a"]
-    # Named, and ahead of all others: its own newest window is the newest.
+    # A named internal stream, ahead of all others: its own newest window counts.
     named = get(client, "/metrics", stream_id="__smoke-1")
     assert named == {
         "latest_window_start": minute(8),
@@ -258,11 +258,11 @@ def test_our_own_streams_appear_only_when_named(client: TestClient, database: Da
     assert keys(get(client, "/metrics/history", stream_id="__smoke-1", minutes=1)["rows"]) == [(8, "__smoke-1")]
     assert keys(get(client, "/metrics/latest", stream_id="__smoke-1")["rows"]) == [(8, "__smoke-1")]
     assert [row["stream_id"] for row in get(client, "/state", stream_id="__smoke-1")["rows"]] == ["__smoke-1"]
-    # An ordinary one is not moved by them.
+    # Internal streams do not move an ordinary one.
     assert get(client, "/metrics", stream_id="a")["latest_window_start"] == minute(1)
 
 
-def test_our_own_stream_alone_is_visible_by_name(client: TestClient, database: Database) -> None:
+def test_an_internal_stream_alone_is_visible_by_name(client: TestClient, database: Database) -> None:
     database.execute(INSERT, row(3, "__smoke-1"))
     assert get(client, "/metrics") == {"latest_window_start": None, "rows": []}
     assert keys(get(client, "/metrics", stream_id="__smoke-1")["rows"]) == [(3, "__smoke-1")]
@@ -344,7 +344,7 @@ def test_a_parameter_is_given_once(client: TestClient, query: str) -> None:
 
 def test_health(client: TestClient) -> None:
     assert get(client, "/health") == {"ok": True}
-    # Load balancers add what they like.
+    # Load balancers add unknown parameters.
     assert client.get("/health?a=1&a=2&b=%ff").status_code == 200
 
 
@@ -355,7 +355,7 @@ def test_page_links_only_to_paths_that_answer(client: TestClient) -> None:
     assert "default-src 'none'" in page.headers["content-security-policy"]
     links = {part.split('"')[0].replace("&amp;", "&") for part in page.text.split('href="')[1:]}
     assert len(links) > 5
-    # That one is shown where a key is asked for, and is there only then.
+    # The log-in page exists only with a key.
     for link in links - {"/login"}:
         assert client.get(link).status_code == 200
 
@@ -369,7 +369,7 @@ def test_unknown_paths_and_methods_are_json(client: TestClient) -> None:
     assert "error" in refused.json()
 
 
-#: What differs from one answer to the next.
+#: Values that differ between responses.
 MOVING = {"x-snapshot-age", "x-request-id", "content-length"}
 
 
@@ -380,7 +380,7 @@ MOVING = {"x-snapshot-age", "x-request-id", "content-length"}
         *("/live", "/", "/docs", "/openapi.json", "/prometheus", "/nowhere", "/metrics?limit=0"),
     ],
 )
-def test_head_says_what_get_says_without_the_body(client: TestClient, target: str) -> None:
+def test_head_answers_as_get_without_the_body(client: TestClient, target: str) -> None:
     head = client.head(target)
     assert head.content == b""
     if target == "/live":
@@ -393,11 +393,11 @@ def test_head_says_what_get_says_without_the_body(client: TestClient, target: st
         name: value for name, value in whole.headers.items() if name not in MOVING
     }
     if target != "/prometheus":
-        # That one has counted one more meanwhile.
+        # The second request has counted the first one.
         assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.content))
 
 
-def test_head_is_counted_as_what_it_is_by_its_route(client: TestClient) -> None:
+def test_head_is_counted_as_head_by_its_route(client: TestClient) -> None:
     def counted() -> float:
         labels = {"route": "/metrics/latest", "method": "HEAD", "status": "200"}
         return REGISTRY.get_sample_value("streampulse_api_http_requests_total", labels) or 0.0
@@ -422,7 +422,7 @@ def test_openapi_has_every_path_with_bounds_and_answers(client: TestClient) -> N
     assert "HTTPValidationError" not in json.dumps(document)
 
 
-def test_requests_are_counted_by_route_and_never_by_what_a_client_sent(client: TestClient) -> None:
+def test_requests_are_counted_by_route_and_never_by_a_clients_text(client: TestClient) -> None:
     get(client, "/metrics", stream_id="label-1")
     client.get("/label-2/label-3")
     client.request("LABEL-4", "/metrics")

@@ -22,7 +22,7 @@ from streampulse import __version__
 
 pytestmark = pytest.mark.postgres
 
-#: Asked of the database and not of the snapshot.
+#: Answered from the database, not from the snapshot.
 SLOW = "/metrics?stream_id=__probe"
 
 
@@ -71,7 +71,7 @@ def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
     for _ in range(30):
         assert httpx.get(url + "/state", timeout=10).status_code == 200
     assert values(url, "streampulse_api_build_info") == {f'streampulse_api_build_info{{version="{__version__}"}}': 1}
-    # Two workers of four connections each; whatever a worker had that is gone does not count.
+    # Two workers of four connections each; the dead worker's connections do not count.
     assert values(url, "streampulse_api_pool_size") == {"streampulse_api_pool_size": 8}
     assert values(url, "streampulse_api_live_readers") == {"streampulse_api_live_readers": 0}
     (age,) = values(url, "streampulse_api_snapshot_age_seconds").values()
@@ -79,7 +79,7 @@ def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
     (read_at,) = values(url, "streampulse_api_snapshot_timestamp_seconds").values()
     assert abs(time.time() - read_at) < 10
     counted = values(url, 'streampulse_api_http_requests_total{method="GET",route="/state"')
-    # Failures are there before there is one.
+    # Failure counters exist before the first failure.
     assert sorted(counted.values()) == [0, 0, 30]
     buckets = values(url, 'streampulse_api_http_request_duration_seconds_bucket{le="+Inf",route="/state"}')
     assert list(buckets.values()) == [30]
@@ -93,7 +93,7 @@ def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
                 break
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    # Counters go on: what the dead one had counted stays.
+    # Counters are monotonic: the dead worker's counts stay.
     assert values(url, 'streampulse_api_http_requests_total{method="GET",route="/state"') == counted
 
 
@@ -116,7 +116,7 @@ def test_no_client_can_make_new_series(url: str) -> None:
         assert ask() - second < 5
 
 
-def test_a_hang_up_puts_new_workers_in_place_and_nobody_is_refused(gunicorn: subprocess.Popen[bytes], url: str) -> None:
+def test_a_hangup_replaces_workers_without_a_refused_request(gunicorn: subprocess.Popen[bytes], url: str) -> None:
     def workers() -> set[str]:
         return set(Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split())
 
@@ -127,7 +127,7 @@ def test_a_hang_up_puts_new_workers_in_place_and_nobody_is_refused(gunicorn: sub
     while len(workers()) != 2 or workers() & before:
         assert time.monotonic() < deadline
         with contextlib.suppress(httpx.RemoteProtocolError):
-            # A connection may meet the very end of a worker, but never a closed door.
+            # A connection may meet the very end of a worker, but is never refused.
             assert httpx.get(url + "/state", timeout=30).status_code == 200
         time.sleep(0.05)
     assert httpx.get(url + "/state", timeout=30).status_code == 200

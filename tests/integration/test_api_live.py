@@ -1,4 +1,4 @@
-"""/live: what readers get first and then, how they go on after a break, and how they hear that the numbers stand."""
+"""/live: the first events, the resume after a break, and the notice that the numbers are stale."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def server(filled: Database) -> Iterator[Gunicorn]:
         yield server
 
 
-def test_first_everything_then_what_changed(server: Gunicorn, filled: Database) -> None:
+def test_first_the_whole_state_then_changes(server: Gunicorn, filled: Database) -> None:
     with reading(server.url) as reader:
         reader.wait(lambda: reader.events, "a first event")
         first = reader.events[0]
@@ -170,7 +170,7 @@ def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
             assert row["trend"] == [7] * max(0, minutes - 1)
             assert row["chat_messages"] == 2 * min(10, minutes)
         assert len(first["rows"]) >= 50
-        # The sums over all streams are those of ten windows in any case.
+        # The sums over all streams cover ten windows in any case.
         assert first["totals"]["last_minutes"] == {
             "chat_messages": 2 * windows * streams,
             "donations": windows * streams,
@@ -179,7 +179,7 @@ def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
         assert first["totals"]["current_minute"]["chat_messages"] == 2 * streams
 
 
-def test_without_news_there_are_signs_of_life(server: Gunicorn) -> None:
+def test_without_updates_there_are_heartbeats(server: Gunicorn) -> None:
     with reading(server.url) as reader:
         reader.wait(lambda: len(reader.named("status")) >= 2, "two signs of life")
         assert all(event.data["stale"] is False for event in reader.named("status"))
@@ -187,7 +187,7 @@ def test_without_news_there_are_signs_of_life(server: Gunicorn) -> None:
         assert len(reader.named("snapshot")) == 1
 
 
-def test_who_comes_back_gets_what_it_missed_from_any_worker(server: Gunicorn, filled: Database) -> None:
+def test_a_resumed_reader_gets_missed_updates_from_any_worker(server: Gunicorn, filled: Database) -> None:
     with reading(server.url) as keeping, reading(server.url) as other, reading(server.url) as third:
         keeping.wait(lambda: keeping.events and other.events and third.events, "first events")
         last = str(keeping.events[0].id)
@@ -197,7 +197,7 @@ def test_who_comes_back_gets_what_it_missed_from_any_worker(server: Gunicorn, fi
         for _ in range(6):
             with reading(server.url, **{"Last-Event-ID": last}) as back:
                 back.wait(lambda back=back: back.events, "an event")  # type: ignore[misc]
-                # From a worker that had readers all the while what changed, from another one everything.
+                # A worker with readers all the time sends the changes; another one sends everything.
                 assert back.events[0].name in ("update", "snapshot")
                 rows = {row["stream_id"]: row["active_viewers"] for row in back.events[0].data["rows"]}
                 assert rows["a"] == 20
@@ -208,7 +208,7 @@ def test_who_comes_back_gets_what_it_missed_from_any_worker(server: Gunicorn, fi
 
 
 def test_each_answer_says_at_once_whether_the_numbers_are_stale(filled: Database) -> None:
-    """Also to who comes back with an id while news leave no time for signs of life."""
+    """The notice also reaches a reader that resumes while updates leave no time for heartbeats."""
     ended = threading.Event()
 
     def move() -> None:
@@ -238,7 +238,7 @@ def test_each_answer_says_at_once_whether_the_numbers_are_stale(filled: Database
         finally:
             ended.set()
             mover.join()
-        # And with nothing new there is nothing else.
+        # Without updates nothing else follows.
         first.wait(lambda: first.events[-1].name == "status", "a sign of life")
         with reading(server.url, **{"Last-Event-ID": str(first.named("update")[-1].id)}) as back:
             back.wait(lambda: back.events, "an event")
@@ -246,7 +246,7 @@ def test_each_answer_says_at_once_whether_the_numbers_are_stale(filled: Database
 
 
 @pytest.mark.parametrize("nonsense", ["", "x", "-1", "1", "9" * 18, "9" * 400, "1e3", "'; --"])
-def test_an_id_that_is_not_ours_gives_everything(server: Gunicorn, nonsense: str) -> None:
+def test_an_unknown_id_gives_the_whole_state(server: Gunicorn, nonsense: str) -> None:
     with reading(server.url, **{"Last-Event-ID": nonsense}) as reader:
         reader.wait(lambda: reader.events, "an event")
         assert reader.events[0].name == "snapshot"
@@ -260,7 +260,7 @@ def test_readers_hear_that_the_database_is_away_and_back(filled: Database) -> No
             reader.wait(lambda: any(event.data["stale"] for event in reader.named("status")), "it is said")
             said = next(event for event in reader.named("status") if event.data["stale"])
             assert "PostgreSQL" in said.data["error"]
-            # To who comes now, too, be it with everything or with nothing new.
+            # The notice also reaches a new reader, with the whole state or without updates.
             with (
                 reading(server.url) as new,
                 reading(server.url, **{"Last-Event-ID": str(reader.named("snapshot")[0].id)}) as back,
@@ -268,7 +268,7 @@ def test_readers_hear_that_the_database_is_away_and_back(filled: Database) -> No
                 for other in (new, back):
                     other.wait(lambda other=other: other.named("status"), "it is said")  # type: ignore[misc]
                     assert other.named("status")[0].data["stale"] is True
-            # Who comes now, when the numbers are too old, is not let in.
+            # A new reader is rejected when the numbers are too old.
             deadline = time.monotonic() + 10
             while (late := httpx.get(server.url + "/metrics", timeout=10)).status_code == 200:
                 assert time.monotonic() < deadline
@@ -294,7 +294,7 @@ def test_a_graceful_end_tells_readers_to_come_back(server: Gunicorn) -> None:
         assert server.process.wait(timeout=20) == 0
 
 
-def test_who_takes_nothing_is_cut_off(server: Gunicorn, filled: Database) -> None:
+def test_a_reader_that_never_reads_is_cut_off(server: Gunicorn, filled: Database) -> None:
     """A reader that never reads: the kernel's buffers fill, then the connection is cut, and nobody else waits."""
     filled.execute(
         "INSERT INTO stream_metrics_minute SELECT '2026-05-01T12:10Z', 'wide-' || repeat('x', 100) || n, 1, 0, 0, 0, 0,"
@@ -320,7 +320,7 @@ def test_who_takes_nothing_is_cut_off(server: Gunicorn, filled: Database) -> Non
 
 
 def test_more_readers_cost_the_database_nothing(filled: Database) -> None:
-    """Statements are counted by the server itself, with one reader and with 200."""
+    """The server itself counts the statements, with one reader and with 200."""
     with running(filled, workers=1) as server:
 
         def statements(readers: int) -> float:
@@ -341,7 +341,7 @@ def test_more_readers_cost_the_database_nothing(filled: Database) -> None:
             return rate
 
         assert statements(1) > 1
-        # A reading every quarter of a second at most, whoever reads.
+        # At most one reading every quarter of a second, for any number of readers.
         assert statements(200) <= 5
 
 
@@ -357,7 +357,7 @@ def test_readers_that_arrive_together_do_not_exceed_the_limit(filled: Database) 
     with running(filled, workers=1, live_readers=40) as server:
         readers = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(49)]
         try:
-            # Nobody has read before, so all of them wait for the first view.
+            # No reader has read before, so all of them wait for the first view.
             for reader in readers:
                 reader.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
             answers = [reader.recv(65_536) for reader in readers]
@@ -369,6 +369,6 @@ def test_readers_that_arrive_together_do_not_exceed_the_limit(filled: Database) 
         assert all(b"too many readers" in answer and b"retry-after: 1" in answer for answer in refused)
         assert sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) == 40
         assert httpx.get(server.url + "/metrics", timeout=10).status_code == 200
-        # Their places are free again.
+        # Their slots are free again.
         with reading(server.url) as one:
             one.wait(lambda: one.events, "a first event")

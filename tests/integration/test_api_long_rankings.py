@@ -1,4 +1,4 @@
-"""/streams/top over a day: exact, answered for many clients at once."""
+"""/streams/top over a day: exact, and answered for many clients at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.postgres
 
 STREAMS = 1_000
 MINUTES = 1_440
-#: Rows between two minutes that have rows, so that the test fills a day in seconds.
+#: Rows between two minutes with rows, so that the test fills a day in seconds.
 STEP = 12
 
 

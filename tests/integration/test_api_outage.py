@@ -1,4 +1,4 @@
-"""The API while PostgreSQL is stopped, crashed, hanging, slow or not migrated: says so, stays up, recovers alone."""
+"""The API while PostgreSQL is stopped, crashed, hanging, slow or not migrated: it reports that and recovers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATHS = ["/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """Start a server of this module's own, to be stopped at will."""
+    """Start a server for this module, which the tests stop."""
     with PostgresServer() as server:
         yield server
 
@@ -47,7 +47,7 @@ def client(server: PostgresServer, database: str) -> Iterator[TestClient]:
 
 
 def expect_well(client: TestClient) -> None:
-    """Wait until every path answers again, a few seconds at most."""
+    """Wait a few seconds until every path answers again."""
     deadline = time.monotonic() + 10
     for path in ["/health", *PATHS]:
         while client.get(path).status_code != 200:
@@ -62,7 +62,7 @@ def expect_away(client: TestClient) -> None:
             time.sleep(0.02)
         started = time.monotonic()
         response = client.get(path)
-        # Two seconds to connect, one and the statement's limit besides; and as much again for a busy machine.
+        # Two seconds to connect, one second and the statement's limit; doubled for a busy machine.
         assert time.monotonic() - started < 7
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
@@ -154,12 +154,12 @@ def test_after_a_long_hang_the_numbers_are_back_as_soon_as_the_server_is(
 def test_slow_queries_end_and_health_does_not_wait_for_them(
     client: TestClient, server: PostgresServer, database: str
 ) -> None:
-    """A lock on the table makes every query slow: each is cancelled, too many are refused, health is unharmed."""
+    """A lock on the table makes every query slow: each is cancelled, too many are refused, health still answers."""
     with contextlib.closing(server.connect(WRITER, database)) as writer, writer.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
         with concurrent.futures.ThreadPoolExecutor(80) as threads:
             started = time.monotonic()
-            # Each one another question, so that none shares another's answer.
+            # Each asks a different question, so that none shares another's answer.
             slow = [threads.submit(client.get, f"/metrics?stream_id=__{number}") for number in range(80)]
             time.sleep(0.1)
             health = client.get("/health")
@@ -197,7 +197,7 @@ def test_a_database_without_tables_is_unavailable_until_it_is_migrated(server: P
 
 
 def test_nothing_can_be_written(server: PostgresServer, database: str) -> None:
-    """Also with the writing role's credentials the API's connections only read."""
+    """Even with the writing role's credentials the API's connections only read."""
     settings = ApiSettings(port=1, pool_size=1)
     api = ApiDatabase(server.settings(database, WRITER), settings)
 

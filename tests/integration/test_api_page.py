@@ -1,4 +1,4 @@
-"""The pages in a real browser, served by gunicorn from a real PostgreSQL whose rows a small writer moves."""
+"""The pages in a real browser, served by gunicorn from a real PostgreSQL whose rows a small writer changes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "a-key-of-the-tests-" + "x" * 16
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgresServer]:
-    """Start a server of this module's own, to be stopped at will."""
+    """Start a server for this module, which the tests stop."""
     with PostgresServer() as server:
         yield server
 
@@ -75,7 +75,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def moving(database: Database) -> Iterator[None]:
-    """Move the numbers of some streams, as the job does."""
+    """Change the numbers of some streams, as the job does."""
     ended = threading.Event()
 
     def move() -> None:
@@ -104,7 +104,7 @@ def moving(database: Database) -> Iterator[None]:
 
 
 def write(database: Database, statement: str, *row: object) -> None:
-    """Run a statement on a connection of its own: the server may have been stopped in between."""
+    """Run a statement on a new connection: the server may have been stopped in between."""
     with closing(database.server.connect("streampulse_writer", database.name)) as writer, writer.cursor() as cursor:
         cursor.execute(statement, row)
 
@@ -126,7 +126,7 @@ def test_numbers_equal_those_of_the_api_while_and_after_they_move(
             page.locator(f".ranking [data-by={by}]").click()
             expect_equal(page, server.url, by)
             assert page.locator("th[aria-sort=descending]").get_attribute("data-column") == by
-        # What people read is what the figure means, once it has run there.
+        # After the animation the visible text equals the figure.
         viewers = f"{int(figure(page, 'viewers')):,}"
         page.wait_for_function("(text) => document.getElementById('viewers').textContent === text", arg=viewers)
         assert page.locator("#donations").inner_text() == f"${Decimal(figure(page, 'donations')):,}"
@@ -134,7 +134,7 @@ def test_numbers_equal_those_of_the_api_while_and_after_they_move(
         assert watched.hosts == {"127.0.0.1"}
 
 
-def test_names_are_text_and_ours_are_not_shown(browser: Browser, server: Gunicorn) -> None:
+def test_names_are_text_and_internal_streams_are_hidden(browser: Browser, server: Gunicorn) -> None:
     with opened(browser, server.url) as watched:
         watched.page.wait_for_selector(LIVE)
         names = [name for name, *_ in rows(watched.page)]
@@ -154,7 +154,7 @@ def test_nothing_is_cut_off_however_large_it_is(
     browser: Browser, postgres_server: PostgresServer, migrated_template: str, size: str, tmp_path: Path
 ) -> None:
     with own_database(postgres_server, migrated_template) as database:
-        # Blanks are a name, too.
+        # Blanks are a valid name.
         for stream in ("large", " ", "\r\n", "\u00a0"):
             database.execute(
                 "INSERT INTO stream_metrics_minute SELECT date_trunc('minute', now()) - m * interval '1 min', %s,"
@@ -186,7 +186,7 @@ def test_nothing_is_cut_off_however_large_it_is(
 
 
 def cut_off(page: Page, selector: str) -> list[str]:
-    """Return the texts that are wider than what is around them."""
+    """Return the texts that are wider than their container."""
     found: list[str] = page.evaluate(
         """(selector) => [...document.querySelectorAll(selector)].filter((element) => {
           const text = document.createRange();
@@ -220,7 +220,7 @@ def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) ->
 
 
 def charts(page: Page, names: str) -> dict[str, tuple[str | None, int]]:
-    """Return of each chart what it says and how many are drawn in its place."""
+    """Return each chart's label and its number of canvases."""
     return {
         name: (page.locator(f"#{name}").get_attribute("aria-label"), page.locator(f"#{name} canvas").count())
         for name in names.split()
@@ -260,7 +260,7 @@ def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
             assert "PostgreSQL" in page.locator("#notice").inner_text()
             assert figure(page, "viewers") == viewers
             assert watched.violations() == []
-            # Who opens the page now, with no numbers that are young enough, is told so.
+            # A page opened now, with numbers that are too old, shows the notice.
             while httpx.get(server.url + "/metrics", timeout=10).status_code == 200:
                 time.sleep(0.2)
             with opened(browser, server.url) as late:
@@ -280,7 +280,7 @@ def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
 def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
     browser: Browser, filled: Database
 ) -> None:
-    """What the page heard last is that they are stale; that they are not any more was said while it was not there."""
+    """The page last heard that the numbers are stale, and missed the notice that they are current."""
     with (
         running(filled, workers=1) as server,
         Relay(server.port) as relay,
@@ -288,7 +288,7 @@ def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
     ):
         page = watched.page
         page.wait_for_selector(LIVE)
-        # A worker that has had readers for too short a time gives everything anew.
+        # A worker that has had readers for too short a time sends the whole state.
         with moving(filled):
             time.sleep(3)
         filled.server.stop()
@@ -297,7 +297,7 @@ def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
             relay.silent.set()
         finally:
             filled.server.start()
-        # News all the time, so that there is no sign of life that would say it.
+        # Continuous updates, so that no heartbeat carries the notice.
         with moving(filled):
             while httpx.get(server.url + "/health", timeout=10).status_code != 200:
                 time.sleep(0.1)
@@ -406,7 +406,7 @@ def test_focus_stays_with_a_row_that_moves(browser: Browser, server: Gunicorn, f
         write(filled, "UPDATE stream_presence SET active_viewers = active_viewers - 100000 WHERE stream_id = %s", last)
 
 
-def test_nothing_moves_for_who_asked_for_that(browser: Browser, server: Gunicorn, filled: Database) -> None:
+def test_reduced_motion_stops_animations(browser: Browser, server: Gunicorn, filled: Database) -> None:
     with opened(browser, server.url, reduced_motion="reduce") as watched, moving(filled):
         page = watched.page
         page.wait_for_selector(LIVE)
@@ -417,7 +417,7 @@ def test_nothing_moves_for_who_asked_for_that(browser: Browser, server: Gunicorn
             " new MutationObserver(() => done([viewers.textContent.replaceAll(',', ''), viewers.dataset.value]))"
             ".observe(viewers, {childList: true})); })()"
         )
-        # The new number stands there at once, without the ones in between.
+        # The new number appears at once, without the ones in between.
         assert shown[0] == shown[1]
         assert page.evaluate("document.getAnimations().length") == 0
     with opened(browser, server.url) as watched:
@@ -465,7 +465,7 @@ def test_after_a_reset_nothing_shows_the_hour_before_it(
             page.locator(".open").click()
             page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
             assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, dialog).values())
-            # An answer that was asked of the database serves for a quarter of a second.
+            # An answer from the database is cached for a quarter of a second.
             time.sleep(1)
             emptied.execute("DELETE FROM stream_metrics_minute")
             emptied.execute("DELETE FROM stream_presence")
@@ -476,7 +476,7 @@ def test_after_a_reset_nothing_shows_the_hour_before_it(
             assert page.locator("#dialog-rows tr").count() == 0
             page.locator("#dialog-close").click()
             assert watched.violations() == []
-            # With the first window after it there are charts again.
+            # The first window after it brings the charts back.
             emptied.execute("INSERT INTO stream_metrics_minute VALUES (now(), 'second', 1, 0, 0, 3, 0, 3, 3)")
             page.wait_for_selector("#viewers-chart canvas")
             assert watched.complaints == []
@@ -498,7 +498,7 @@ def test_events_that_do_not_come_any_more_are_seen(
         assert page.locator("#behind").inner_text() == "10 min behind"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert watched.violations() == []
-        # It grows by itself, without news from the server.
+        # It grows by itself, without updates from the server.
         write(filled, "UPDATE event_clock SET clock = now() - interval '28 s'")
         page.wait_for_selector("#behind", state="hidden")
         page.wait_for_selector("#behind:not([hidden])")
@@ -535,10 +535,10 @@ def test_with_more_streams_than_a_reading_has_room_for_the_page_says_how_far_bac
                 assert str(line).count("L") == minutes - 1
                 assert "added up" not in foot
             else:
-                assert (words, chat) == ("no earlier minute to compare with", "–")  # noqa: RUF001 - as the page has it
+                assert (words, chat) == ("no earlier minute to compare with", "–")  # noqa: RUF001 - as on the page
                 assert line is None
                 assert "for all streams together only" in foot
-            # What the cards say is of ten minutes whatever the table has.
+            # The cards show ten minutes, whatever range the table has.
             assert page.locator("#donations-label").inner_text() == "Donations, last 10 minutes"
             assert figure(page, "donations") == f"{streams * (10 if minutes else 2) * 1.25:.2f}"
             page.locator(".ranking [data-by=chat_messages]").click()
@@ -598,11 +598,11 @@ def test_a_log_in_that_has_ended_is_said_and_can_begin_again(browser: Browser, f
         assert figure(page, "viewers") == viewers
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert watched.violations() == []
-        # The dialog says it, too, and not in the API's words for programs.
+        # The dialog shows it too, in words for people.
         page.locator(".open").first.click()
         page.wait_for_function("() => document.getElementById('dialog-state').textContent.includes('log-in has ended')")
         page.locator("#dialog-close").click()
-        # No endless tries.
+        # Retries are bounded.
         time.sleep(17)
         assert asked.count("/live") == 1
         assert page.locator("body").get_attribute("data-state") == "ended"
@@ -634,7 +634,7 @@ def test_a_log_in_in_another_window_is_noticed(browser: Browser, filled: Databas
 
 
 def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn) -> None:
-    """The page waits as long as the server says, which is longer than it waits for any other reason."""
+    """The page waits as long as the server asks, which is longer than any other wait."""
     with opened(browser, server.url) as watched:
         page = watched.page
         page.wait_for_selector(LIVE)
@@ -657,7 +657,7 @@ def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn)
 
 
 def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:
-    """The checks above can fail: a fault of each kind is seen."""
+    """The checks above can fail: each kind of fault is detected."""
     with opened(browser, server.url) as watched:
         page = watched.page
         page.wait_for_selector(LIVE)

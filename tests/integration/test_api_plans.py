@@ -1,4 +1,4 @@
-"""What the API's statements cost on a table with a long history: they look into indexes and read what they answer."""
+"""Cost of the API's statements on a table with a long history: index reads of the needed rows only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEWEST = datetime(2026, 5, 4, 11, 19, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def full(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
-    """300,000 rows of ordinary streams, and a probe of our own that has gone on for days after they ended."""
+    """300,000 rows of ordinary streams, and an internal probe that continued for days after they ended."""
     with own_database(postgres_server, migrated_template) as database:
         database.execute(
             "INSERT INTO stream_metrics_minute SELECT %s - m * interval '1 min', 's-' || s, m, s, s, 0, 0, 0, 0"
@@ -69,7 +69,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def rows_read(plan: dict[str, Any]) -> int:
-    """Rows of the history that the plan touched, those that it threw away included."""
+    """Rows of the history that the plan touched, discarded ones included."""
     return sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
         * node["Actual Loops"]
@@ -93,13 +93,13 @@ CASES: dict[str, tuple[Callable[[Any], Any], int]] = {
     "state": (lambda c: queries.state(c, limit=100, after="", stream_id=None), 0),
     "state of a stream": (lambda c: queries.state(c, limit=100, after="", stream_id="s-7"), 0),
     "top": (lambda c: queries.sums(c, minutes=10), 10 * (STREAMS + 1) + 1),
-    # As large a share of this table as a day is of thirty.
+    # The same share of this table as a day of thirty.
     "top, long": (lambda c: queries.sums(c, minutes=MINUTES // 30), MINUTES // 30 * (STREAMS + 1) + 1),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_statements_read_what_they_answer_and_never_scan(full: Database, case: str) -> None:
+def test_statements_read_only_needed_rows_and_never_scan(full: Database, case: str) -> None:
     query, most = CASES[case]
     with full.writer.cursor() as cursor:
         cursor.execute("SET default_transaction_read_only = on")

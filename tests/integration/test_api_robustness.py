@@ -1,4 +1,4 @@
-"""Hostile clients: the service stays up, answers the others, and takes no more memory than it may."""
+"""Hostile clients: the service stays up, answers the others, and stays within its memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from postgres import PostgresServer
 pytestmark = pytest.mark.postgres
 
 MEGABYTE = 2**20
-#: What all processes together may grow by under any of these, in MB: a bound, not a figure.
+#: Maximum growth of all processes under any of these, in MB: a bound, not a figure.
 GROWTH_MB = 150
 GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -44,7 +44,7 @@ def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[
 def server(filled: Database) -> Iterator[Gunicorn]:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The service inherits it, as its unit would have given it.
+    # The service inherits the limit, as its unit would set it.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
     with running(filled, workers=2) as server:
         for path in ("/metrics?limit=1000", "/metrics/latest?limit=1000", "/streams/top?n=1000"):
@@ -56,7 +56,7 @@ def server(filled: Database) -> Iterator[Gunicorn]:
 
 @pytest.fixture(autouse=True)
 def unharmed(server: Gunicorn) -> Iterator[None]:
-    """Check after each test that the same workers are there, answer, and have not grown beyond the bound."""
+    """Check after each test that the same workers exist, answer, and have not grown beyond the bound."""
     workers, memory = server.children(), server.memory_mb()
     yield
     for _ in range(10):
@@ -76,7 +76,7 @@ def answered(server: Gunicorn) -> None:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """Read until the other side ends the connection."""
+    """Read until the other side closes the connection."""
     found = b""
     with contextlib.suppress(ConnectionError):
         while piece := connection.recv(65_536):
@@ -123,7 +123,7 @@ def test_ten_megabytes_of_anything(server: Gunicorn, head: bytes, piece: bytes) 
                 connection.sendall(piece)
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
-        # Refused by an answer, or by the end of the connection where there was nothing to answer to.
+        # Rejected by a response, or by a closed connection if there was no request to respond to.
         said = rest(connection)
         assert said[:12] in (b"", b"HTTP/1.1 400", b"HTTP/1.1 405", b"HTTP/1.1 413", b"HTTP/1.1 431"), said[:200]
     answered(server)
@@ -167,7 +167,7 @@ def test_malformed_http(server: Gunicorn, nonsense: bytes) -> None:
 
 
 def test_nothing_of_one_request_becomes_another(server: Gunicorn) -> None:
-    """Several requests in one piece get their answers in order; a body is not taken for a request."""
+    """Pipelined requests get their responses in order; a body is not taken for a request."""
     paths = [b"/state?limit=1", b"/nowhere", b"/metrics?limit=0", b"/streams/top?n=1"]
     with connect(server) as connection:
         connection.sendall(b"".join(GET.replace(b"/metrics", path) for path in paths))
@@ -264,5 +264,5 @@ def test_sql_and_html_in_every_parameter(server: Gunicorn, filled: Database) -> 
                 if header == "X-Request-ID" and not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", value):
                     assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
     assert filled.query("SELECT count(*) FROM stream_metrics_minute") == before
-    # The log has one line for each request, whatever was asked.
+    # The log has one line for each request, malformed ones included.
     assert all(line.startswith("ts=") for line in server.log.splitlines())

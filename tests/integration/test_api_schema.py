@@ -1,4 +1,4 @@
-"""The API against its own description: whatever schemathesis makes of it is answered as it says."""
+"""The API against its own schema: its responses to every schemathesis request match."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_answers_are_as_described(database: Database, tmp_path: Path) -> None:
     with running(database, workers=2) as server:
         command = [
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"),
-            # An event stream has no end: tests/integration/test_api_live.py is about it.
+            # An event stream has no end: tests/integration/test_api_live.py covers it.
             *("--exclude-path", "/live"),
             *("--max-examples", "100", "--seed", "1", "--checks", "all", "--no-color", "--continue-on-failure"),
         ]

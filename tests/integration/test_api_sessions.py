@@ -1,4 +1,4 @@
-"""Log-ins of a public API with its workers and its database: a log-out ends the cookie and every copy of it."""
+"""Log-ins of a public API with several workers and a database: a log-out ends the cookie and every copy of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_cookie_copied_before_the_log_out_is_refused_afterwards(database: Data
         assert (out.status_code, out.headers["location"]) == (303, "/login")
         assert "expires=Thu, 01 Jan 1970" in out.headers["set-cookie"]
         deadline = time.monotonic() + 5
-        # The other worker knows at its next reading.
+        # The other worker learns it at its next reading.
         while {status(ended) for _ in range(10)} != {401}:
             assert time.monotonic() < deadline
         assert {status(other) for _ in range(10)} == {200}

@@ -1,4 +1,4 @@
-"""What bench sees of a running API, with a real wrk; and the plain pool, which has to give the same answers."""
+"""The benchmark's clients against a running API, with a real wrk; and the plain pool, with the same answers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_load_is_counted_and_failures_are(server: Gunicorn) -> None:
     assert good.rate > 10
     assert 0 < good.p50 <= good.p99 < 5
     assert good.failed == 0
-    # Four connections that wait 50 ms after each answer ask 80 times a second at most.
+    # Four connections that wait 50 ms after each response send at most 80 requests per second.
     paced = client.load(f"{server.url}/metrics/latest?limit=100", 3, connections=4, pause=50)
     assert 20 < paced.rate < 85
     assert paced.p50 < 0.05
@@ -78,7 +78,7 @@ def test_load_is_counted_and_failures_are(server: Gunicorn) -> None:
     assert bad.failed > 10
 
 
-def test_what_does_not_answer_is_named_in_one_line(plain: str) -> None:
+def test_a_server_that_does_not_answer_is_named_in_one_line(plain: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -91,8 +91,8 @@ def test_what_does_not_answer_is_named_in_one_line(plain: str) -> None:
     assert client.answers(plain)
 
 
-def test_readers_are_those_that_get_news(server: Gunicorn, filled: Database) -> None:
-    # Nothing moves: everything at the beginning is no news.
+def test_readers_count_only_with_updates(server: Gunicorn, filled: Database) -> None:
+    # Nothing changes: the initial state is no update.
     seen = client.readers(server.url, 5, 2)
     assert (seen.readers, seen.served) == (5, 0)
     over = threading.Event()
@@ -117,7 +117,7 @@ def test_ages_and_the_busiest_stream(server: Gunicorn) -> None:
     assert client.busiest_stream(server.url) == "s &5"
 
 
-def test_the_plain_pool_answers_what_the_api_does(server: Gunicorn, plain: str) -> None:
+def test_the_plain_pool_gives_the_apis_answers(server: Gunicorn, plain: str) -> None:
     ours = httpx.get(f"{server.url}/metrics/latest?limit=100", timeout=10)
     theirs = httpx.get(f"{plain}/metrics/latest?limit=100", timeout=10)
     assert theirs.content == ours.content

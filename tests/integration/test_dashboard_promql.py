@@ -1,4 +1,4 @@
-"""The dashboards' PromQL before a real Prometheus: everything parses, and what does not, or finds nothing, is told."""
+"""The dashboards' PromQL on a real Prometheus: every query parses, and invalid or empty ones are reported."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def test_every_query_parses(prometheus: Prometheus) -> None:
     assert wrong_in_prometheus(prometheus, need_series=False) == []
 
 
-def test_what_finds_nothing_is_told_and_what_finds_something_is_not(prometheus: Prometheus) -> None:
+def test_an_empty_query_is_reported_and_one_with_data_is_not(prometheus: Prometheus) -> None:
     wrong = wrong_in_prometheus(prometheus)
     assert any(line.startswith("streampulse-kafka · Brokers (1 A): no series") for line in wrong)
     assert any(line.startswith("streampulse-kafka · variable host: no values") for line in wrong)
-    # It has looked at itself, and nothing else.
+    # It has scraped only itself.
     assert not any(line.startswith("streampulse-overview · Services (1 A)") for line in wrong)
     assert not any("prometheus_tsdb_head_series" in line for line in wrong)
 
 
-#: In units of ten seconds, from when on which version ran; what is an empty version is an outage.
+#: The start of each version in units of ten seconds; an empty version is an outage.
 HISTORIES = [
     ([(0, "1.0"), (60, "1.1")], {60: "1.1", 62: "1.1"}, "a deploy"),
     ([(0, "1.0"), (60, "")], {59: "", 120: ""}, "an end"),
@@ -132,7 +132,7 @@ def broken_variable(board: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("break_it", [broken, broken_annotation, broken_variable])
-def test_a_query_that_does_not_parse_is_told(prometheus: Prometheus, tmp_path: Path, break_it: Any) -> None:
+def test_a_query_that_does_not_parse_is_reported(prometheus: Prometheus, tmp_path: Path, break_it: Any) -> None:
     board = boards()["streampulse-kafka"]
     break_it(board)
     (tmp_path / "streampulse-kafka.json").write_text(json.dumps(board))

@@ -1,4 +1,4 @@
-"""The dashboards' SQL against a real PostgreSQL: the numbers are right, and a long range costs no more than a day."""
+"""The dashboards' SQL on a real PostgreSQL: the numbers are right, and a long range costs no more than a day."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MINUTES = 10 * 24 * 60
 
 @pytest.fixture(scope="module")
 def full(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
-    """Ten days of ordinary streams, and a probe of our own beside them."""
+    """Ten days of ordinary streams, and an internal probe beside them."""
     with own_database(postgres_server, migrated_template) as database:
         database.execute(
             "INSERT INTO stream_metrics_minute SELECT %s - m * interval '1 min', 's-' || s, 2, 1, 0.5, 1, 1, s, s"
@@ -48,7 +48,7 @@ def full(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Da
 
 @pytest.fixture
 def run(full: Database) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
-    """Run a statement as the role that Grafana reads with."""
+    """Run a statement with Grafana's reading role."""
     with contextlib.closing(full.server.connect(READER, full.name)) as reader, reader.cursor() as cursor:
 
         def ask(statement: str) -> list[tuple[Any, ...]]:
@@ -76,7 +76,7 @@ def test_every_statement_runs_as_the_reading_role_and_finds_something(
     assert wrong_in_postgres(rows) == []
 
 
-def test_a_statement_that_fails_or_finds_nothing_is_told() -> None:
+def test_a_statement_that_fails_or_finds_nothing_is_reported() -> None:
     def nothing(text: str) -> list[str]:
         if "donations" in text:
             raise ValueError("permission denied")
@@ -119,7 +119,7 @@ def test_one_stream_is_the_one_that_is_chosen(run: Callable[[str], list[tuple[An
 
 
 def rows_read(plan: dict[str, Any]) -> int:
-    """Return the rows of the history that a plan touched, those that it threw away included."""
+    """Return the rows of the history that a plan touched, discarded ones included."""
     own = 0
     if plan.get("Relation Name") == "stream_metrics_minute":
         thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)

@@ -1,4 +1,4 @@
-"""fetch-package against real apt and a real, signed repository: what it trusts, refuses, and leaves behind."""
+"""fetch-package with real apt and a real, signed repository: trust, rejections and leftovers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def repository(made: tuple[Path, Keyring, str, str]) -> Iterator[Repository]:
     root.mkdir()
     packages = [package(root, "thing", version, content) for version in ("1.1", "1.2")]
     publish(root, packages, keyring, ours)
-    # As Grafana's: the keys of former years stand in the same file.
+    # As in Grafana's file, which also holds keys of former years.
     (root / "keys.asc").write_text(keyring.export(other, ours))
     with served(root) as url:
         yield Repository(root, url, keyring, ours, other, packages)
@@ -79,7 +79,7 @@ def repository(made: tuple[Path, Keyring, str, str]) -> Iterator[Repository]:
 
 
 def state_of_apt() -> list[tuple[str, float]]:
-    """Return everything below apt's folders with when it changed."""
+    """Return everything below apt's folders with its modification time."""
     return sorted(
         (str(path), path.stat().st_mtime)
         for folder in ("/etc/apt", "/var/lib/apt/lists", "/var/cache/apt/archives")
@@ -91,7 +91,7 @@ def state_of_apt() -> list[tuple[str, float]]:
 @pytest.fixture(autouse=True)
 def leaves_apt_alone() -> Iterator[None]:
     before = state_of_apt()
-    scratches = set(Path("/tmp").glob("streampulse-fetch-*"))  # noqa: S108 - where the script has its own
+    scratches = set(Path("/tmp").glob("streampulse-fetch-*"))  # noqa: S108 - the script's own scratch folder
     yield
     assert state_of_apt() == before
     assert set(Path("/tmp").glob("streampulse-fetch-*")) <= scratches  # noqa: S108
@@ -166,7 +166,7 @@ def no_such_name(repository: Repository) -> str:  # noqa: ARG001
 
 
 @pytest.mark.parametrize("case", [no_key, nothing_listens, no_such_name])
-def test_what_cannot_be_reached_ends_with_3_and_one_line(
+def test_an_unreachable_repository_ends_with_3_and_one_line(
     repository: Repository, tmp_path: Path, case: Callable[[Repository], str]
 ) -> None:
     url = case(repository)
@@ -177,7 +177,7 @@ def test_what_cannot_be_reached_ends_with_3_and_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_does_not_answer_is_given_up_after_seconds(repository: Repository, tmp_path: Path) -> None:
+def test_a_silent_repository_is_given_up_after_seconds(repository: Repository, tmp_path: Path) -> None:
     import socket
     import time
 

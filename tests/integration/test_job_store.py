@@ -1,4 +1,4 @@
-"""The job's commits against a real PostgreSQL: all or nothing, once, and enough to go on from."""
+"""The job's commits to a real PostgreSQL: atomic, exactly once, and enough for a restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = 'tab\tback\\slash "quote" \U0001f3a5\n'
 
 
 class Letters:
-    """Stands in for Kafka's transactions, which have tests of their own."""
+    """Substitute for Kafka's transactions, which have their own tests."""
 
     def __init__(self) -> None:
         self.written: list[DeadLetter] = []
@@ -77,7 +77,7 @@ def batches_of(store: Store) -> tuple[Batches, Letters]:
         try:
             batches.open()
         except OperatorError:
-            # The server needs a moment to see that the connection before was closed, and lets go of its lock then.
+            # The server needs a moment to notice the closed connection and to release its lock.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
@@ -124,10 +124,10 @@ def test_a_batch_in_the_ledger_is_passed_over(database: Database, store: Store) 
     assert database.query("SELECT count(*) FROM batch_ledger") == [(1,)]
 
 
-def test_another_run_goes_on_where_this_one_ended(
+def test_the_next_run_resumes_at_the_last_commit(
     database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A snapshot with every batch, so that what is restored comes from it and from the events kept beside it.
+    # A snapshot with every batch, so that a restore uses it and the events kept beside it.
     monkeypatch.setattr(state_module, "SNAPSHOT_EVERY_EVENTS", 1)
     batches, _ = batches_of(store)
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
@@ -144,20 +144,20 @@ def test_another_run_goes_on_where_this_one_ended(
     assert held["12:29"] == (0, 0, "0.00", 0, 0, 0, 1)
     assert held["12:30"] == (1, 0, "0.00", 0, 1, 1, 0)
     assert len(held) == 31
-    # What came again is late by now.
+    # The repeated events are late by now.
     assert database.query("SELECT dead_letters FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [
         ({"late": 3, "invalid": 1},)
     ]
     assert database.query("SELECT count(*) FROM job_state_snapshot") == [(1,)]
 
 
-def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
+def test_internal_streams_survive_a_restart_and_hold_no_events_back(
     database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_module, "SNAPSHOT_EVERY_EVENTS", 2)
     batches, _ = batches_of(store)
     join = record("__probe", "viewer_join", "2026-09-21T12:00:00Z")
-    # The same event again, five minutes later: a duplicate that moves the stream's clock, and is stored for that.
+    # The same event five minutes later: a duplicate that moves the stream's clock, and is stored for that.
     again = (join[0], join[1].replace(b"12:00:00Z", b"12:05:00Z"))
     for first, one in enumerate(
         [join, again, record("__probe", "chat_message", "2026-09-21T12:00:30Z", message_len=1)]
@@ -171,7 +171,7 @@ def test_our_own_streams_survive_a_restart_and_hold_no_events_back(
     leave = record("__probe", "viewer_leave", "2026-09-21T12:02:00Z")
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 3, [leave]))
     assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02"]
-    # Nothing in these partitions moves their clock, and yet a snapshot lets the events before it go.
+    # Nothing in these partitions moves their clock, yet a snapshot drops the events before it.
     ending = record("__probe", "viewer_leave", "2026-09-21T12:02:01Z")
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 4, [ending]))
     assert database.query(
@@ -189,13 +189,13 @@ def test_one_writer_at_a_time(database: Database, store: Store) -> None:
     second.close()
 
 
-def test_a_lost_connection_is_mended_and_nothing_doubled(database: Database, store: Store) -> None:
+def test_a_lost_connection_is_reopened_and_nothing_doubled(database: Database, store: Store) -> None:
     batches, _ = batches_of(store)
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
     ended = []
 
     def cut(clocks: dict[int, int]) -> list[Slice]:
-        # Between decoding and committing, as when the server is restarted in the middle of a batch.
+        # Between decode and commit, as when the server restarts in the middle of a batch.
         made = slices(clocks, 10, [record(NAME, "viewer_leave", "2026-09-21T12:00:04Z")])
         ended.append(
             database.query(
@@ -232,7 +232,7 @@ def test_a_server_that_is_away_is_an_operational_error(database: Database) -> No
         Store(settings, TIMEOUT_US, 30, 2).open()
 
 
-def test_a_topic_made_anew_is_read_from_its_beginning_also_when_postgres_goes_away(
+def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_away(
     database: Database, store: Store
 ) -> None:
     batches, letters = batches_of(store)
@@ -245,7 +245,7 @@ def test_a_topic_made_anew_is_read_from_its_beginning_also_when_postgres_goes_aw
 
     def decode(clocks: dict[int, int]) -> list[Slice]:
         if cut.pop() if cut else False:
-            store.close()  # as a lost connection: the batch is taken up again with the state that is committed
+            store.close()  # as a lost connection: the batch is retried from the committed state
         return slices(clocks, 0, [record(NAME, "donation", "2026-09-21T12:00:09Z", amount_usd="1"), (b"y", b"more")])
 
     batches.process(str(uuid.uuid4()), 0, decode)
@@ -260,7 +260,7 @@ def test_a_log_that_lost_its_end_is_read_on_from_there(database: Database, store
     batches.start_topic("topic", Start({0: 0, 1: 0}, []))
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
     batches.start_topic("topic", Start({0: 2, 1: 2}, [0, 1]))
-    # Noted before anything is read, so that whoever starts next does not take the new records for counted ones.
+    # Recorded before the first read, so that the next start does not take the new records for counted ones.
     assert database.query("SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [({"0": 2, "1": 2},)]
     after = [record(NAME, "donation", "2026-09-21T12:00:08Z", amount_usd="3"), (b"x", b"new garbage")]
     batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 2, after))
@@ -277,5 +277,5 @@ def test_the_ledger_is_bounded_and_its_newest_entry_stays(database: Database, st
     batches_of(store)
     assert store.forget_old(0) is True
     assert store.forget_old(0) is False
-    # Old as it is, the newest is the position.
+    # The newest row is the position, however old it is.
     assert database.query("SELECT seq FROM batch_ledger") == [(7000,)]

@@ -1,4 +1,4 @@
-"""What bench measures in PostgreSQL: commits as they become visible, and growth over simulated days."""
+"""The benchmark's measurements in PostgreSQL: visible commits, and growth over simulated days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUERY = str(uuid.uuid4())
 
 
 def commit(database: Database, batch: int, offsets: dict[str, int], hold_seconds: float = 0.0) -> tuple[float, float]:
-    """Add a ledger row as the job does, and return when its transaction began to commit and when it had."""
+    """Add a ledger row as the job does; return when its commit began and when it ended."""
     connection = database.server.connect(WRITER, database.name)
     connection.autocommit = False
     with connection.cursor() as cursor:
@@ -70,7 +70,7 @@ def test_the_watch_outlives_its_connection(database: Database) -> None:
     assert watch.reached() == {0: 6}
 
 
-def test_what_does_not_happen_is_said(database: Database) -> None:
+def test_a_condition_that_is_not_met_is_named(database: Database) -> None:
     with (
         LedgerWatch(database.settings(WRITER)) as watch,
         pytest.raises(OperatorError, match=r"not within 0\.05 s: a miracle"),
@@ -79,7 +79,7 @@ def test_what_does_not_happen_is_said(database: Database) -> None:
 
 
 def test_simulated_days_are_counted_and_forgotten(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two days with a history of one: the second mark has no more rows than a day and what is not yet removed."""
+    """Two days with a history of one: the second mark has no more rows than a day and the unpruned rest."""
     settings = database.settings(WRITER)
     monkeypatch.setattr(
         growth, "load", lambda kind: CountingSettings(history_days=1) if kind is CountingSettings else settings
@@ -93,6 +93,6 @@ def test_simulated_days_are_counted_and_forgotten(database: Database, monkeypatc
         assert mark["table_bytes"]["batch_ledger"] > 0
         assert 0 < mark["state_entries"]["streams"] <= 50
     assert marks[1]["rows"] < 1.2 * marks[0]["rows"]
-    # Nothing of it is left, and the job's own tables were not touched.
+    # The simulation's schema is gone, and the job's own tables are unchanged.
     assert database.query("SELECT count(*) FROM batch_ledger") == [(0,)]
     assert database.query("SELECT to_regnamespace('streampulse_growth')") == [(None,)]

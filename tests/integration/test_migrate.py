@@ -1,4 +1,4 @@
-"""Migrations against a real server: twice, at once, half done, refused."""
+"""Migrations on a real server: repeated, concurrent, interrupted, refused."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_waits_for_the_lock_and_gives_up_in_one_line(postgres_server: PostgresSe
 
 
 def test_every_migration_may_run_again(database: Database) -> None:
-    """A migrate that was killed after its statements and before its mark is simply run again."""
+    """A migrate that was killed between its statements and its mark is simply run again."""
     database.execute("DELETE FROM _yoyo_migration")
     database.execute(
         "INSERT INTO stream_metrics_minute VALUES ('2026-01-01T00:00Z', 's', 1, 0, 0, 0, 0, 1, 1)",
@@ -168,7 +168,7 @@ def test_streams_are_ordered_by_code_point_whatever_the_locale(database: Databas
     )
     rows = database.query("SELECT stream_id FROM stream_state ORDER BY stream_id")
     assert [row[0] for row in rows] == sorted(names)
-    # The same names under the database's own locale, to see that the case above could fail.
+    # The same names under the database's own locale, to show that the case above can fail.
     other = database.query('SELECT stream_id FROM stream_state ORDER BY stream_id COLLATE "en-x-icu"')
     assert other != rows
 

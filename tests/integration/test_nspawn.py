@@ -75,7 +75,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def traces() -> list[str]:
-    """Return what of an environment's machines is on this host beside files."""
+    """Return an environment's machine parts on this host beside files."""
     found = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "streampulse-pair" in line]
     asked = (["ip", "netns"], ["ip", "-o", "link"], ["iptables-save"], ["ps", "-eo", "args"])
     for command in asked:
@@ -89,21 +89,21 @@ def test_two_machines_live_through_reboot_and_crash_and_leave_nothing(pair: Envi
     assert [host.name for host in machines.bring_up(pair, own)] == ["pa", "pb"]
     first, second = pair.hosts
     assert machines.bring_up(pair, own) == []
-    # They know each other by name, each by its private address, and have a way out.
+    # They resolve each other's names to the private addresses, and reach the outside.
     assert ssh(pair, own.address(first), "getent hosts pb").split() == [own.address(second), "pb"]
     assert ssh(pair, own.address(first), "getent hosts pa").split()[0] == own.address(first)
     assert ssh(pair, own.address(second), "ip route get 192.0.2.1").startswith("192.0.2.1 via 10.79.3.1")
-    # Each has an identity of its own.
+    # Each has its own identity.
     identity = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub"
     assert ssh(pair, own.address(first), identity) != ssh(pair, own.address(second), identity)
     assert ssh(pair, own.address(first), "systemctl is-system-running --wait") == "running"
 
-    # A reboot from inside: other processes, same disk, without our help.
+    # A reboot from inside: other processes, the same disk, without the tasks' help.
     ssh(pair, own.address(first), "echo kept > /root/file; touch /run/before")
     ssh(pair, own.address(first), "systemctl reboot --no-block")
     assert within(30, lambda: ssh(pair, own.address(first), "test -e /run/before || cat /root/file") == "kept")
 
-    # A crash: the machine's process is gone, the next start brings it back with its disk.
+    # A crash: the machine's process is gone; the next start restores it with its disk.
     os.kill(own._processes(first)["machine"].pid, signal.SIGKILL)
     assert within(10, lambda: not own.running(first))  # its processes may still be ending: no wait for them here
     assert own.running(second)
@@ -135,7 +135,9 @@ def test_a_full_disk_is_said_before_anything_is_made(pair: Environment, monkeypa
     assert not (pair.state / "pa").exists()
 
 
-def test_an_interrupted_making_is_taken_back_and_done_anew(pair: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_creation_is_rolled_back_and_repeated(
+    pair: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = provider(pair)
 
     def interrupt(*_arguments: object) -> None:

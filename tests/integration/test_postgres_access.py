@@ -1,4 +1,4 @@
-"""PostgreSQL's access rules: written for every kind of address, and read by PostgreSQL itself before they are used."""
+"""PostgreSQL's access rules: rendered for every kind of address, and validated by PostgreSQL before use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgres
 
 
 def check(folder: Path, name: str, content: str) -> subprocess.CompletedProcess[str]:
-    """Let check-access read a file, as the role does."""
+    """Run check-access on a file, as the role does."""
     folder.chmod(0o755)
     script = Path(shutil.copy(ROLE / "files" / "check-access", folder))
     script.chmod(0o755)
@@ -36,7 +36,7 @@ def check(folder: Path, name: str, content: str) -> subprocess.CompletedProcess[
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("access")
-    # pytest's own folders are closed to the account that PostgreSQL runs as.
+    # PostgreSQL's account cannot read pytest's own folders.
     for parent in (made, *made.parents):
         if parent.owner() == made.owner() and "pytest-" in str(parent):
             parent.chmod(0o755)
@@ -69,14 +69,14 @@ def test_each_kind_of_address_becomes_a_rule_that_postgresql_reads(folder: Path)
     content = (folder / "rendered").read_text()
     found = [tuple(line.split()[2:4]) for line in content.splitlines() if line.startswith("host")]
     rules = ("192.0.2.1/32", "2001:db8::1/128", "db.example.org", "h-1")
-    # The exporter stands beside the database, and comes from nowhere else.
+    # The exporter connects only from the database's host.
     assert found == [*((account, rule) for rule in rules for account in ("w", "r")), ("e", "192.0.2.1/32")]
     done = check(folder, "pg_hba.conf", content)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("address", ["192.0.2.300", "two words", "-h", "", "a_b", "192.0.2.0/24", "x" * 254])
-def test_what_is_neither_address_nor_name_is_refused(folder: Path, address: str) -> None:
+def test_a_text_that_is_neither_address_nor_name_is_refused(folder: Path, address: str) -> None:
     done = rendered("pg_hba.conf.j2", {"a": address}, folder)
     assert done.returncode != 0
     assert "neither an address nor a host name: mend private_address" in done.stdout + done.stderr

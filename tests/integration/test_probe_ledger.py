@@ -1,4 +1,4 @@
-"""What the probe reads of the ledger, from a real PostgreSQL that goes away, hangs, and comes back."""
+"""The probe's ledger reader on a real PostgreSQL that stops, hangs and recovers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kept(tmp_path: Path) -> Path:
 def commit(
     database: Database, offsets: dict[str, int], letters: dict[str, int] | None = None, age: str = "0 s"
 ) -> None:
-    """Add an entry as the job does."""
+    """Add a ledger row as the job does."""
     database.execute(
         "INSERT INTO batch_ledger (query_id, batch_id, topic_id, offsets, dead_letters, committed_at)"
         " VALUES (%s, (SELECT coalesce(max(batch_id), 0) + 1 FROM batch_ledger), 'a', %s, %s, now() - %s::interval)",
@@ -39,20 +39,20 @@ def commit(
 
 
 def make_anew(database: Database) -> None:
-    """Empty the ledger as a wipe does: its numbers begin again."""
+    """Empty the ledger as a wipe does: its sequence restarts."""
     database.execute("TRUNCATE batch_ledger RESTART IDENTITY")
 
 
 @pytest.fixture
 def ledger(database: Database, kept: Path) -> Iterator[Ledger]:
-    """Return a ledger that is read through the role that may only read."""
+    """Return a ledger that uses the read-only role."""
     made = Ledger(database.settings(), PATIENCE, kept)
     yield made
     made.close()
 
 
 def restarted(database: Database, kept: Path) -> int:
-    """Return how many dead letters a probe that starts anew counts."""
+    """Return the dead-letter count of a restarted probe."""
     made = Ledger(database.settings(), PATIENCE, kept)
     try:
         return made.read().dead_letters
@@ -91,17 +91,17 @@ def test_dead_letters_are_summed_as_they_are_added(
 def test_the_sum_outlives_a_restart_and_the_entries(database: Database, ledger: Ledger, kept: Path) -> None:
     commit(database, {"0": 1}, {"late": 4})
     assert ledger.read().dead_letters == 4
-    # What is written while the probe is away is found when it is back.
+    # Rows written while the probe is down are counted after its restart.
     commit(database, {"0": 2}, {"late": 1})
     assert restarted(database, kept) == 5
-    # The job removes old entries.
+    # The job removes old rows.
     database.execute("DELETE FROM batch_ledger WHERE seq < (SELECT max(seq) FROM batch_ledger)")
     assert restarted(database, kept) == 5
     commit(database, {"0": 3}, {"late": 1})
     assert restarted(database, kept) == 6
 
 
-def test_a_ledger_made_anew_is_added(database: Database, ledger: Ledger, kept: Path) -> None:
+def test_a_recreated_ledger_is_added(database: Database, ledger: Ledger, kept: Path) -> None:
     for offset in range(3):
         commit(database, {"0": offset}, {"late": 1})
     assert ledger.read().dead_letters == 3
@@ -116,7 +116,7 @@ def test_a_ledger_that_was_restored_is_not_counted_twice(database: Database, led
     for offset in range(4):
         commit(database, {"0": offset}, {"late": 1})
     assert ledger.read().dead_letters == 4
-    # From a backup of some entries ago; new ones follow.
+    # From a backup of some rows ago; new ones follow.
     database.execute("DELETE FROM batch_ledger WHERE seq > 2")
     assert ledger.read().dead_letters == 4
     database.execute("ALTER TABLE batch_ledger ALTER COLUMN seq RESTART WITH 3")
@@ -125,7 +125,7 @@ def test_a_ledger_that_was_restored_is_not_counted_twice(database: Database, led
 
 
 @pytest.mark.parametrize("found", ["", "{}", '{"seq": "x", "committed_at": 0, "dead_letters": 0}', "[1]"])
-def test_a_file_that_cannot_be_used_begins_anew(database: Database, kept: Path, found: str) -> None:
+def test_an_unusable_file_restarts_the_count(database: Database, kept: Path, found: str) -> None:
     kept.write_text(found)
     commit(database, {"0": 1}, {"late": 4})
     assert restarted(database, kept) == 4
@@ -155,7 +155,7 @@ def test_a_missing_table_is_said(postgres_server: PostgresServer) -> None:
 
 
 def test_a_server_that_goes_away_or_hangs_is_said_in_time_and_read_again() -> None:
-    # A server of its own: others' tests go on beside this one.
+    # A separate server: other modules' tests keep using theirs.
     with PostgresServer() as server:
         template = server.create_database()
         migrate(server.settings(template))
@@ -164,7 +164,7 @@ def test_a_server_that_goes_away_or_hangs_is_said_in_time_and_read_again() -> No
             commit(database, {"0": 1})
             assert made.read().entry is not None
             server.signal(signal.SIGSTOP)
-            for _ in range(2):  # on the connection that there is, and on a new one
+            for _ in range(2):  # on the open connection, and on a new one
                 begun = time.monotonic()
                 with pytest.raises(Unreadable, match="no answer"):
                     made.read()

@@ -1,4 +1,4 @@
-"""What runbooks ask PostgreSQL, on a real one with our tables."""
+"""The runbooks' queries on a real PostgreSQL with streampulse's tables."""
 
 from __future__ import annotations
 
@@ -54,9 +54,7 @@ def test_every_use_of_psql_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("book", "step", "statement"), QUERIES, ids=case)
-def test_a_query_is_one_that_our_database_answers(
-    database: Database, book: Runbook, step: Step, statement: str
-) -> None:
+def test_a_query_runs_on_the_schema(database: Database, book: Runbook, step: Step, statement: str) -> None:
     del book, step
     ask(database, statement)
 
@@ -72,7 +70,7 @@ def test_dead_letters_are_counted_by_hour_and_reason(database: Database) -> None
 
 
 def forgotten(database: Database) -> psycopg2.extensions.connection:
-    """Return a connection with a transaction that nobody ends."""
+    """Return a connection with an open transaction."""
     connection = database.server.connect(WRITER, database.name)
     connection.autocommit = False
     with connection.cursor() as cursor:
@@ -93,7 +91,7 @@ def test_a_forgotten_transaction_is_seen_and_ended_when_it_is_old_enough(databas
     connection.close()
 
 
-def test_idle_connections_of_ours_are_left_alone(database: Database) -> None:
+def test_idle_connections_of_streampulse_are_left_alone(database: Database) -> None:
     ours = database.settings(WRITER).connection_arguments("streampulse-job")
     theirs = database.settings(WRITER).connection_arguments("report")
     connections = [psycopg2.connect(**arguments) for arguments in (ours, theirs)]

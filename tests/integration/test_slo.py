@@ -1,4 +1,4 @@
-"""``streampulse slo`` against Prometheus itself, with our rules: it takes every question."""
+"""``streampulse slo`` with a real Prometheus and streampulse's rules: every query is accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streampulse_ops.monitoring import promtools, rules
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run one that reads itself, as kafka on a, and somebody who is not there, as api on b; return its address."""
+    """Run a Prometheus that scrapes itself as kafka on a, and a missing target as api on b; return its address."""
     try:
         program = promtools.find("prometheus", print)
     except promtools.Unavailable as error:
@@ -63,7 +63,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def ready(url: str) -> bool:
-    """Return whether it has read its targets and recorded what is promised."""
+    """Return whether it has scraped its targets and recorded the objectives."""
     try:
         found = httpx.get(f"{url}/api/v1/query", params={"query": "count(slo:objective:ratio) and count(up) == 2"})
     except httpx.HTTPError:
@@ -75,7 +75,7 @@ def test_it_takes_every_question(
     prometheus: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", prometheus)
-    # Nobody is there: what fires is then Prometheus' own view.
+    # No Alertmanager runs: the firing alerts are Prometheus' own view.
     monkeypatch.setenv("STREAMPULSE_MONITORING_ALERTMANAGER_URL", "http://127.0.0.1:9")
     assert cli.main(["slo", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""Alerts as Alertmanager has them, while services of a booted machine are held down or killed."""
+"""Alertmanager's alerts while services of a booted machine are held down or killed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stack import Stack, until
 
 PROMETHEUS, ALERTMANAGER = 9090, 9093
 POSTGRES = "postgresql@17-main"
-#: From a service's end to its alert in Alertmanager.
+#: Time limit from a service's end to its alert in Alertmanager.
 ALERT_SECONDS = 120
 CALM_SECONDS = 300
 
-# The alert of each service that is held down: pages wake somebody, tickets can wait until the morning.
+# The alert of each service that is held down: a page or a ticket.
 PAGES = {
     "kafka": "KafkaDown",
     "postgresql@17-main": "PostgresDown",
@@ -35,7 +35,7 @@ TICKETS = {
 
 
 def ask(stack: Stack, port: int, path: str, **parameters: str) -> Any:
-    """Return what Prometheus or Alertmanager answers."""
+    """Return a response of Prometheus or Alertmanager."""
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
     with urllib.request.urlopen(f"http://{stack.address}:{port}{path}{query}", timeout=10) as answer:
         return json.load(answer)
@@ -48,7 +48,7 @@ def query(stack: Stack, expression: str) -> list[dict[str, Any]]:
 
 
 def alerts(stack: Stack) -> list[dict[str, Any]]:
-    """Return the alerts that Alertmanager has now."""
+    """Return Alertmanager's present alerts."""
     found: list[dict[str, Any]] = ask(stack, ALERTMANAGER, "/api/v2/alerts")
     return found
 
@@ -63,20 +63,20 @@ def names(found: list[dict[str, Any]], **labels: str) -> set[str]:
 
 
 def waking(stack: Stack) -> set[str]:
-    """Return the names of the pages that reach somebody: neither silenced nor inhibited."""
+    """Return the names of the pages that notify people: neither silenced nor inhibited."""
     return names([alert for alert in alerts(stack) if alert["status"]["state"] == "active"], severity="page")
 
 
 def calm(stack: Stack) -> set[str]:
-    """Wait until all is well, and return the pages that are left of the outages before: budgets that burned meanwhile.
+    """Wait until the stack is healthy, and return the remaining pages: budgets that earlier outages burned.
 
-    A minute and a half without the API is a fiftieth of the month's budget; that is told for some minutes after it.
+    A minute and a half without the API is a fiftieth of the month's budget; its alert stays for some minutes.
     """
 
     def well() -> bool:
         found = alerts(stack)
         down = {name for name in names(found) if name.endswith("Down")}
-        # Also those that are kept quiet.
+        # Includes suppressed ones.
         others = names([alert for alert in found if alert["labels"]["service"] != "slo"], severity="page")
         return not query(stack, "up == 0") and not down and not others
 
@@ -86,7 +86,7 @@ def calm(stack: Stack) -> set[str]:
 
 @contextmanager
 def held_down(stack: Stack, *units: str) -> Iterator[None]:
-    """Keep services from running, as somebody would who stops them and forgets."""
+    """Keep services stopped, as after a forgotten manual stop."""
     stack.ssh_ok(f"systemctl stop {' '.join(units)}", seconds=120)
     try:
         yield
@@ -95,7 +95,7 @@ def held_down(stack: Stack, *units: str) -> Iterator[None]:
 
 
 def up_full(stack: Stack) -> str:
-    """Bring everything up. Only Grafana may be missing, whose package comes from a repository of its own."""
+    """Bring everything up. Only Grafana may be missing: its package comes from a separate repository."""
     done = stack.inv("up", "--full", seconds=900)
     assert done.code in (0, 3), done.text
     assert (done.code == 3) is ("Grafana could not be had" in done.text), done.text

@@ -1,4 +1,4 @@
-"""Ansible on this machine: what expressions become on hosts, and the repository's own modules."""
+"""Run Ansible on this machine: expressions as hosts evaluate them, and the repository's own modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANSIBLE = paths.repository() / "ansible"
 
 
 def playbook(folder: Path, *arguments: str) -> str:
-    """Run ansible-playbook from a folder and return what it printed; a failure fails the test."""
+    """Run ansible-playbook from a folder and return its output; a failure fails the test."""
     done = subprocess.run(
         [inventory.program("ansible-playbook"), *arguments],
         cwd=folder,
@@ -45,9 +45,9 @@ def shown(
     play: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what a Jinja expression becomes on each host; all of them are this machine.
+    """Return a Jinja expression's value on each host; all of them are this machine.
 
-    :param folder: a folder of the test's own, for the playbook.
+    :param folder: a scratch folder for the playbook.
     :param sources: options that name the inventories.
     :param play: keys of the play besides the expression; ``tasks`` run before it.
     :param variables: extra variables.
@@ -65,7 +65,7 @@ def shown(
 
 
 def module(name: str, arguments: Mapping[str, Any], *, check_mode: bool = False) -> tuple[bool, str]:
-    """Run a module of ansible/playbooks/library in this process and return whether it ended well, and what it said."""
+    """Run a module of ansible/playbooks/library in this process; return its success and its result."""
     spec = importlib.util.spec_from_file_location(name, ANSIBLE / "playbooks/library" / f"{name}.py")
     assert spec
     assert spec.loader

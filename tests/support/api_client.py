@@ -1,4 +1,4 @@
-"""A client for the API in this process, for tests that write rows and want to read exactly these."""
+"""A client for the API in this process, for tests that write rows and read exactly these."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ INTERVAL_MS = 50
 
 
 def make_app(postgres: PostgresSettings, **settings: Any) -> FastAPI:
-    """Return the application for a database, with settings of the API's own."""
+    """Return the application for a database, with the given settings of the API."""
     chosen = {"port": 1, "pool_size": 2, "snapshot_interval_ms": INTERVAL_MS, **settings}
     return create_app(ApiSettings(**chosen), lambda api: Database(postgres, api))
 
 
 class FreshClient(TestClient):
-    """Waits before each request until what was written before it has been read."""
+    """Waits before each request until the API has read the previous writes."""
 
     def request(self, *arguments: Any, **more: Any) -> Any:
         assert self.portal is not None
@@ -31,7 +31,7 @@ class FreshClient(TestClient):
 
     async def _read_again(self) -> None:
         snapshots = self.app.state.runtime.snapshots  # type: ignore[attr-defined]
-        # Answers of the database itself are kept for one interval.
+        # Answers from the database itself are cached for one interval.
         await asyncio.sleep(INTERVAL_MS / 1000)
         snapshots.hurry()
         await snapshots.next(5)

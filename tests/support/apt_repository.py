@@ -1,4 +1,4 @@
-"""A signed apt repository of the tests' own, with packages made on the spot, served over HTTP."""
+"""A signed apt repository for tests, with packages built on the spot, served over HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 class Keyring:
-    """Keys of the tests' own, in a home of their own."""
+    """Keys in a separate GnuPG home."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -33,7 +33,7 @@ class Keyring:
         return next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
 
     def export(self, *fingerprints: str) -> str:
-        """Return public keys in one armoured block, as repositories give out theirs."""
+        """Return public keys in one armoured block, as repositories publish theirs."""
         return self.gpg("--armor", "--export", *fingerprints)
 
     def end(self) -> None:
@@ -42,7 +42,7 @@ class Keyring:
 
 
 def package(folder: Path, name: str, version: str, content: Path, scripts: Mapping[str, str] | None = None) -> Path:
-    """Make a package for every architecture and return its file.
+    """Build a package for every architecture and return its file.
 
     :param content: a folder whose files are installed.
     :param scripts: scripts of dpkg, by name.
@@ -92,12 +92,12 @@ def publish(root: Path, packages: list[Path], keyring: Keyring, signed_by: str, 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def served(root: Path, address: str = "127.0.0.1") -> Iterator[str]:
-    """Serve a folder and give its URL."""
+    """Serve a folder and yield its URL."""
     handler = functools.partial(_Quiet, directory=str(root))
     with http.server.ThreadingHTTPServer((address, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -111,7 +111,7 @@ def served(root: Path, address: str = "127.0.0.1") -> Iterator[str]:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a folder with a short name: gpg's agent has a socket in its home, and such names must be short."""
+    """Yield a folder with a short path: gpg's agent has a socket in its home, and socket paths must be short."""
     with tempfile.TemporaryDirectory(prefix="sp-apt-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

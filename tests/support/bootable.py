@@ -1,4 +1,4 @@
-"""What tests of all kinds share: whether this host can boot machines."""
+"""Checks of this host for tests of all kinds: whether it can boot machines."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 
 def why_no_machines() -> str | None:
-    """Return why machines cannot be booted here, None where they can."""
+    """Return why machines cannot be booted here, None if they can."""
     if sys.platform != "linux":
         return "machines are booted with systemd-nspawn, which needs Linux"
     if os.geteuid() != 0:
         return "booting machines needs root: run it with sudo"
     try:
-        # A container without these rights cannot make a network namespace, so it cannot boot a machine either.
+        # A container without these rights cannot make a network namespace, so it cannot boot a machine.
         child = os.fork()
         if child == 0:
             try:
@@ -40,7 +40,7 @@ def _unshare() -> None:
 
 @pytest.fixture(scope="session")
 def bootable() -> None:
-    """Skip, or with CI=true fail, where machines cannot be booted."""
+    """Skip, or with CI=true fail, if machines cannot be booted."""
     reason = why_no_machines()
     if reason is None:
         return

@@ -1,4 +1,4 @@
-"""A real Chromium, apt's, driven by Playwright: pages as people see them."""
+"""A real Chromium from apt, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FLAGS: Final = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
 ]  # fmt: skip
-# What a browser says about an answer that is not 200 is no fault of a page.
+# A browser's message about a response other than 200 is no fault of a page.
 _EXPECTED: Final = "Failed to load resource"
 
 
 class Watched:
-    """A page, with what it complained about and the hosts that it asked."""
+    """A page with its console errors and the hosts that it contacted."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -43,7 +43,7 @@ class Watched:
             self.hosts.add(str(address.hostname))
 
     def violations(self) -> list[str]:
-        """Return what axe finds wrong, in words."""
+        """Return axe's findings in words."""
         self.page.evaluate(AXE.read_text(encoding="utf-8"))
         found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
         return [
@@ -54,7 +54,7 @@ class Watched:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser, with a profile of its own."""
+    """Start the browser with a fresh profile."""
     path = shutil.which("chromium")
     assert path is not None, "no chromium here: run `apt-get install -y chromium`"
     with tempfile.TemporaryDirectory(prefix="streampulse-test-browser-") as home, sync_playwright() as playwright:

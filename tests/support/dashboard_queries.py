@@ -1,6 +1,6 @@
-"""Every query of the committed dashboards, asked of a real Prometheus and a real PostgreSQL as Grafana asks them.
+"""Every query of the committed dashboards, sent to a real Prometheus and a real PostgreSQL as Grafana would.
 
-Grafana itself need not be there: what it would put in place of its variables and macros is put in here.
+Grafana is not needed: its variables and macros are substituted here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stack import Stack
 
 FOLDER: Final = Path(__file__).parents[2] / "grafana" / "dashboards"
 
-#: Queries that rightly return nothing while all is well, as (dashboard, panel, query), with the reason.
+#: Queries that may return nothing on a healthy stack, as (dashboard, panel, query), with the reason.
 MAY_BE_EMPTY: Final[Mapping[tuple[str, int, str], str]] = {
     ("streampulse-overview", 2, "A"): "nothing fires on a healthy machine",
     ("streampulse-api", 20, "A"): "nobody was refused",
@@ -31,7 +31,7 @@ MAY_BE_EMPTY: Final[Mapping[tuple[str, int, str], str]] = {
     ("streampulse-host", 31, "A"): "no unit was started again by systemd",
     ("streampulse-pipeline", 30, "A"): "every record counted",
 }
-#: The same for annotations, as (dashboard, name): marks are there when something happened.
+#: The same for annotations, as (dashboard, name): marks need an occurrence.
 ANNOTATIONS_MAY_BE_EMPTY: Final = "a deploy, or a page, within the last minutes is no part of a healthy machine"
 
 _RANGE: Final = timedelta(hours=1)
@@ -39,7 +39,7 @@ _RANGE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Query:
-    """One query of a dashboard, as it is written there."""
+    """One query of a dashboard, as written there."""
 
     dashboard: str
     panel: int
@@ -47,7 +47,7 @@ class Query:
     title: str
     text: str
     language: str
-    #: Whether it asks for a range of time, or for now only.
+    #: Whether it is a range query or an instant query.
     over_time: bool
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ def boards(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
 
 
 def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the panels of a dashboard, those of rows that are folded as well, without the rows themselves."""
+    """Yield the panels of a dashboard, including those of collapsed rows, without the rows themselves."""
     for panel in board["panels"]:
         if panel["type"] == "row":
             yield from panel.get("panels") or ()
@@ -88,9 +88,9 @@ def queries(folder: Path = FOLDER) -> list[Query]:
 
 
 def promql(text: str, host: str = ".*") -> str:
-    """Return PromQL with what Grafana puts in place of its variables.
+    """Return PromQL with Grafana's variables substituted.
 
-    :param host: what is chosen as host, or as worker; all by default.
+    :param host: the selected host or worker; all by default.
     """
     replaced = text.replace("$__rate_interval", "1m").replace("$__interval", "15s")
     replaced = replaced.replace("$host", host).replace("$worker", host)
@@ -99,9 +99,9 @@ def promql(text: str, host: str = ".*") -> str:
 
 
 def sql(text: str, stream: str, now: datetime, over: timedelta = _RANGE) -> str:
-    """Return SQL with what Grafana puts in place of its variables and macros.
+    """Return SQL with Grafana's variables and macros substituted.
 
-    :param stream: the stream that is chosen.
+    :param stream: the selected stream.
     """
     since, until = (moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (now - over, now))
     replaced = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN '{since}' AND '{until}'", text)
@@ -122,7 +122,7 @@ class Prometheus:
             self.headers["Authorization"] = f"Basic {token}"
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer; what Prometheus says against the question is raised as a ValueError."""
+        """Return the data of a response; Prometheus' errors raise a ValueError."""
         body = urllib.parse.urlencode(parameters).encode()
         request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, self.headers)  # noqa: S310
         try:
@@ -132,7 +132,7 @@ class Prometheus:
             raise ValueError(error.read().decode(errors="replace").strip()) from None
 
     def series(self, text: str, over_time: bool) -> list[dict[str, Any]]:
-        """Return the series of a query: with their values now, or over the last hour in 240 steps."""
+        """Return the series of a query: their present values, or the last hour in 240 steps."""
         if not over_time:
             return list(self.ask("query", query=text)["result"])
         now = datetime.now(UTC)
@@ -148,9 +148,9 @@ class Prometheus:
 
 
 def wrong_in_prometheus(prometheus: Prometheus, folder: Path = FOLDER, *, need_series: bool = True) -> list[str]:
-    """Return what is wrong with the dashboards' PromQL: queries that do not parse, or find nothing.
+    """Return the faults of the dashboards' PromQL: queries that do not parse, or find nothing.
 
-    :param need_series: whether finding nothing is wrong, but for what :data:`MAY_BE_EMPTY` excepts.
+    :param need_series: whether an empty result is a fault, except for :data:`MAY_BE_EMPTY`.
     """
     wrong = []
     for query in queries(folder):
@@ -192,11 +192,10 @@ def _wrong_variable(prometheus: Prometheus, uid: str, variable: Mapping[str, Any
 
 
 def wrong_in_postgres(run: Callable[[str], list[str]], folder: Path = FOLDER, *, need_rows: bool = True) -> list[str]:
-    """Return what is wrong with the dashboards' SQL: statements that fail, or find nothing.
+    """Return the faults of the dashboards' SQL: statements that fail, or find nothing.
 
-    :param run: runs a statement as the reading role and returns its rows; what the server says against it is a
-        ValueError.
-    :param need_rows: whether finding nothing is wrong.
+    :param run: runs a statement as the reading role and returns its rows; the server's errors raise a ValueError.
+    :param need_rows: whether an empty result is a fault.
     """
     wrong = []
     now = datetime.now(UTC)
@@ -223,7 +222,7 @@ def wrong_in_postgres(run: Callable[[str], list[str]], folder: Path = FOLDER, *,
 
 
 def wrong_on(stack: Stack) -> list[str]:
-    """Return what is wrong with the dashboards' queries on a machine that is up with monitoring and has counted."""
+    """Return the faults of the dashboards' queries on a running machine with monitoring and counted events."""
     return [
         *wrong_in_prometheus(Prometheus(f"http://{stack.address}:9090")),
         *wrong_in_postgres(lambda statement: _psql(stack, statement)),
@@ -231,7 +230,7 @@ def wrong_on(stack: Stack) -> list[str]:
 
 
 def _psql(stack: Stack, statement: str) -> list[str]:
-    # The same role, password and address as Grafana's; five seconds are more than a panel may take.
+    # Grafana's role, password and address; a panel may take five seconds at most.
     done = stack.ssh(
         "set -a; . /etc/streampulse/postgres-reader.env;"
         ' PGOPTIONS="-c statement_timeout=5000" PGPASSWORD="$STREAMPULSE_POSTGRES_PASSWORD"'

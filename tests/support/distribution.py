@@ -1,7 +1,7 @@
-"""Which tests share a worker of pytest-xdist, and in which order workers take them.
+"""Groups of tests that share a worker of pytest-xdist, and the order in which workers take them.
 
 A worker takes a whole file, so the fixtures of a module start once. Linters are taken one by one. Tests that boot
-machines are one unit for each ``xdist_group``, wherever they stand.
+machines are one unit for each ``xdist_group``, in any file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def plain_id(nodeid: str) -> str:
 
 
 class ByFileOrGroup(LoadGroupScheduling):  # type: ignore[misc] # pytest-xdist has no types
-    """Hand out whole groups, whole files, and single linters."""
+    """Distribute whole groups, whole files, and single linters."""
 
     def _split_scope(self, nodeid: str) -> str:
         if plain_id(nodeid) != nodeid:
@@ -34,7 +34,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFileOrG
 # First, because pytest-xdist reads the marks in a hook of the same name.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that boot machines and name no group into the group of their folder."""
+    """Put tests that boot machines without a group into the group of their folder."""
     for item in items:
         folder = item.path.parent.name
         if folder in MACHINE_FOLDERS and item.get_closest_marker("xdist_group") is None:

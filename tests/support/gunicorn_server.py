@@ -1,4 +1,4 @@
-"""The API as its unit runs it, gunicorn with workers, on a port that is free."""
+"""The API as its unit runs it, gunicorn with workers, on a free port."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ports import free_port
 
 
 class Served(Protocol):
-    """A database that the API is to read."""
+    """A database for the API."""
 
     @property
     def server(self) -> Any:
-        """The server that has it, as tests/integration/postgres.py makes them."""
+        """Its server, from tests/integration/postgres.py."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Gunicorn:
         return (self.folder / "log").read_text(errors="replace")
 
     def memory_mb(self) -> float:
-        """Return the resident memory of all of its processes."""
+        """Return the resident memory of all its processes."""
         pids = [self.process.pid, *map(int, self.children())]
         return sum(_resident_kb(pid) for pid in pids) / 1024
 
@@ -69,7 +69,7 @@ def command() -> list[str]:
 
 
 def environment(database: Served, folder: Path, **settings: object) -> dict[str, str]:
-    """Return the variables with which the API is started.
+    """Return the environment variables of the API.
 
     :param settings: settings of the API by their names.
     """
@@ -95,7 +95,7 @@ def running(database: Served, **settings: object) -> Iterator[Gunicorn]:
 
 @contextmanager
 def start(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Start gunicorn with some variables, wait until it says that it is ready, and end it."""
+    """Start gunicorn with some variables, wait until it reports readiness, and end it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, (folder / "log").open("wb") as log:
         receiver.bind(variables["NOTIFY_SOCKET"])
         receiver.settimeout(30)
@@ -103,7 +103,7 @@ def start(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[
         try:
             said = receiver.recv(1000)
             assert b"READY=1" in said, said
-            # gunicorn is ready before its workers are: who comes meanwhile waits, on a busy machine for many seconds.
+            # gunicorn is ready before its workers: a request waits for them, on a busy machine for many seconds.
             httpx.get(f"http://127.0.0.1:{variables['STREAMPULSE_API_PORT']}/health", timeout=90)
             yield process
         finally:

@@ -1,4 +1,4 @@
-"""What the live page shows, and what the API says that it has to show."""
+"""The live page's content, and the content that the API's answers require."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(page: Page) -> list[tuple[str, int, int, str]]:
 
 
 class Api:
-    """What the API says the page has to show."""
+    """The page's expected content by the API's answers."""
 
     def __init__(self, url: str) -> None:
         def get(path: str) -> Any:
@@ -59,13 +59,13 @@ class Api:
 
 
 def first(ranked: list[tuple[str, int, int, str]], by: str) -> list[tuple[str, int, int, str]]:
-    """Return the rows that the page has to show: the first fifty of those that are not zero."""
+    """Return the expected rows: the first fifty that are not zero."""
     column = ("active_viewers", "chat_messages", "donations_usd").index(by) + 1
     return [row for row in ranked if Decimal(row[column])][:50]
 
 
 def expect_equal(page: Page, url: str, by: str = "active_viewers", seconds: float = 15) -> None:
-    """Compare the page with the API until both say the same: nothing moves meanwhile."""
+    """Compare the page with the API until both agree, while no number changes."""
     deadline = time.monotonic() + seconds
     while True:
         api = Api(url)

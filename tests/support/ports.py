@@ -1,4 +1,4 @@
-"""Ports for servers that tests start."""
+"""Ports for the tests' servers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nothing listens.
+    """Return a free TCP port of 127.0.0.1.
 
-    It is below the range from which the kernel takes ports of outgoing connections, and chosen at random, so that a
-    test of another worker does not get it before the caller's server listens.
+    It is below the kernel's range for outgoing connections and chosen at random, so that a test of another worker does
+    not get it before the caller's server listens.
     """
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)

@@ -1,4 +1,4 @@
-"""The names of metrics in an expression of PromQL."""
+"""Names of metrics in a PromQL expression."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WORDS = frozenset({"and", "or", "unless", "by", "on", "group_left", "offset", "
 
 
 def metric_names(expression: str) -> set[str]:
-    """Return the metrics that an expression reads, those of recording rules among them."""
+    """Return the metrics that an expression reads, recording rules included."""
     text = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expression)
-    # __name__ with a pattern names none of its own.
+    # A pattern for __name__ names no metric.
     text = re.sub(r"\{[^}]*\}", " ", text)
     text = re.sub(r"\[[^]]*\]", " ", text)
     text = re.sub(r"\boffset\s+\w+", " ", text)

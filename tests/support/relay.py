@@ -1,4 +1,4 @@
-"""A relay in front of a server: connections that go silent and break, as networks make them."""
+"""A relay in front of a server: connections that go silent and break, as in networks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Self
 
 
 class Relay:
-    """Passes bytes on between its port and a server's."""
+    """Forwards bytes between its port and a server's."""
 
     def __init__(self, port: int) -> None:
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        #: While set nothing is passed on, and what comes is lost; connections stay.
+        #: While set, bytes are dropped; connections stay open.
         self.silent = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -33,7 +33,7 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        """Break all connections that there are; new ones are taken."""
+        """Break all present connections; new ones are accepted."""
         with self._lock:
             ended, self._open = self._open, set()
         for end in ended:

@@ -1,4 +1,4 @@
-"""An environment of the tests' own, driven from outside: by ./inv, by SSH, by HTTP and by Kafka's protocol."""
+"""An environment for end-to-end tests, driven from outside: by ./inv, by SSH, by HTTP and by Kafka's protocol."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATE = Path("/var/lib/streampulse-machines")
 
-# Environments: name, system, network, and whether the machine is made on the layer that the roles' tests left.
-# Tests of two environments run side by side, in the groups of pytest-xdist named beside them.
+# Environments: name, system, network, and whether the machine is made on the layer of the roles' tests. Tests of two
+# environments run side by side, in the groups of pytest-xdist named beside them.
 DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)  # e2e-a
 DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)  # e2e-a
 WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)  # molecule: after the roles, on their layer
@@ -48,7 +48,7 @@ all:
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -96,13 +96,13 @@ class Stack:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def inv_ok(self, *arguments: str, seconds: float = 600) -> str:
-        """Run ./inv, which must succeed, and return what it printed."""
+        """Run ./inv, which must succeed, and return its output."""
         done = self.inv(*arguments, seconds=seconds)
         assert done.code == 0, done.text
         return done.out
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start ./inv in a process group of its own."""
+        """Start ./inv in a separate process group."""
         return subprocess.Popen(
             [ROOT / "inv", *arguments, "--env", self.name],
             env=self.environment(),
@@ -114,7 +114,7 @@ class Stack:
         )
 
     def variables(self) -> dict[str, Any]:
-        """Return what the provider says of the machine: address and SSH."""
+        """Return the machine's address and SSH arguments from the provider."""
         document = json.loads((STATE / self.name / "inventory.json").read_text())
         found: dict[str, Any] = _find(document, self.host)
         return found
@@ -129,7 +129,7 @@ class Stack:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def popen(self, command: str) -> subprocess.Popen[bytes]:
-        """Start a shell command on the machine as root; what it prints is dropped."""
+        """Start a shell command on the machine as root and drop its output."""
         return subprocess.Popen(self._login(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _login(self, command: str) -> list[str]:
@@ -146,7 +146,7 @@ class Stack:
         return done.out
 
     def get(self, path: str) -> Any:
-        """Return the JSON that the API answers, whatever its status."""
+        """Return the API's JSON response, whatever its status."""
         try:
             with urllib.request.urlopen(f"http://{self.address}:8000{path}", timeout=10) as answer:
                 return json.load(answer)
@@ -158,7 +158,7 @@ class Stack:
             return str(answer.read().decode())
 
     def totals(self) -> tuple[int, int]:
-        """Return how many records the job has read and how many events it has counted, as the ledger says."""
+        """Return the numbers of records read and of events counted, from the ledger."""
         answer = self.ssh_ok(
             "runuser -u postgres -- psql -XAt streampulse -c"
             ' "SELECT (SELECT sum(value::bigint) FROM jsonb_each_text(offsets)),'
@@ -168,7 +168,7 @@ class Stack:
         return int(read), int(counted)
 
     def next_offset(self, partition: int) -> int:
-        """Return up to where the job has read a partition, as the ledger says."""
+        """Return the job's offset in a partition, from the ledger."""
         answer = self.ssh_ok(
             "runuser -u postgres -- psql -XAt streampulse -c"
             ' "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1"'
@@ -212,7 +212,7 @@ def _find(document: Any, host: str) -> Any:
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait for a condition and return how long it took; a time-out fails with what was waited for."""
+    """Wait for a condition and return the seconds taken; a time-out names the condition."""
     started = time.monotonic()
     while True:
         try:
@@ -228,20 +228,20 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
 
 
 def converged_layer() -> str:
-    """Return the name of the layer that the roles' tests made of this checkout; empty where there is none."""
+    """Return the name of the roles' tests' layer of this checkout; empty without one."""
     asked = [sys.executable, str(ROOT / "ansible" / "molecule" / "machine.py"), "layer"]
     return str(subprocess.run(asked, check=True, capture_output=True, text=True).stdout).strip()
 
 
 @pytest.fixture(scope="session")
 def stack(
-    bootable: None,  # noqa: ARG001 - asks whether machines can be booted
+    bootable: None,  # noqa: ARG001 - checks whether machines can be booted
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """Hand out an environment that is not up yet, and remove its machine at the end.
+    """Provide an environment that is not up yet, and remove its machine at the end.
 
-    Modules that ask for the same one share its machine, one after the other.
+    Modules that request the same one share its machine, one after the other.
     """
     name, machine_os, subnet, on_layer = request.param
     layer = converged_layer() if on_layer else ""

@@ -1,7 +1,7 @@
-"""The time of each test, file and part of the suite, kept and compared with the run before.
+"""Duration of each test, file and part of the suite, compared with the previous run.
 
-``test-times.json`` in the state folder of the control machine has the seconds of each test, its fixtures included.
-Sums of files and parts are made of the tests that both runs have, so a run of a few tests compares those.
+``test-times.json`` in the state folder of the control machine has the seconds of each test, its fixtures included. Sums
+of files and parts cover the tests that both runs have, so a run of a few tests compares those.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from distribution import plain_id
 
 from streampulse_ops import paths
 
-# A finding: twice as long as before, and this many seconds longer.
+# A finding: twice the previous duration, and at least this many seconds longer.
 FACTOR = 2.0
 MINIMUM_SECONDS = 5.0
 
 
 def slower(before: dict[str, float], now: dict[str, float]) -> list[str]:
-    """Return what takes at least twice as long as before, in words: tests, then files and parts without such a test.
+    """Return the slowdowns to at least twice the previous duration: tests, then files and parts without such a test.
 
     :param before: seconds by test id.
     :param now: seconds by test id.
@@ -57,7 +57,7 @@ def _seconds(reporter: pytest.TerminalReporter) -> dict[str, float]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what became slow, then keep the times for the next run."""
+    """Report slowdowns, then store the durations for the next run."""
     now = _seconds(terminalreporter)
     file = paths.state_home() / "test-times.json"
     try:

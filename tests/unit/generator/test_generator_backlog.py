@@ -1,4 +1,4 @@
-"""A backlog: the same log of each partition whatever the number of processes, inside its time, in measured shares."""
+"""A backlog: the same partition logs for any number of processes, inside its time span, in measured shares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLAN = Plan(
 
 
 def logs(plan: Plan, processes: int, turn: int = 700) -> dict[int, list[Record]]:
-    """Return what each partition's log becomes, with the processes one after the other."""
+    """Return each partition's log, with the processes run one after the other."""
     written: dict[int, list[Record]] = {}
     for load in share_out(plan.parts(), processes):
         for partition, records in interleaved(load, turn):
@@ -66,7 +66,7 @@ def test_the_work_is_divided_evenly() -> None:
     assert max(loads) - min(loads) <= max(part.events for part in parts)
 
 
-def test_every_record_is_where_the_contract_wants_it_and_becomes_what_it_was_meant_to_be() -> None:
+def test_every_record_has_the_contracts_partition_and_its_intended_outcome() -> None:
     good = dict.fromkeys(range(PARTITIONS), 0)
     outcomes: Counter[str] = Counter()
     for partition, records in logs(PLAN, 2).items():
@@ -77,7 +77,7 @@ def test_every_record_is_where_the_contract_wants_it_and_becomes_what_it_was_mea
             except contract.InvalidEvent as error:
                 outcomes["elsewhere" if error.detail.startswith("partition") else "invalid"] += 1
                 continue
-            # Sent at the earliest when it ends, at the latest some years later.
+            # Sent when it ends at the earliest, and some years later at the latest.
             if event.ts_us > END_US + contract.ALLOWED_FUTURE_US:
                 assert event.ts_us > END_US + 9 * 365 * 86_400 * 1_000_000
                 outcomes["future"] += 1
@@ -96,7 +96,7 @@ def test_every_record_is_where_the_contract_wants_it_and_becomes_what_it_was_mea
     assert outcomes["elsewhere"] == 0
     assert sum(good.values()) == PLAN.events
     assert good == {part.partition: part.events for part in PLAN.parts()}
-    # Disorder takes an event out of the other draws, hence a little less than the shares.
+    # Disorder takes an event out of the other draws, so the shares are slightly lower.
     assert outcomes["duplicate"] == pytest.approx(0.02 * PLAN.events, rel=0.25)
     assert outcomes["late"] == pytest.approx(0.01 * PLAN.events, rel=0.25)
     assert outcomes["invalid"] + outcomes["future"] == pytest.approx(0.02 * PLAN.events, rel=0.25)
@@ -136,7 +136,7 @@ def test_apportioned_parts_are_whole_close_and_add_up(total: int, weights: list[
 
 
 class Written:
-    """Stands for Kafka: keeps what each sender was given."""
+    """Substitute for Kafka: stores each sender's records."""
 
     def __init__(self, *_: object) -> None:
         self.records: dict[int, list[Record]] = {}
@@ -160,7 +160,7 @@ def test_a_process_sends_its_parts_and_waits_for_acknowledgement(monkeypatch: py
 
 @pytest.fixture
 def kafka(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
-    """Stand for Kafka where the command itself is tested, and hand out the plans that it would carry out."""
+    """Substitute for Kafka in tests of the command: yields its plans."""
     monkeypatch.setenv("STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("STREAMPULSE_KAFKA_TOPIC", "stream.events")
     monkeypatch.setenv("STREAMPULSE_KAFKA_DLQ_TOPIC", "stream.events.dlq")

@@ -1,4 +1,4 @@
-"""Pacing, limits, readiness and refusals of ``streampulse generator``, with a sender that only counts."""
+"""Pacing, limits, readiness and rejections of ``streampulse generator``, with a sender that only counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_FAULTS = Shares()
 
 
 class CountingSender:
-    """Stands for Kafka: takes records at once; the first attempts to connect fail."""
+    """Substitute for Kafka: accepts records at once; the first attempts to connect fail."""
 
     def __init__(self, failures: int = 0) -> None:
         self.records: list[Record] = []
@@ -116,7 +116,7 @@ def test_systemd_hears_ready_once_and_the_watchdog_often(notifications: socket.s
 
 
 def test_a_long_pause_is_not_made_up_for_with_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was stopped for an hour owes a second's worth of events, with times of the last second."""
+    """After an hour's stop a process sends a second's worth of events, with times of the last second."""
     now = [1_000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     sender = CountingSender()
@@ -177,7 +177,7 @@ def test_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     ("now", "expected"),
     [
         (1_000.1, (1_000.0, 1_000.1)),
-        (1_060.0, (1_060.0 - command._CATCH_UP_SECONDS, 1_060.0)),  # the process hung: what was missed is not made up
+        (1_060.0, (1_060.0 - command._CATCH_UP_SECONDS, 1_060.0)),  # the process hung: missed events are not made up
         (999.0, (1_000.0, 1_000.0)),  # set back a little: no event is before the previous ones
         (850.0, (1_000.0, 1_000.0)),
         (849.0, (849.0, 849.0)),  # set back further: events from the future would not count

@@ -1,4 +1,4 @@
-"""The made-up world: reproducible, plausible, and every event of it one of the contract."""
+"""The synthetic world: reproducible, plausible, and every event valid by the contract."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_events_and_another_seed_others() -> None:
     assert made(6_000, seed=7) != made(6_000, seed=8)
 
 
-def test_every_event_is_one_of_the_contract_and_says_what_the_model_said() -> None:
+def test_every_event_is_valid_by_the_contract_and_keeps_the_models_values() -> None:
     events = made(30_000)
     encoder = Encoder()
     for event in events:
@@ -50,7 +50,7 @@ def test_every_event_is_one_of_the_contract_and_says_what_the_model_said() -> No
     assert len({event.event_id for event in events}) == len(events)
 
 
-def test_no_stream_is_one_of_our_own() -> None:
+def test_no_stream_is_internal() -> None:
     assert not any(contract.is_internal(event.stream_id) for event in made(6_000, streams=1_000))
 
 
@@ -64,7 +64,7 @@ def test_times_lie_in_the_interval_in_order() -> None:
 
 
 def test_sessions_make_sense() -> None:
-    """Who leaves, chats or donates has joined; nobody joins twice; a stop empties the stream until it starts again."""
+    """Only joined viewers leave, chat or donate; none joins twice; a stop empties the stream until its next start."""
     present: dict[str, set[str]] = defaultdict(set)
     live: dict[str, bool] = {}
     # Four hours, so that streams end and start again.

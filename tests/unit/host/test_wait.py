@@ -1,4 +1,4 @@
-"""``streampulse wait`` of what answers over HTTP: ready, not yet, and behind a password."""
+"""``streampulse wait`` for HTTP services: ready, not yet, and behind a password."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ WORD = base64.b64encode(b"streampulse:right").decode()
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    """/ready is ready the third time; /guarded asks for a password; all else is never ready.
+    """/ready is ready the third time; /guarded asks for a password; every other path is never ready.
 
-    The targets are those that a test has put there; they are up once they were asked for twice.
+    A test sets the targets; they are up after two requests.
     """
 
     asked = 0
@@ -63,7 +63,7 @@ def test_it_returns_when_the_page_is_ready(address: str, capsys: pytest.CaptureF
     assert "prometheus: ready at" in capsys.readouterr().out
 
 
-def test_it_says_what_it_saw_last(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_out_names_the_last_observation(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert wait("--url", f"{address}/never") == 1
     assert f"{address}/never answers 503. Look at its log: inv logs prometheus" in capsys.readouterr().err
     assert wait() == 1
@@ -83,18 +83,20 @@ def test_it_says_what_it_saw_last(address: str, capsys: pytest.CaptureFixture[st
         "http://a..b",
     ],
 )
-def test_what_is_no_address_of_a_page_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_page_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert wait("--url", url) == 2
     assert f"--url {url} is no address of a page: " in capsys.readouterr().err
 
 
-def test_what_an_address_looks_like_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_shows_the_form_of_an_address(capsys: pytest.CaptureFixture[str]) -> None:
     wait("--url", "foo")
     assert "write http://HOST:PORT/PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("password", "code"), [("right", 0), ("wrong", 1), ("", 0)])
-def test_who_asks_for_a_password(address: str, monkeypatch: pytest.MonkeyPatch, password: str, code: int) -> None:
+def test_a_guarded_page_is_ready_unless_the_password_is_wrong(
+    address: str, monkeypatch: pytest.MonkeyPatch, password: str, code: int
+) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_USER", "streampulse")
     monkeypatch.setenv("STREAMPULSE_MONITORING_PASSWORD", password)
     assert wait("--url", f"{address}/guarded") == code
@@ -131,14 +133,14 @@ def test_targets(
     assert said in told.out + told.err
 
 
-def test_targets_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_targets_without_monitoring(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", raising=False)
     assert cli.main(["wait", "targets"]) == 1
     assert "inv up --full writes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["prometheus:9090", "file:///etc", "http://"])
-def test_targets_at_what_is_no_address(
+def test_targets_at_an_invalid_address(
     address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)

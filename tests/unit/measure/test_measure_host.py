@@ -1,4 +1,4 @@
-"""What is read off a host: processes, units, the job's phases, the time of an event; and Spark's rate."""
+"""Readings of a host: processes, units, the job's phases, event times; and Spark's rate."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Restart=always
 def test_recovery_looks_at_records_that_arrived_after_the_kill() -> None:
     records = [Arrival(0, offset, arrived, None) for offset, arrived in enumerate((9.9, 10.1, 10.2, 14.0, 19.9))]
     visible = Visibility([Commit(1, 10.5, {0: 1}), Commit(2, 15.0, {0: 4}), Commit(3, 21.0, {0: 5})])
-    # The commit at 10.5 has only what arrived before; the last record waits because of the next kill.
+    # The commit at 10.5 has only records that arrived before; the last record waits because of the next kill.
     assert recovery.between(records, visible, 10.0, 20.0) == {
         "to_commit_seconds": 5.0,
         "longest_wait_seconds": pytest.approx(4.9),
@@ -108,7 +108,7 @@ def test_this_process_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = mine()
     assert before.pss_kib > 1_000
-    # The time of a child becomes this process's own when the child has ended.
+    # The time of an ended child is added to this process's.
     subprocess.run([sys.executable, "-c", "while __import__('time').process_time() < 0.3: pass"], check=True)
     assert mine().cpu_seconds >= before.cpu_seconds + 0.25
 
@@ -166,7 +166,7 @@ def test_the_time_at_which_an_event_was_made(value: bytes | None, seconds: float
     assert topic._created(value) == seconds
 
 
-def test_phases_are_means_of_what_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phases_are_means_between_two_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "streampulse_job_batch_phase_seconds"
 
     def scrape(decode: float, batches: int) -> str:

@@ -1,4 +1,4 @@
-"""Matching records with the commits that made them visible, and percentiles, against the plainest code."""
+"""Matches of records with the commits that made them visible, and percentiles, against the simplest code."""
 
 from __future__ import annotations
 

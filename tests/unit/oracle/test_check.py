@@ -1,4 +1,4 @@
-"""The host's checks: silent where all is well, and each fault named with its cause and its command."""
+"""The host's checks: silent on a healthy host; each fault has its cause and its command."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ENVIRONMENT = {
 
 
 class FakeHost(check.Host):
-    """A healthy host, until a test breaks something."""
+    """A healthy host, until a test breaks a part."""
 
     def __init__(self) -> None:
         self.units = {
@@ -143,7 +143,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(check, "_query", made.query)
     monkeypatch.setattr(check, "_bounds", made.bounds)
-    # Needs a broker: tested on a machine, its judgement below.
+    # Needs a broker: a machine's test covers it; its judgement is tested below.
     monkeypatch.setattr(check, "CHECKS", [each for each in check.CHECKS if each[0] not in ("kafka.topics", "disk")])
     return made
 
@@ -160,7 +160,7 @@ def test_a_healthy_host_has_no_fault(world: World) -> None:
     }  # fmt: skip
 
 
-def test_only_what_is_installed_is_looked_at(world: World) -> None:
+def test_only_installed_services_are_checked(world: World) -> None:
     world.host.units = {"streampulse-api.service": world.host.units["streampulse-api.service"]}
     assert world.faults() == []
     names = {each.check for each in findings_of(world.host)}
@@ -184,7 +184,7 @@ def test_a_unit_that_comes_back_again_and_again(world: World, restarts: int, ago
     assert [each.check for each in world.faults()] == (["units.spark-master"] if flaps else [])
 
 
-def test_monitoring_is_looked_at_where_we_have_set_it_up(world: World) -> None:
+def test_monitoring_is_checked_where_the_roles_set_it_up(world: World) -> None:
     unit = {"LoadState": "loaded", "ActiveState": "failed", "SubState": "failed", "Result": "exit-code"}
     of_others = {**unit, "FragmentPath": "/usr/lib/systemd/system/prometheus.service", "DropInPaths": ""}
     world.host.units["prometheus.service"] = of_others
@@ -252,7 +252,9 @@ def test_the_apis_health(world: World) -> None:
     assert found.cause == "http://127.0.0.1:8000/health answers 503 (PostgreSQL does not answer)"
 
 
-def test_what_does_not_answer_is_a_fault_and_not_a_traceback(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_does_not_answer_is_a_fault_and_not_a_traceback(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.kafka_error = KafkaConnectionError("gone")
     assert (world.fault().check, world.fault().fix) == ("job.progress", "inv logs kafka")
     world.kafka_error = None

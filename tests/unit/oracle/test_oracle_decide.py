@@ -1,4 +1,4 @@
-"""What became of each record: the design's five rules, worked by hand."""
+"""The outcome of each record: the contract's five rules, worked by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def identity(name: str) -> str:
 
 
 class Topic:
-    """Records of one partition, one offset after the other, arriving an hour after noon unless said otherwise."""
+    """Records of one partition at consecutive offsets, by default arriving an hour after noon."""
 
     def __init__(self, stream_id: str = "stream-1") -> None:
         self.stream_id = stream_id
@@ -66,7 +66,7 @@ class Topic:
 
 
 def same_partition_as(stream_id: str, prefix: str) -> str:
-    """Return a stream id with a prefix that is in the same partition."""
+    """Return a stream id with a prefix whose partition is the same."""
     wanted = partition_of(stream_id.encode(), PARTITIONS)
     return next(
         name
@@ -75,7 +75,7 @@ def same_partition_as(stream_id: str, prefix: str) -> str:
     )
 
 
-def test_what_is_no_event_is_invalid_and_moves_nothing() -> None:
+def test_a_record_that_is_no_event_is_invalid_and_moves_no_clock() -> None:
     topic = Topic()
     for value in (None, b"", b"{", b'{"ts": "2026-03-01T23:00:00Z"}'):
         topic.raw(value)
@@ -115,7 +115,7 @@ def test_late_is_more_than_ten_minutes_before_the_clock() -> None:
 def test_the_clock_is_that_of_the_earlier_records() -> None:
     topic = Topic()
     topic.add(0)
-    topic.add(50 * MINUTE)  # far ahead of the clock, but not late: it only moves the clock for those after it
+    topic.add(50 * MINUTE)  # far ahead of the clock, but not late: it only moves the clock for later records
     topic.add(0.0)
     assert topic.outcomes() == ["accepted", "accepted", "late"]
 
@@ -142,7 +142,7 @@ def test_other_partitions_have_clocks_of_their_own() -> None:
 def test_late_records_and_duplicates_are_not_forgotten_by_the_clock() -> None:
     topic = Topic()
     topic.add(0, "a")
-    topic.add(8 * MINUTE, "a")  # a duplicate, with another time: it passed 1 and 2, so the clock is its
+    topic.add(8 * MINUTE, "a")  # a duplicate with another time: it passed rules 1 and 2, so the clock is its time
     topic.add(-3 * MINUTE, "b")
     assert topic.outcomes() == ["accepted", "duplicate", "late"]
     assert topic.clock() == 8 * MINUTE
@@ -169,7 +169,7 @@ def test_an_event_is_remembered_until_it_is_more_than_ten_minutes_before_the_clo
     topic.add(10 * MINUTE)
     topic.add(5 * MINUTE, "a")  # the clock is exactly ten minutes past it
     topic.add(10 * MINUTE + 0.000001)
-    topic.add(5 * MINUTE, "a")  # and now a microsecond more: it counts again
+    topic.add(5 * MINUTE, "a")  # a microsecond later it counts again
     topic.add(6 * MINUTE, "a")  # the one just accepted is within the ten minutes
     assert topic.outcomes() == ["accepted", "accepted", "duplicate", "accepted", "accepted", "duplicate"]
 
@@ -178,7 +178,7 @@ def test_the_copy_that_moves_the_clock_is_judged_by_the_clock_before_it() -> Non
     topic = Topic()
     topic.add(0, "a")
     topic.add(50 * MINUTE, "a")
-    topic.add(50 * MINUTE, "a")  # by now the first is old, and the second was never accepted
+    topic.add(50 * MINUTE, "a")  # the first is old by now, and the second was never accepted
     assert topic.outcomes() == ["accepted", "duplicate", "accepted"]
 
 
@@ -237,7 +237,7 @@ def test_records_out_of_order_are_refused() -> None:
         decide(reversed(topic.records), PARTITIONS)
 
 
-def test_what_is_missing_makes_uncertain_until_the_clock_is_ten_minutes_past_it() -> None:
+def test_missing_records_make_uncertain_until_the_clock_is_ten_minutes_past_them() -> None:
     topic = Topic()
     for seconds in (0.0, 10 * MINUTE, 10 * MINUTE + 0.000001, 5 * MINUTE, -1):
         topic.add(seconds)
@@ -250,7 +250,7 @@ def test_what_is_missing_makes_uncertain_until_the_clock_is_ten_minutes_past_it(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(-900, 900), st.integers(0, 6), st.integers(-400, 900)), max_size=40))
 def test_the_rules_word_by_word(events: list[tuple[int, int, int]]) -> None:
-    """Decide again with the five sentences as they stand, looking at all earlier records each time."""
+    """Decide by the five rules as written, comparing with all earlier records each time."""
     topic = Topic()
     for seconds, name, arrival in events:
         topic.add(seconds, str(name), arrival=arrival)

@@ -1,4 +1,4 @@
-"""The tables: worked examples by hand for every rule, then the rules word by word over generated events."""
+"""The tables: worked examples by hand for every rule, then the rules as written over generated events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stop(at: int, user: str = "owner", name: str | None = None) -> Event:
 
 
 def active(events: Sequence[Event], clock: int, timeout: int = TIMEOUT) -> dict[int, int]:
-    """Return active_viewers by minute number after T0, and under -1 the state's."""
+    """Return active_viewers by minute number after T0; key -1 is the state's."""
     rows, state = stream_tables(events, T0 + clock, timeout)
     numbers = {(window - T0) // MINUTE_US: row.active_viewers for window, row in rows.items()}
     assert all((window - T0) % MINUTE_US == 0 for window in rows)
@@ -66,7 +66,7 @@ def test_the_counts_of_a_minute() -> None:
     ]
     rows, state = stream_tables(events, T0 + 60 * S, TIMEOUT)
     assert rows == {
-        # a is there until the leave at the very end of the window, which belongs to the next one.
+        # a is present until the leave at the very end of the window, which belongs to the next one.
         T0: MinuteRow(2, 2, 30, 2, 1, unique_viewers=4, active_viewers=1),
         T0 + MINUTE_US: MinuteRow(0, 0, 0, 0, 1, unique_viewers=1, active_viewers=0),
     }
@@ -93,7 +93,7 @@ def test_the_window_of_the_clock_is_a_row_like_the_others() -> None:
 
 
 def test_at_its_end_the_time_out_may_have_passed_that_has_not_at_the_clock() -> None:
-    # Timed out at 100.5 minutes: at the clock (100.2) still there, at the end of the clock's window (101) not.
+    # Timed out at 100.5 minutes: present at the clock (100.2), absent at the end of the clock's window (101).
     events = [join(int(0.5 * MINUTE_US))]
     got = active(events, clock=int(100.2 * MINUTE_US), timeout=100 * MINUTE_US)
     assert got[-1] == 1
@@ -111,7 +111,7 @@ def test_equal_times_are_ordered_by_event_id() -> None:
         assert active(order, clock=0) == {0: 1, -1: 1}
 
 
-def test_a_leave_without_a_join_and_chats_make_nobody_present() -> None:
+def test_a_leave_without_a_join_and_chats_make_no_viewer_present() -> None:
     assert active([leave(0), chat(1), event("donation", 2, cents=5), event("stream_start", 3)], clock=0) == {
         0: 0,
         -1: 0,
@@ -121,7 +121,7 @@ def test_a_leave_without_a_join_and_chats_make_nobody_present() -> None:
 def test_a_second_join_changes_nothing_but_the_last_events_time() -> None:
     twice = [join(0), join(10 * MINUTE_US), leave(20 * MINUTE_US)]
     assert active(twice, clock=30 * MINUTE_US) == {**dict.fromkeys(range(20), 1), 20: 0, -1: 0}
-    # One leave ends it, however many joins there were; and the join renews the time-out.
+    # One leave ends the stay after any number of joins; the join renews the time-out.
     renewed = active([join(0), join(5 * MINUTE_US)], clock=20 * MINUTE_US, timeout=10 * MINUTE_US)
     assert renewed == {**dict.fromkeys(range(14), 1), -1: 0}
 
@@ -132,7 +132,7 @@ def test_a_stop_between_join_and_leave_ends_everybodys_presence_for_good() -> No
     assert active([*events, join(5 * MINUTE_US, "a")], clock=5 * MINUTE_US)[-1] == 1
 
 
-def test_a_stop_does_not_touch_those_who_join_after_it() -> None:
+def test_a_stop_does_not_end_later_joins() -> None:
     assert active([join(0), stop(1)], clock=1) == {0: 0, -1: 0}
     assert active([join(0), stop(1), join(2)], clock=2) == {0: 1, -1: 1}
 
@@ -142,7 +142,7 @@ def test_the_time_out_to_the_microsecond(late_by: int, there: int) -> None:
     timeout = 10 * MINUTE_US
     # The state, with another viewer's event moving the clock.
     assert active([join(7)], clock=7 + timeout + late_by, timeout=timeout)[-1] == there
-    # A window's end: joined so that the end of minute 10 is `late_by` off the time-out.
+    # A window's end: the join is such that the end of minute 10 is `late_by` off the time-out.
     joined = MINUTE_US - late_by
     got = active([join(joined)], clock=20 * MINUTE_US, timeout=timeout)
     assert got.get(10, 0) == there
@@ -163,7 +163,7 @@ def test_a_join_after_the_time_out_is_a_new_presence() -> None:
     timeout = 2 * MINUTE_US
     got = active([join(0), chat(5 * MINUTE_US), join(6 * MINUTE_US)], clock=6 * MINUTE_US, timeout=timeout)
     assert got == {0: 1, 5: 0, 6: 1, -1: 1}
-    # Exactly at the time-out: gone at the end of minute 1, and back with the join that opens minute 2.
+    # Exactly at the time-out: absent at the end of minute 1, and back with the join that opens minute 2.
     assert active([join(0), join(timeout)], clock=timeout, timeout=timeout) == {0: 1, 2: 1, -1: 1}
 
 
@@ -209,7 +209,7 @@ def test_an_internal_stream_is_read_at_the_newer_of_the_event_clock_and_its_own(
     assert len(alone.minutes) == 1
 
 
-def test_history_leaves_out_what_begins_before_it() -> None:
+def test_history_leaves_out_earlier_windows() -> None:
     old = [chat(0), chat(MINUTE_US), chat(2 * MINUTE_US)]
     clock = T0 + 30 * DAY_US + MINUTE_US
     got = tables({"s": old}, {0: clock}, TIMEOUT, 30)
@@ -223,7 +223,7 @@ USERS = st.sampled_from(["a", "b", "c"])
 KINDS = st.sampled_from(
     ["viewer_join", "viewer_join", "viewer_leave", "stream_stop", "stream_start", "chat_message", "donation"]
 )
-# Around minute boundaries and multiples of the time-out, where mistakes live.
+# Around minute boundaries and multiples of the time-out, where errors are likely.
 MOMENTS = st.builds(
     lambda minute, off: minute * MINUTE_US + off,
     st.integers(1, 12),
@@ -233,7 +233,7 @@ EVENTS = st.lists(st.tuples(KINDS, MOMENTS, USERS), max_size=14)
 
 
 def present_at(events: Sequence[Event], happened: Callable[[Event], bool], moment: int, timeout: int) -> int:
-    """Count the viewers present at a moment, by the design's sentences alone, user by user."""
+    """Count the viewers present at a moment by the written rules alone, user by user."""
     ordered = sorted((each for each in events if happened(each)), key=lambda each: (each.ts_us, each.event_id))
     count = 0
     for user in {each.user_id for each in ordered}:

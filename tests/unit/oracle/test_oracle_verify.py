@@ -1,4 +1,4 @@
-"""The comparison: equal where all is right, and every kind of fault found and named."""
+"""The comparison: equal for correct tables, and every kind of fault found and named."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class Kafka:
-    """Two topics in memory, read the way that the real reader reads them."""
+    """Two topics in memory, with the real reader's interface."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -108,7 +108,7 @@ COUNTING = CountingSettings(viewer_timeout_seconds=6 * 3600, history_days=30)
 
 
 def a_right_world() -> tuple[Kafka, Snapshot]:
-    """Make topics with a bit of everything, and the tables that a faultless job would have made of them."""
+    """Make topics with every kind of record, and a faultless job's tables."""
     kafka = Kafka()
     streams = ["stream-1", "stream-2", "stream-3"]
     assert {partition_of(each.encode(), PARTITIONS) for each in streams} == {0, 1}
@@ -133,7 +133,7 @@ def a_right_world() -> tuple[Kafka, Snapshot]:
 
 
 def snapshot_of(kafka: Kafka) -> Snapshot:
-    """Make the tables of all that is in the topic, and its dead letters."""
+    """Make the tables and dead letters of the whole topic."""
     decisions, logs = kafka.decide_all()
     accepted: dict[str, list[Event]] = {}
     for record, decision in decisions:
@@ -269,7 +269,7 @@ def test_a_letter_twice() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["accepted", "duplicate"])
-def test_a_letter_that_nobody_deserved(outcome: str) -> None:
+def test_a_letter_without_a_rejected_record(outcome: str) -> None:
     kafka, snapshot = a_right_world()
     record, decision = next(each for each in kafka.decide_all()[0] if each[1].outcome == outcome)
     kafka.letter(record, decision, reason=b"late")
@@ -334,14 +334,14 @@ def test_an_empty_value_and_none_are_two_things() -> None:
     assert "its bytes are not the record's" in found
 
 
-def test_our_own_streams_dead_letters_are_held_to_account() -> None:
+def test_dead_letters_of_internal_streams_are_checked() -> None:
     kafka, snapshot = a_right_world()
     assert json.loads(kafka.letters.pop().record.value or b"")["stream_id"] == "__smoke-1"
     (found,) = differences(kafka, snapshot)
     assert "missing, the record is invalid" in found
 
 
-def test_the_topic_made_anew_or_cut_short_is_the_operators_business() -> None:
+def test_a_recreated_or_truncated_topic_is_an_operator_error() -> None:
     kafka, snapshot = a_right_world()
     kafka.id = uuid.UUID(int=7)
     with pytest.raises(OperatorError, match="made anew"):
@@ -359,7 +359,7 @@ def test_a_topic_id_is_known_in_both_of_its_forms() -> None:
 
 
 def a_long_world() -> tuple[Kafka, Snapshot]:
-    """Make ninety minutes of one stream in partition 0, one chat a minute, each arriving as it happens."""
+    """Make ninety minutes of one stream in partition 0, one chat a minute, each arriving at its time."""
     kafka = Kafka()
     stream = next(name for name in ("stream-1", "stream-2", "stream-3") if partition_of(name.encode(), PARTITIONS) == 0)
     for minute in range(90):
@@ -371,12 +371,12 @@ def a_long_world() -> tuple[Kafka, Snapshot]:
     return kafka, snapshot_of(kafka)
 
 
-def test_a_log_whose_beginning_is_gone_is_checked_from_where_it_is_certain() -> None:
+def test_a_log_without_its_beginning_is_checked_from_the_first_certain_window() -> None:
     kafka, snapshot = a_long_world()
     kafka.starts[0] = 35
     report = verify_snapshot(kafka, snapshot, (TOPIC, DLQ), COUNTING)
     assert report.differences == []
-    # Offset 35 arrived at minute 31: what is missing may reach to 36 (5 minutes ahead); past 46 the clock is certain.
+    # Offset 35 arrived at minute 31: missing records may reach to 36 (5 minutes ahead); past 46 the clock is certain.
     assert report.not_checked == [
         "partition 0 before offset 35: no longer in the log",
         "rows of partition 0's streams before 2026-03-01T12:48:00Z, and their active viewers",
@@ -411,7 +411,7 @@ def test_a_log_of_which_nothing_is_left_is_named() -> None:
     assert "rows of partition 0's streams at all, and their active viewers" in report.not_checked
 
 
-def test_a_ledger_of_two_topics_checks_only_what_is_the_newers() -> None:
+def test_a_ledger_of_two_topics_checks_only_the_newer_ones_records() -> None:
     kafka, snapshot = a_long_world()
     earlier = snapshot._replace(topics=2)
     first = next(each for each in kafka.records if each.partition == 0)
@@ -423,7 +423,7 @@ def test_a_ledger_of_two_topics_checks_only_what_is_the_newers() -> None:
     assert differences(kafka, snapshot) != []
 
 
-def test_a_dead_letter_topic_whose_beginning_is_gone() -> None:
+def test_a_dead_letter_topic_without_its_beginning() -> None:
     kafka, snapshot = a_long_world()
     kafka.dlq_start = 3
     report = verify_snapshot(kafka, snapshot, (TOPIC, DLQ), COUNTING)

@@ -1,4 +1,4 @@
-"""Peek: whatever is in a record, what is printed is plain."""
+"""Peek: every record is printed as plain text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smoke test's own arithmetic: what it expects is what the design says its events come to."""
+"""The smoke test's own arithmetic: its expected row follows from the contract."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOMENTS = [NOW.replace(second=second) for second in (0, 1, 30, 59)] + [
     datetime.datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=datetime.UTC),
     datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=5, minutes=45))),
 ]
-#: The worst that the partition's clock can be when the events arrive, in seconds from now; None: no clock yet.
+#: The extremes of the partition's clock when the events arrive, in seconds from now; None: no clock yet.
 CLOCKS = [None, -86_400 * 20, -3600, -60, 0, 299]
 
 
@@ -31,7 +31,7 @@ def micros(moment: datetime.datetime) -> int:
 
 @pytest.mark.parametrize("now", MOMENTS)
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_its_events_come_to_exactly_what_it_expects(now: datetime.datetime, clock: int | None) -> None:
+def test_its_events_give_exactly_the_expected_row(now: datetime.datetime, clock: int | None) -> None:
     plan = smoke.plan(now)
     key = plan.stream_id.encode()
     log = PartitionLog(partition_of(key, PARTITIONS), PARTITIONS)

@@ -1,4 +1,4 @@
-"""``streampulse probe`` as a process: what it tells while nothing answers, and how quickly it ends."""
+"""``streampulse probe`` as a process: its metrics while nothing answers, and the time that it takes to end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streampulse.probe.part import Part
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """Yield a port at which connections are taken and nothing is ever answered."""
+    """Yield a port that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         yield server.getsockname()[1]
 
@@ -83,7 +83,7 @@ class Probe:
         return self.output.read()
 
     def end(self) -> float:
-        """Ask the process to end; return how long that took, in seconds."""
+        """Send SIGTERM; return the seconds until the process has ended."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=20) == 0
@@ -105,7 +105,7 @@ def test_while_nothing_answers_it_says_so_and_ends_at_once(tmp_path: Path, answe
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(silent()) if answering == "silence" else free_port()
         probe = stack.enter_context(Probe(port, tmp_path))
-        # It is ready when it can be scraped: what it measures may be away.
+        # Ready means that it can be scraped: the measured services may be down.
         probe.ready()
         probe.scraped()
         found = wait_for(probe, 'streampulse_probe_api_requests_total{outcome="unanswered"}', 3)
@@ -119,7 +119,7 @@ def test_while_nothing_answers_it_says_so_and_ends_at_once(tmp_path: Path, answe
         took = probe.end()
         said = probe.said()
     assert took < 2
-    # Each part says once what is wrong, and nobody a secret.
+    # Each part logs once what is wrong, without a secret.
     for part in ("the API", "PostgreSQL", "Kafka"):
         assert said.count(f'msg="{part} does not answer as it should"') == 1, said
     assert "Traceback" not in said

@@ -1,4 +1,4 @@
-"""What becomes of the probe's events, with an API that answers over HTTP and a Kafka that takes them or does not."""
+"""The outcome of the probe's events, with an API over HTTP and a Kafka that accepts or rejects them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Answer = tuple[int, object]
 
 
 class Kafka:
-    """Stands for Kafka: takes events at once, or refuses them."""
+    """Substitute for Kafka: accepts events at once, or rejects them."""
 
     def __init__(self, refuses: str | None = None) -> None:
         self.refuses = refuses
@@ -59,7 +59,7 @@ class Kafka:
 
 @contextlib.contextmanager
 def serving(answers: Callable[[int], Answer]) -> Iterator[tuple[str, list[Any]]]:
-    """Serve what ``answers`` says for the n-th request; yield the address and the requests' paths and headers."""
+    """Serve ``answers`` for the n-th request; yield the address and the requests' paths and headers."""
     asked: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -70,7 +70,7 @@ def serving(answers: Callable[[int], Answer]) -> Iterator[tuple[str, list[Any]]]
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            # Whoever has given up is gone.
+            # The client has given up and disconnected.
             with contextlib.suppress(BrokenPipeError):
                 self.wfile.write(body)
 
@@ -92,7 +92,7 @@ def counted(name: str, **labels: str) -> float:
 
 
 class Outcome:
-    """What an event was counted as: the differences of the counters over a ``with``."""
+    """An event's outcome: the differences of the counters over a ``with``."""
 
     NAMES = ("exact", "wrong", "lost", "unsent", "unread")
 
@@ -122,7 +122,7 @@ def follow(url: str, kafka: Kafka | None = None) -> Outcome:
 
 
 @pytest.mark.parametrize("clock", [None, -86_400, -60, 0, 299])
-def test_its_event_comes_to_exactly_what_it_expects(clock: int | None) -> None:
+def test_its_event_gives_exactly_the_expected_row(clock: int | None) -> None:
     sent = event.make(NOW)
     now_us = (NOW - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) // datetime.timedelta(microseconds=1)
     key = event.STREAM.encode()
@@ -149,7 +149,7 @@ def test_an_event_whose_row_appears_is_exact() -> None:
     assert counted("streampulse_probe_last_exact_timestamp_seconds") == pytest.approx(time.time(), abs=10)
     assert [path for path, _ in asked] == ["/metrics/history?minutes=15&stream_id=__probe"] * 3
     (taken,) = kafka.taken
-    # The request can be found in the API's log by the event.
+    # The event's id finds the request in the API's log.
     assert {headers["X-Request-ID"] for _, headers in asked} == {f"probe-{taken['event_id']}"}
     assert (taken["key"], taken["stream_id"], taken["user_id"]) == ("__probe",) * 3
     assert taken["ts"] == "2026-03-01T12:00:10.123456Z"
@@ -190,19 +190,19 @@ def test_an_event_that_does_not_become_visible_is_lost(answer: Answer) -> None:
     with serving(lambda _: answer) as (url, asked):
         outcome = follow(url)
     assert outcome.outcomes == {"lost"}
-    # It counts as slow, and not as one that was not there.
+    # It counts as slow, not as missing.
     assert (outcome.in_buckets, outcome.observed) == (0, 1)
     assert PATIENCE <= time.monotonic() - begun < PATIENCE + 2
     assert len(asked) > 2
 
 
 @pytest.mark.parametrize("status", [401, 403, 429])
-def test_whoever_is_not_let_in_says_nothing_about_the_event(status: int) -> None:
+def test_a_refused_request_counts_the_event_as_unread(status: int) -> None:
     with serving(lambda _: (status, {"error": "no"})) as (url, _):
         outcome = follow(url)
     assert outcome.outcomes == {"unread"}
     assert outcome.observed == 0
-    # Of what is told in between, the last counts.
+    # The last answer counts, not an earlier refusal.
     with serving(lambda number: (status, {}) if number == 1 else (200, {"rows": []})) as (url, _):
         assert follow(url).outcomes == {"lost"}
 
@@ -239,7 +239,7 @@ def test_there_is_never_a_second_event_in_a_window() -> None:
     assert len(kafka.taken) == 1
 
 
-def test_whoever_is_told_to_stop_follows_no_further() -> None:
+def test_a_stop_ends_the_following_of_an_event() -> None:
     with serving(lambda _: (200, {"rows": []})) as (url, _):
         events = Events(Kafka(), Api([url], None, 0.5), 10, 30)  # type: ignore[arg-type]
         threading.Timer(0.3, events.stop).start()
@@ -269,7 +269,7 @@ def test_a_probe_that_has_just_started_sends_nothing() -> None:
 
 
 def request(url: str, key: str | None = None, timeout: float = 0.5) -> tuple[set[str], float]:
-    """Make one request; return as what it was counted, and how many durations were observed."""
+    """Make one request; return its outcome, and the number of observed durations."""
     names = ("ok", "refused", "error", "unanswered")
 
     def read() -> dict[str, float]:
@@ -302,7 +302,7 @@ def test_any_other_answer_is_an_error(answer: Answer) -> None:
         assert request(url) == ({"error"}, 1)
 
 
-def test_none_is_unanswered() -> None:
+def test_no_answer_is_unanswered() -> None:
     assert request("http://127.0.0.1:1") == ({"unanswered"}, 0)
     assert request("http://127.0.0.1:1 http://127.0.0.1:2") == ({"unanswered"}, 0)
 
@@ -360,7 +360,7 @@ def test_every_outcome_is_there_from_the_start_so_that_the_first_of_each_is_an_i
         "from prometheus_client import generate_latest; import streampulse.probe.metrics; "
         "print(generate_latest().decode())"
     )
-    # A process of its own: other tests of this one have counted already.
+    # A separate process: other tests of this one have counted already.
     scrape = subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True, text=True).stdout
     for outcome in ("ok", "refused", "error", "unanswered"):
         assert f'\nstreampulse_probe_api_requests_total{{outcome="{outcome}"}} 0.0\n' in scrape

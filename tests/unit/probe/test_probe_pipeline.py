@@ -1,4 +1,4 @@
-"""How far the pipeline is behind, and what of it is told when a part cannot be read."""
+"""The pipeline's lag, and its metrics when a part cannot be read."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def log(ends: dict[int, int], starts: dict[int, int] | None = None, topic_id: st
         # Nothing was committed yet, of a partition or at all.
         (log({0: 10, 1: 5, 2: 3}), ENTRY, {2: (0, 3)}),
         (log({0: 2, 1: 0}), None, {0: (0, 2)}),
-        # Retention has removed what the job has not read.
+        # Retention has removed records that the job has not read.
         (log({0: 20, 1: 5}, {0: 15, 1: 5}), ENTRY, {0: (15, 20)}),
         (log({0: 20}, {0: 20}), None, {}),
-        # The topic was made anew, and the job has not noticed yet.
+        # The topic was re-created, and the job has not noticed yet.
         (log({0: 4, 1: 8}, topic_id="b"), ENTRY, {0: (0, 4), 1: (0, 8)}),
-        # An entry from before topics had ids.
+        # A ledger row from before topics had ids.
         (log({0: 12, 1: 5}), ENTRY._replace(topic_id=None), {0: (10, 12)}),
         # The log lost its end.
         (log({0: 7, 1: 5}), ENTRY, {}),
@@ -41,12 +41,12 @@ def log(ends: dict[int, int], starts: dict[int, int] | None = None, topic_id: st
         (log({1: 6}), ENTRY, {1: (5, 6)}),
     ],
 )
-def test_what_waits(found: Log, entry: Entry | None, expected: dict[int, tuple[int, int]]) -> None:
+def test_waiting_spans(found: Log, entry: Entry | None, expected: dict[int, tuple[int, int]]) -> None:
     assert waiting(found, entry) == expected
 
 
 class Source:
-    """Stands for Kafka: says what it is told to say."""
+    """Substitute for Kafka with fixed answers."""
 
     def __init__(self) -> None:
         self.log: Log | None = log({0: 14, 1: 5})
@@ -67,7 +67,7 @@ class Source:
 
 
 class World:
-    """A probe's readers, with the ledger and Kafka put in by hand."""
+    """A probe's readers, with the ledger and Kafka set by hand."""
 
     def __init__(self) -> None:
         self.source = Source()
@@ -103,7 +103,7 @@ POSTGRES = {
 }
 
 
-def test_everything_is_told_when_all_can_be_read() -> None:
+def test_every_metric_is_shown_when_all_parts_can_be_read() -> None:
     world = World()
     world.source.arrived = {0: time.time() - 7}
     found = world.look()
@@ -117,7 +117,7 @@ def test_the_age_is_that_of_the_oldest_and_never_negative() -> None:
     world.source.log = log({0: 14, 1: 9})
     world.source.arrived = {0: time.time() - 7, 1: time.time() - 90}
     assert world.look()["lag_seconds"] == pytest.approx(90, abs=1)
-    # The broker's clock is ahead of ours.
+    # The broker's clock is ahead of this host's.
     world.source.arrived = {0: time.time() + 5, 1: time.time() + 9}
     assert world.look()["lag_seconds"] == 0
 
@@ -138,18 +138,18 @@ def test_an_empty_ledger_is_read_and_all_of_the_log_waits() -> None:
     assert found == {**KAFKA, "lag_records": 19, "dead_letters_total": 0, "readable/postgres": 1}
 
 
-def test_without_kafka_there_is_what_the_ledger_says() -> None:
+def test_without_kafka_the_ledgers_metrics_remain() -> None:
     world = World()
     world.source.arrived = {0: time.time()}
     world.look()
     world.source.log = None
-    # The ledger is read by itself as well.
+    # The ledger is also read on its own schedule.
     world.ask()
     world.topics.step()
     assert world.scraped() == {**POSTGRES, "readable/kafka": 0}
 
 
-def test_without_the_ledger_there_is_what_kafka_says() -> None:
+def test_without_the_ledger_kafkas_metrics_remain() -> None:
     world = World()
     world.source.arrived = {0: time.time()}
     world.look()
@@ -157,7 +157,7 @@ def test_without_the_ledger_there_is_what_kafka_says() -> None:
     assert world.look() == {**KAFKA, "readable/postgres": 0}
 
 
-def test_records_that_cannot_be_had_leave_their_number() -> None:
+def test_unreadable_records_leave_their_number() -> None:
     world = World()
     world.source.arrived = None
     assert world.look() == {**KAFKA, **POSTGRES, "lag_records": 4}
@@ -175,7 +175,7 @@ def test_a_ledger_that_does_not_answer_is_not_waited_for_longer_than_it_may_take
     assert found.lag is None
 
 
-def test_what_is_told_is_never_old() -> None:
+def test_shown_metrics_are_never_old() -> None:
     world = World()
     world.source.arrived = {0: time.time()}
     world.look()
@@ -186,8 +186,8 @@ def test_what_is_told_is_never_old() -> None:
     assert world.entries.get(0.01) is None
 
 
-def test_the_ledger_isasked_after_kafka() -> None:
-    """A reading from before would take for waiting what was committed since."""
+def test_the_ledger_is_read_after_kafka() -> None:
+    """An earlier reading would count records as waiting that were committed since."""
     world = World()
     world.source.arrived = {0: time.time()}
     world.entries.put(time.monotonic(), Reading(time.monotonic(), ENTRY._replace(offsets={0: 1, 1: 1}), 0))

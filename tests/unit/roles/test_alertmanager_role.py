@@ -1,4 +1,4 @@
-"""What the role alertmanager asks of its settings before it writes anything."""
+"""The role alertmanager's checks of its settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
 }
 
 
-def test_what_an_email_needs_is_named(tmp_path: Path) -> None:
+def test_missing_email_settings_are_named(tmp_path: Path) -> None:
     hosts: dict[str, Any] = {name: {"alertmanager_email": email} for name, (email, _) in CASES.items()}
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     play = {"vars_files": [str(ANSIBLE / "roles/alertmanager/vars/main.yml")]}

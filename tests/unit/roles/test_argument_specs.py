@@ -10,9 +10,9 @@ import yaml
 from streampulse_ops import paths
 
 ROLES = paths.repository() / "ansible/roles"
-#: Variables of every host, which the inventory or the tasks give.
+#: Variables of every host, from the inventory or the tasks.
 SHARED = {"private_address", "streampulse_artifacts", "streampulse_secrets", "provider"}
-#: Named in the role's defaults and nowhere else.
+#: Only named in the role's defaults.
 ELSEWHERE = {"grafana_repository"}
 
 
@@ -30,6 +30,6 @@ def test_a_roles_specification_and_its_defaults_agree(role: str) -> None:
     for name, default in defaults.items():
         option = options[name]
         assert not option.get("required"), name
-        # A default that follows from other variables is said in words.
+        # A default that follows from other variables is described in words.
         if "{{" not in str(default) and default is not None and name not in ELSEWHERE:
             assert option.get("default") == default, name

@@ -1,4 +1,4 @@
-"""streampulse_files: what is not valid does not land, and what a validator says of a secret is not shown."""
+"""streampulse_files: invalid content is not installed, and a validator's output about a secret is hidden."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ OWNER = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 
 
 def write(**arguments: Any) -> tuple[bool, str]:
-    """Run the module and return whether it ended well, and what it printed."""
+    """Run the module; return its success and its output."""
     return module("streampulse_files", arguments)
 
 
 def validator(folder: Path) -> Path:
-    """Return a command that repeats what it reads, says with which rights, and takes only what says `good`."""
+    """Return a validator that prints its input and its user, and accepts only texts with `good`."""
     script = folder / "check"
     script.write_text('#!/bin/sh\nstat -c %a "$1" >"$0.mode"\ncat "$1" >&2\ngrep -q good "$1"\n')
     script.chmod(0o755)
     return script
 
 
-def test_what_is_not_valid_does_not_land(tmp_path: Path) -> None:
+def test_invalid_content_is_not_installed(tmp_path: Path) -> None:
     check, file = validator(tmp_path), tmp_path / "file.yml"
     entry = {"path": str(file), "validate": f"{check} %s", **OWNER}
     done, said = write(files=[{**entry, "content": "bad: figures"}])

@@ -1,4 +1,4 @@
-"""kafka-topics: what is never changed in place is refused before anything is altered."""
+"""kafka-topics: impossible changes are rejected before anything is altered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load() -> Any:
 
 
 class Cluster:
-    """Stands for Kafka's admin client: one topic, and what was altered."""
+    """Substitute for Kafka's admin client: one topic, and a record of its changes."""
 
     def __init__(self, replicas: list[list[int]]) -> None:
         self.partitions = [{"partition_index": n, "replica_nodes": nodes} for n, nodes in enumerate(replicas)]
@@ -121,7 +121,7 @@ def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path)
         ([1, 2, 3], [1, 2, 3], 2, False),
         ([1, 2, 3], [1, 2], 2, True),  # one of the two others is behind
         ([1, 2, 3], [2, 3], 2, False),  # this broker is behind: the partition does without it already
-        ([1], [1], 1, False),  # no replica to spare, and none to wait for
+        ([1], [1], 1, False),  # no spare replica, and none to wait for
         ([1, 2], [1, 2], 1, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the roles of monitoring write: hashes, pages of the runbooks, and targets that follow from the inventory."""
+"""Files of the monitoring roles: hashes, runbook pages, and targets from the inventory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_password_has_one_hash_and_the_hash_is_of_that_password() -> None:
 
 
 @pytest.mark.parametrize("password", ["", "x" * 73])
-def test_what_cannot_be_hashed_is_refused(password: str) -> None:
+def test_a_password_that_cannot_be_hashed_is_refused(password: str) -> None:
     with pytest.raises(AnsibleFilterError, match="inv env secrets NAME"):
         FILTERS["streampulse_bcrypt"](password)
 
@@ -78,7 +78,7 @@ def test_a_runbook_is_a_page() -> None:
     assert f'</h1>\n<p class="facts">{facts}</p>' in page
     assert '<a href="host-down.html#look">the host</a>' in page
     assert '<a href="https://kafka.apache.org/">its documents</a>' in page
-    # What is not shown beside it is no link.
+    # A path that is not served beside it is no link.
     assert "and operations." in page
     assert "systemctl is-active kafka.service &lt;&amp;-" in page
     assert "<td>1</td>" in page
@@ -124,7 +124,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Any:
-    """Return what the role would write on the first host that watches, for an inventory of several hosts."""
+    """Return the role's files for the first monitoring host, for an inventory of several hosts."""
     folder = tmp_path_factory.mktemp("inventory")
     (folder / "hosts.yml").write_text(HOSTS % provider)
     play = {
@@ -148,7 +148,7 @@ def test_targets_follow_from_the_inventory(written: Any, provider: str) -> None:
     assert seen["kafka"] == {"k1": ["10.0.0.1:9404"], "k2": ["10.0.0.2:9404"]}
     assert seen["postgres-exporter"] == {"s": ["10.0.0.3:9187"]}
     assert seen["prometheus"] == {"w1": ["10.0.0.4:19090"], "w2": ["10.0.0.5:19090"]}
-    # Every host that has a group, and no other.
+    # Every host with a group, and no other.
     assert set(seen["node-exporter"]) == {"k1", "k2", "s", "w1", "w2"}
     assert "generator" not in seen
     assert jobs["api"]["metrics_path"] == "/prometheus"
@@ -156,7 +156,7 @@ def test_targets_follow_from_the_inventory(written: Any, provider: str) -> None:
     assert seen["api"] == {"s": ["10.9.9.9:8001" if provider == "existing" else "10.9.9.9:8000"]}
     [manager] = config["alerting"]["alertmanagers"]
     assert manager["static_configs"] == [{"targets": ["10.0.0.4:9093", "10.0.0.5:9093"]}]
-    # Whoever asks for a password gets it, from a file; it stands in no configuration.
+    # Targets with a password get it from a file; no configuration contains it.
     guarded = {name for name, job in jobs.items() if "basic_auth" in job}
     ours = {"node-exporter", "postgres-exporter", "kafka", "prometheus", "alertmanager"}
     assert guarded & (ours | {"api", "job"}) == (ours if provider == "existing" else set())

@@ -1,4 +1,4 @@
-"""Which hosts the playbooks visit."""
+"""The hosts that the playbooks visit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ all:
 
 @pytest.fixture(scope="module")
 def visits(tmp_path_factory: pytest.TempPathFactory) -> Visits:
-    """Return the hosts that each play of each playbook visits; of ``site full`` those of a full stack."""
+    """Return the hosts that each play of each playbook visits; ``site full`` is a full stack."""
     folder = tmp_path_factory.mktemp("inventory")
     (folder / "hosts.yml").write_text(HOSTS)
     options = ["--list-hosts", "-i", str(folder / "hosts.yml")]
@@ -44,7 +44,7 @@ def _plays(text: str) -> dict[str, set[str]]:
     return found
 
 
-def test_a_host_without_a_group_is_visited_to_stop_what_it_still_runs(visits: Visits) -> None:
+def test_a_host_without_a_group_is_visited_to_stop_its_services(visits: Visits) -> None:
     visited = visits["site"]
     assert visited["Stop what hosts without a service still run"] == {"left", "watcher"}
     assert visited["Prepare every host"] == {"k", "m", "w", "p", "a"}
@@ -58,14 +58,14 @@ def test_a_host_that_only_watches_is_prepared_in_full(visits: Visits) -> None:
 
 
 @pytest.mark.parametrize("name", ["monitoring", "monitoring_wipe"])
-def test_monitoring_is_where_the_inventory_asks_for_it(name: str, visits: Visits) -> None:
+def test_monitoring_visits_the_hosts_of_its_group(name: str, visits: Visits) -> None:
     prometheus = [hosts for play, hosts in visits[name].items() if "Prometheus" in play]
     assert prometheus
     assert set().union(*prometheus) == {"watcher"}
 
 
 @pytest.mark.parametrize("name", ["site", "wipe"])
-def test_no_service_is_set_up_or_wiped_where_it_is_not_asked_for(name: str, visits: Visits) -> None:
+def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits) -> None:
     kafka = {play: hosts for play, hosts in visits[name].items() if play.endswith("Kafka")}
     assert kafka
     assert set().union(*kafka.values()) == {"k"}

@@ -1,4 +1,4 @@
-"""streampulse_prune: what is in use stays, and the one before; all else goes."""
+"""streampulse_prune: the version in use and the previous one stay; every other one is removed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def versions(folder: Path, *names: str) -> None:
         os.utime(folder / name, (1_000_000 + age, 1_000_000 + age))
 
 
-def test_what_is_in_use_and_the_one_before_stay(tmp_path: Path) -> None:
+def test_the_version_in_use_and_the_previous_one_stay(tmp_path: Path) -> None:
     own, spark = tmp_path / "opt/own", tmp_path / "opt/spark"
     versions(own / "releases", "r1", "r2", "r3", "r4")
     (own / "current").symlink_to("releases/r4")
@@ -41,7 +41,7 @@ def test_what_is_in_use_and_the_one_before_stay(tmp_path: Path) -> None:
         (own / "releases" / release / "libraries.pth").write_text(f"{own}/libraries/{library}\n")
         os.utime(own / "releases" / release, (1_000_000 + int(release[1]),) * 2)
     versions(spark, "4.1", "4.2")
-    (spark / "current").symlink_to("4.1")  # put back: the newer one is the one before
+    (spark / "current").symlink_to("4.1")  # rolled back: the newer one is the previous one
     versions(spark / "connector", "c1", "c2", "c3")
     (spark / "connector/current").symlink_to("c1")
     versions(tmp_path / "sets/release", "r1", "r2", "r3", "r4")

@@ -1,4 +1,4 @@
-"""What restarts a service: what it was started from, and nothing else."""
+"""A service restarts when the files that it was started from change, and only then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES = paths.repository() / "ansible/roles"
 
 
 def watched(role: str) -> str:
-    """Return the paths whose change restarts a role's service, as they are written."""
+    """Return the paths whose change restarts a role's service, as written."""
     variables: dict[str, Any] = yaml.safe_load((ROLES / role / "vars/main.yml").read_text())
     return str(variables[f"_{role}_watch"])
 
@@ -22,7 +22,7 @@ def watched(role: str) -> str:
     "role",
     sorted(file.parts[-3] for file in ROLES.glob("*/tasks/service.yml") if file.parts[-3] not in ("base", "spark")),
 )
-def test_a_service_restarts_with_its_unit_and_not_with_what_it_reads_again(role: str) -> None:
+def test_a_service_restarts_with_its_unit_and_not_with_files_that_it_reloads(role: str) -> None:
     found = watched(role)
     assert "drop_in" in found or "/etc/systemd/system/" in found
     for part in ("rules", "dashboards", "runbooks", "services.json", "topics.json", "pg_hba", "prometheus.yml"):

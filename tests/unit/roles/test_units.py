@@ -1,4 +1,4 @@
-"""The unit templates: how services come back."""
+"""The unit templates: how services restart."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_the_delay_grows_where_systemd_can(release: str) -> None:
     assert found == (growing if platform["systemd"] >= 254 else {"RestartSec": "3"})
 
 
-def test_a_host_that_has_not_been_looked_at_gets_what_every_systemd_knows() -> None:
+def test_an_unprobed_host_gets_only_settings_that_every_systemd_knows() -> None:
     assert settings({}) == {"Restart": "always", "RestartSec": "3"}

@@ -31,7 +31,7 @@ def alert() -> None:
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_nobody_else_is_answered(password: str) -> None:
+def test_a_request_without_the_password_is_refused(password: str) -> None:
     assert ask("status", password=password)[0] == 401
     assert ask("alerts", [], password=password)[0] == 401
 
@@ -43,7 +43,7 @@ def test_it_listens_on_the_private_address_and_for_no_cluster() -> None:
 
 
 @pytest.mark.parametrize("user", ["node-exporter", "prometheus"])
-def test_no_other_service_reads_whom_it_writes_to(user: str) -> None:
+def test_no_other_service_reads_its_receivers(user: str) -> None:
     assert not can_read(user, "/etc/streampulse/alertmanager.yml")
 
 

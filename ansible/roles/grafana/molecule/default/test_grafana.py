@@ -101,7 +101,7 @@ def test_a_dashboard_refers_to_what_is_there_and_is_shown(uid: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else str(len(value)) if isinstance(value, tuple) else "",
 )
-def test_who_is_answered(path: str, login: tuple[str, ...], status: int) -> None:
+def test_only_logged_in_users_are_answered(path: str, login: tuple[str, ...], status: int) -> None:
     assert get(f"{URL}{path}", *login)[0] == status
 
 

@@ -69,7 +69,7 @@ def test_a_message_is_counted() -> None:
     assert any(' msg="batches committed" batch_id=' in line for line in said("streampulse-job", "info"))
 
 
-def test_a_killed_driver_goes_on_where_it_was() -> None:
+def test_a_killed_driver_resumes_at_its_position() -> None:
     before = ledger()
     # Returns when the archive is made, or at once if a valid one exists.
     run("systemctl", "start", "spark-classes", seconds=400)

@@ -55,7 +55,7 @@ def test_the_writer_may_only_write() -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_the_reader_sees_what_the_writer_writes() -> None:
+def test_the_reader_sees_the_writers_rows() -> None:
     assert ask(READER, "SELECT n FROM verify_made_by_writer") == [(7,)]
     ask(READER, "SELECT count(*) FROM stream_state")
 
@@ -85,7 +85,7 @@ def test_the_reader_may_not(statement: str) -> None:
     ],
     ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else "",
 )
-def test_who_is_not_let_in(other: dict[str, str], reason: str) -> None:
+def test_a_foreign_login_is_refused(other: dict[str, str], reason: str) -> None:
     known = {**WRITER, "database": other.pop("dbname", WRITER["database"])}
     with pytest.raises(psycopg2.OperationalError, match=reason):
         connect(known, **other)

@@ -45,7 +45,7 @@ def text() -> str:
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_nobody_else_gets_figures(password: str) -> None:
+def test_a_scrape_without_the_password_is_refused(password: str) -> None:
     assert get(URL, USER, password)[0] == 401
 
 

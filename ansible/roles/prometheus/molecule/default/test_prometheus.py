@@ -49,7 +49,7 @@ def _without_the_probe() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_nobody_else_is_answered(password: str) -> None:
+def test_a_request_without_the_password_is_refused(password: str) -> None:
     assert get(f"{URL}/api/v1/targets", USER, password)[0] == 401
 
 
@@ -120,7 +120,7 @@ def test_no_other_service_reads_its_passwords(user: str, file: str) -> None:
     assert not can_read(user, str(ETC / file))
 
 
-def test_it_has_its_figures_after_a_kill() -> None:
+def test_it_keeps_its_metrics_after_a_kill() -> None:
     earlier = query("prometheus_tsdb_head_min_time")[0]["value"][1]
     killed = time.time()
     kill(UNIT)

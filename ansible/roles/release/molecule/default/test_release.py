@@ -29,7 +29,7 @@ def test_its_version_is_that_of_a_wheel_that_was_pushed() -> None:
 
 
 @pytest.mark.parametrize("user", ["streampulse-api", "streampulse-job"])
-def test_a_service_cannot_change_what_it_runs(user: str) -> None:
+def test_a_service_cannot_change_its_release(user: str) -> None:
     file = SITE / "streampulse" / "host" / "cli.py"
     assert file.exists()
     done = subprocess.run(["runuser", "-u", user, "--", "touch", str(file)], check=False, capture_output=True)

@@ -20,7 +20,7 @@ def test_the_server_for_submissions_does_not_listen() -> None:
     assert listening(6066) == set()
 
 
-def test_its_metrics_say_what_its_state_says() -> None:
+def test_its_metrics_agree_with_its_state() -> None:
     _, text = get(f"{UI}/metrics/master/prometheus/")
     shown = {name: float(value) for name, value in re.findall(r"^(\w+)\{type=\"gauges\"\} (\S+)$", text, re.MULTILINE)}
     for name, key in (("workers", "workers"), ("apps", "activeapps")):
