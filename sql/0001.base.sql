@@ -1,9 +1,9 @@
 -- The tables of the numbers, of the job's ledger and of the job's own working state.
 --
--- Every statement may run twice: a migrate that was killed half way is simply run again.
--- stream_id columns are COLLATE "C": in a UTF-8 database that orders by code point, the same on every machine and
--- whatever its locale, which the API's paging, the ties of its rankings and the oracle all rely on.
--- What the reading role may see is set once, by default privileges, where roles and database are made.
+-- Every statement may run twice: an interrupted migrate is simply run again. stream_id columns are COLLATE "C": in a
+-- UTF-8 database that orders by code point on every machine and in every locale. The API's paging, the ties of its
+-- rankings and the oracle rely on that order. Default privileges set the reading role's rights, at the creation of
+-- roles and database.
 
 -- One row for each stream and minute window [window_start, window_start + 1 min). donations_usd is in US dollars.
 -- The fill factor leaves room to update the rows of the current minute in place.
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS stream_presence (
   last_event     timestamptz      NOT NULL
 ) WITH (fillfactor = 70);
 
--- The clock is joined in here, so that its moving does not rewrite the row of every stream.
+-- The clock is joined in here, so that a move of it does not rewrite the row of every stream.
 CREATE OR REPLACE VIEW stream_state AS
 SELECT p.stream_id, p.active_viewers, GREATEST(c.clock, p.own_clock) AS updated_at
 FROM stream_presence AS p CROSS JOIN event_clock AS c;
@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS batch_ledger (
   UNIQUE (query_id, batch_id)
 );
 
--- The job's working state: a snapshot, and what changed in each batch since.
+-- The job's working state: a snapshot, and the changes of each batch since.
 CREATE TABLE IF NOT EXISTS job_state_snapshot (
   seq     bigint PRIMARY KEY,
   payload bytea
@@ -75,7 +75,7 @@ CREATE TABLE IF NOT EXISTS job_state_delta (
   payload bytea
 );
 
--- The payloads are compressed already; PostgreSQL compressing them again would only cost time.
+-- The payloads are compressed already; a second compression by PostgreSQL would only cost time.
 ALTER TABLE job_state_snapshot ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 ALTER TABLE job_state_delta ALTER COLUMN payload SET STORAGE EXTERNAL;

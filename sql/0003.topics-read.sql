@@ -1,5 +1,5 @@
--- Every topic that the tables were ever counted from, by its id: a topic that was deleted and made again has another. It
--- is known from here, and not from the ledger, whose older entries are removed.
+-- Every topic that the tables were ever counted from, by its id: a re-created topic has a new one. The ledger cannot
+-- tell, since its older rows are removed.
 CREATE TABLE IF NOT EXISTS topics_read (
   topic_id   text        PRIMARY KEY,
   first_read timestamptz NOT NULL DEFAULT now()

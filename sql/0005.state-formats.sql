@@ -5,11 +5,11 @@ ALTER TABLE job_state_snapshot ADD COLUMN IF NOT EXISTS format smallint NOT NULL
 
 ALTER TABLE job_state_delta ADD COLUMN IF NOT EXISTS format smallint NOT NULL DEFAULT 1;
 
--- Room for state by partition; NULL: the payload has all partitions.
+-- State by partition; NULL: the payload has all partitions.
 ALTER TABLE job_state_snapshot ADD COLUMN IF NOT EXISTS partition integer;
 
 ALTER TABLE job_state_delta ADD COLUMN IF NOT EXISTS partition integer;
 
--- Room for what identifies the records before an offset: {"<partition>": {"epoch": leader epoch, "generation": number of
--- spans lost before, "fingerprint": SHA-256 of the record before the offset, in hexadecimal}}; NULL: not known.
+-- Identity of the records before an offset: {"<partition>": {"epoch": leader epoch, "generation": number of spans lost
+-- before, "fingerprint": SHA-256 of the record before the offset, in hexadecimal}}; NULL: not known.
 ALTER TABLE batch_ledger ADD COLUMN IF NOT EXISTS positions jsonb;
