@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from streampulse.core.settings import split
 
@@ -54,6 +54,13 @@ def household(text: str) -> str:
     return str(address) if address is not None else text
 
 
+class _Proxies(_TrustedHosts):
+    """Trusted proxies. A server on an IPv6 socket sees an IPv4 proxy as ``::ffff:10.0.0.1``."""
+
+    def __contains__(self, host: str | None) -> bool:
+        return super().__contains__(str(_address(host or "") or host))
+
+
 class TrustedProxies(ProxyHeadersMiddleware):
     """Takes the client's address and scheme from the headers of trusted proxies.
 
@@ -63,7 +70,8 @@ class TrustedProxies(ProxyHeadersMiddleware):
     """
 
     def __init__(self, app: ASGIApp, trusted_hosts: list[str]) -> None:
-        super().__init__(app, trusted_hosts)  # type: ignore[arg-type]  # uvicorn's own types for ASGI
+        super().__init__(app)  # type: ignore[arg-type]  # uvicorn's own types for ASGI
+        self.trusted_hosts = _Proxies(trusted_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:  # type: ignore[override]
         """Serve one request."""
