@@ -7,10 +7,14 @@ from typing import get_args
 
 import httpx
 import pytest
+from api_client import make_app
 from conftest import Database
+from fastapi.testclient import TestClient
 from gunicorn_server import running
 
-from streampulse.api.queries import Ranking
+from streampulse.api import runtime
+from streampulse.api.queries import Ranking, Row
+from streampulse.api.questions import ranked
 
 pytestmark = pytest.mark.postgres
 
@@ -55,3 +59,18 @@ def test_a_day_of_a_thousand_streams_for_eight_clients_at_once(database: Databas
             "unique_viewers": 7 + (windows - 1) * STEP,
             "active_viewers": 14,
         }
+
+
+def test_a_ranking_is_computed_once_for_the_sums_of_a_span(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+
+    def noted(rows: list[Row], by: Ranking, n: int) -> list[Row]:
+        computed.append(n)
+        return ranked(rows, by, n)
+
+    monkeypatch.setattr(runtime, "ranked", noted)
+    # The interval is also the time for which the sums serve.
+    with TestClient(make_app(database.settings(), snapshot_interval_ms=10_000)) as client:
+        for n in (5, 5, 6, 5):
+            assert client.get(f"/streams/top?minutes={MINUTES}&n={n}").json() == {"rows": []}
+    assert computed == [5, 6]

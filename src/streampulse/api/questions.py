@@ -222,10 +222,6 @@ class TopQuestion(Question):
             return None
         return {"rows": ranked(snapshot.rows[: _rows_since(snapshot, self.minutes)], self.by, self.n)}
 
-    def from_database(self, cursor: Cursor) -> dict[str, Any]:
-        """Query the sums over the span, and rank them."""
-        return {"rows": ranked(queries.sums(cursor, minutes=self.minutes), self.by, self.n)}
-
 
 Asked = TypeVar("Asked", bound=NoParameters)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
 from starlette.requests import Request
@@ -23,6 +23,15 @@ SUMS_SECONDS: Final = 10.0
 #: Spans whose sums are kept, and spans that may wait for their turn.
 _SPANS_KEPT: Final = 4
 _SPANS_WAITING: Final = 8
+#: Rankings of each span that are kept as bytes, some 300 KB each at most.
+_RANKINGS_KEPT: Final = 16
+
+
+class _Sums(NamedTuple):
+    """The sums of all streams over a span, and rankings that were made of them."""
+
+    rows: list[Row]
+    answers: dict[Question, Answer]
 
 
 class Runtime:
@@ -87,20 +96,27 @@ class Runtime:
             if found is not None:
                 return Aged(found, self.snapshots.age, self.snapshots.stale)
         if isinstance(question, TopQuestion):
-            rows, age, stale = await self._sums.ask(question.minutes)
-            return Aged(answer({"rows": ranked(rows, question.by, question.n)}), age, stale)
+            sums, age, stale = await self._sums.ask(question.minutes)
+            found = sums.answers.get(question)
+            if found is None:
+                found = answer({"rows": ranked(sums.rows, question.by, question.n)})
+                if len(sums.answers) >= _RANKINGS_KEPT:
+                    sums.answers.clear()
+                sums.answers[question] = found
+            return Aged(found, age, stale)
         return Aged(*await self._stored.ask(question))
 
     async def _query(self, question: Question) -> Answer:
         return await self.database.run(lambda cursor: answer(question.from_database(cursor)))
 
-    async def _query_sums(self, minutes: int) -> list[Row]:
+    async def _query_sums(self, minutes: int) -> _Sums:
         """Query the sums over a long span: one span at a time, since each may read a million rows."""
         if self._spans_waiting >= _SPANS_WAITING:
             raise Unavailable("busy", "too many rankings over other spans are being computed")
         self._spans_waiting += 1
         try:
             async with self._sums_lane:
-                return await self.database.run(lambda cursor: queries.sums(cursor, minutes=minutes), SUMS_SECONDS)
+                rows = await self.database.run(lambda cursor: queries.sums(cursor, minutes=minutes), SUMS_SECONDS)
+                return _Sums(rows, {})
         finally:
             self._spans_waiting -= 1
