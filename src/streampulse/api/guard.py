@@ -11,15 +11,14 @@ import hmac
 import math
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Container
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter
 from fastapi.security.utils import get_authorization_scheme_param
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from prometheus_client import Counter
 from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
@@ -38,6 +37,8 @@ COOKIE: Final = "streampulse_session"
 SESSION_SECONDS: Final = 7 * 86_400
 #: Bytes of a request's body at most. Only the log-in has one.
 MAX_BODY: Final = 16_384
+#: Windows of rate limits that a worker counts at most. Beyond that the oldest ones are forgotten.
+MAX_WINDOWS: Final = 32_768
 #: Bytes of a query at most; the longest useful query has half of it. The answer to a query names each wrong parameter.
 MAX_QUERY: Final = 8_192
 
@@ -64,6 +65,21 @@ class _Caller(NamedTuple):
     counted: str
 
 
+class _Limit(NamedTuple):
+    """A number of requests in a minute."""
+
+    name: str
+    amount: int
+
+
+@dataclass(slots=True)
+class _Window:
+    """The minute that begins with a caller's first request."""
+
+    ends: float
+    requests: int = 0
+
+
 class Access:
     """Keys and rate limits. Each worker counts for itself.
 
@@ -71,10 +87,11 @@ class Access:
     """
 
     def __init__(self, settings: ApiSettings) -> None:
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
-        self.per_user = RateLimitItemPerMinute(settings.rate_limit_per_minute, namespace="user")
-        self.per_address = RateLimitItemPerMinute(settings.address_limit_per_minute, namespace="address")
-        self.log_ins = RateLimitItemPerMinute(10, namespace="login")
+        # Ordered by their ends, since all windows are equally long.
+        self._windows: OrderedDict[tuple[_Limit, str], _Window] = OrderedDict()
+        self.per_user = _Limit("user", settings.rate_limit_per_minute)
+        self.per_address = _Limit("address", settings.address_limit_per_minute)
+        self.log_ins = _Limit("login", 10)
         keys = split(settings.keys.get_secret_value()) if settings.keys else []
         self.keys = {_name(key): key.encode() for key in keys}
 
@@ -87,12 +104,19 @@ class Access:
                 found = name
         return found
 
-    def limited(self, scope: Scope, limit: RateLimitItemPerMinute, who: str) -> Response | None:
+    def limited(self, scope: Scope, limit: _Limit, who: str) -> Response | None:
         """Count a request, and return the refusal if it exceeds a limit."""
-        if self._limiter.hit(limit, who):
+        now = time.monotonic()
+        while self._windows and next(iter(self._windows.values())).ends <= now:
+            self._windows.popitem(last=False)
+        window = self._windows.setdefault((limit, who), _Window(now + 60))
+        if len(self._windows) > MAX_WINDOWS:
+            self._windows.popitem(last=False)
+        window.requests += 1
+        if window.requests <= limit.amount:
             return None
         REFUSED.labels("rate").inc()
-        wait = max(1, math.ceil(self._limiter.get_window_stats(limit, who).reset_time - time.time()))
+        wait = math.ceil(window.ends - now)
         error = f"more than {limit.amount} requests in a minute, try again in {wait} s"
         headers = {"Retry-After": str(wait)}
         if scope["path"] == "/login":

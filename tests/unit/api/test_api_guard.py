@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from pydantic import SecretStr, ValidationError
 
 from streampulse.api import networks
+from streampulse.api.guard import Access
 from streampulse.api.networks import TrustedProxies, household
 from streampulse.core.errors import SettingsError
 from streampulse.core.settings import ApiSettings, PostgresSettings, load
@@ -137,6 +138,22 @@ def test_a_key_or_log_in_has_a_limit_and_others_are_not_touched_by_it() -> None:
         assert client.get("/openapi.json", headers={"X-API-Key": OTHER}).status_code == 200
 
 
+def test_counts_are_bounded_and_end_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = Access(ApiSettings(port=1, address_limit_per_minute=1))
+    monkeypatch.setattr("streampulse.api.guard.MAX_WINDOWS", 3)
+    now = 1000.0
+    monkeypatch.setattr("streampulse.api.guard.time.monotonic", lambda: now)
+
+    def limited(who: str) -> bool:
+        return access.limited({"path": "/"}, access.per_address, who) is not None
+
+    assert [limited(who) for who in "aabcaad"] == [False, True, False, False, True, True, False]
+    # The fourth caller took the place of the first one.
+    assert [limited(who) for who in "cda"] == [True, True, False]
+    now += 61
+    assert [limited(who) for who in "cda"] == [False, False, False]
+
+
 def test_guessing_is_limited_by_address() -> None:
     with guarded(address_limit_per_minute=5) as client:
         statuses = [client.get("/metrics", headers={"X-API-Key": f"guess-{n}"}).status_code for n in range(8)]
@@ -239,6 +256,12 @@ def test_the_client_is_the_last_hop_that_is_no_proxy(said: str, expected: str) -
     assert networks.client(through_a_proxy((b"x-forwarded-for", said.encode()))) == expected
 
 
+def test_proxies_are_known_in_ipv6_form() -> None:
+    headers = (b"x-forwarded-for", b"198.51.100.1, ::ffff:10.0.0.2")
+    assert networks.client(through_a_proxy(headers, proxy="::ffff:10.0.0.1")) == "198.51.100.1"
+    assert networks.client(through_a_proxy(headers, proxy="::ffff:10.9.0.1")) == "::ffff:10.9.0.1"
+
+
 def test_a_client_named_in_another_header_is_unknown_and_a_proxy_without_one_asks_for_itself() -> None:
     assert networks.client(through_a_proxy((b"forwarded", b"for=203.0.113.9"))) == "unknown"
     # The health checks of load balancers.
@@ -253,7 +276,7 @@ def test_the_scheme_is_the_one_that_the_client_used(said: bytes, scheme: str) ->
     assert through_a_proxy((b"x-forwarded-proto", said))["scheme"] == scheme
 
 
-def through_a_proxy(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+def through_a_proxy(*headers: tuple[bytes, bytes], proxy: str = "10.0.0.1") -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
@@ -262,7 +285,7 @@ def through_a_proxy(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     async def nothing(*_: Any) -> Any:
         raise AssertionError
 
-    scope = {"type": "http", "client": ("10.0.0.1", 1), "scheme": "http", "headers": list(headers)}
+    scope = {"type": "http", "client": (proxy, 1), "scheme": "http", "headers": list(headers)}
     asyncio.run(TrustedProxies(app, ["10.0.0.0/24"])(scope, nothing, nothing))
     return seen
 
