@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from ansible_runs import ANSIBLE, playbook
+from ansible_runs import ANSIBLE, playbook, shown
 
 PLAYBOOKS = sorted(file.stem for file in (ANSIBLE / "playbooks").glob("*.yml"))
 Visits = dict[str, dict[str, set[str]]]
@@ -69,3 +70,27 @@ def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits)
     kafka = {play: hosts for play, hosts in visits[name].items() if play.endswith("Kafka")}
     assert kafka
     assert set().union(*kafka.values()) == {"k"}
+
+
+@pytest.mark.parametrize("stored", [(), ("one",)])
+def test_an_even_number_of_controllers_is_refused_while_nothing_is_stored(
+    stored: tuple[str, ...], tmp_path: Path
+) -> None:
+    for host in stored:
+        (tmp_path / host).mkdir()
+        (tmp_path / host / "meta.properties").touch()
+    checked = {"ansible.builtin.import_role": {"name": "kafka", "tasks_from": "preflight.yml"}}
+    tasks = [{"block": [checked], "rescue": [{"ansible.builtin.set_fact": {"refused": True}}]}]
+    (tmp_path / "hosts.yml").write_text("kafka: {hosts: {one: {}, two: {}}}")
+    variables = {
+        "_kafka_data": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+        "streampulse_secrets": {"kafka_cluster_id": "A" * 22},
+    }
+    found = shown(
+        tmp_path,
+        ["-i", str(tmp_path / "hosts.yml")],
+        "refused | default(false)",
+        play={"tasks": tasks},
+        variables=variables,
+    )
+    assert found == dict.fromkeys(("one", "two"), not stored)
