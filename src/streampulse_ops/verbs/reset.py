@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError, UsageError
+from streampulse_ops import ansible
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.verbs.down import play_each, stop_services
 from streampulse_ops.verbs.smoke import smoke
-from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, start_machines
+from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, start_machines, variables
 
 #: The values of ``--keep``, each with what it keeps.
 KEEPABLE = {
@@ -35,6 +36,8 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     with changing(session, "inv reset"):
         facts = prepare_artifacts(session)
         start_machines(session)
+        if "kafka" not in keep:
+            _check_kafka(session, full, keep)
         stop_services(session, full)
         play_each(session, full, "wipe", keep=keep)
         configure(session, facts, full, missing)
@@ -108,6 +111,20 @@ def _stored(session: Session, full: bool) -> dict[str, str]:
         for name, text in KEEPABLE.items()
         if full or name != "metrics"
     }
+
+
+def _check_kafka(session: Session, full: bool, keep: Sequence[str]) -> None:
+    """Start Kafka and check that it can delete its topics.
+
+    :raises OperatorError: it cannot; nothing was stopped or wiped.
+    """
+    extra = variables(session, full, keep)
+    try:
+        ansible.play(session.environment, "reset_check", extra, session.screen, session.verbose, name="kafka")
+    except OperatorError as error:
+        raise OperatorError(
+            f"{error}. Nothing was stopped or wiped. To remove all state instead: inv down --wipe{session.flag}"
+        ) from None
 
 
 def _check(session: Session, full: bool) -> None:

@@ -88,13 +88,19 @@ def test_only_the_named_topics_are_deleted() -> None:
     cluster.names = ["letters", "of.another", "events"]
     assert load().delete(cluster, ["events", "letters", "not.there"]) == ["deleted events", "deleted letters"]
     assert cluster.names == ["of.another"]
+    assert load().delete(cluster, []) == []  # as with --check
+    assert cluster.names == ["of.another"]
+
+
+def command(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-B", str(SCRIPT), "--file", str(folder / "topics.json"), "--data", str(folder), *options]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
 def before(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     for name, content in (("topics.json", old), ("new.json", new)):
         (folder / name).write_text(json.dumps(content))
-    command = [sys.executable, "-B", str(SCRIPT), "--file", str(folder / "topics.json"), "--data", str(folder)]
-    return subprocess.run([*command, "--before", str(folder / "new.json")], capture_output=True, text=True, check=False)
+    return command(folder, "--before", str(folder / "new.json"))
 
 
 def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path) -> None:
@@ -113,6 +119,12 @@ def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path)
     other = deepcopy(old)
     other["topics"][0]["settings"]["retention.ms"] = "1"  # type: ignore[index]
     assert before(tmp_path, old, other).returncode == 0
+
+    before(tmp_path, old, more)
+    assert command(tmp_path, "--forget").returncode == 0
+    assert command(tmp_path, "--before", str(tmp_path / "new.json")).returncode == 0
+    (tmp_path / "new.json").write_text(json.dumps(grown))
+    assert command(tmp_path, "--before", str(tmp_path / "new.json")).returncode == 1  # other brokers still are refused
 
 
 @pytest.mark.parametrize(

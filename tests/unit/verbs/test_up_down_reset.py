@@ -195,7 +195,23 @@ def test_reset_wipes_stopped_services_only(world: World) -> None:
     up(world.session, full=False)
     world.did.clear()
     reset(world.session, full=False)
-    assert world.did == ["artifacts cp311 cp312 cp313", "stop a b", "wipe", "site", "smoke"]
+    assert world.did == ["artifacts cp311 cp312 cp313", "reset_check", "stop a b", "wipe", "site", "smoke"]
+
+
+def test_reset_without_kafka_stops_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    up(world.session, full=False)
+    world.did.clear()
+
+    def play(_environment: Environment, playbook: str, *_more: Any, **_named: Any) -> int:
+        world.did.append(playbook)
+        raise OperatorError("kafka on a: it did not start. When it is fixed: inv up --env demo")
+
+    monkeypatch.setattr(ansible, "play", play)
+    with pytest.raises(
+        OperatorError, match=r"did not start.* inv up .*Nothing was .*wiped.* inv down --wipe --env demo"
+    ):
+        reset(world.session, full=False)
+    assert world.did[1:] == ["reset_check"]
 
 
 GROUPS_IN_FULL = GROUPS | {"monitoring"}
@@ -215,7 +231,7 @@ def test_full_comes_after_the_base_and_ends_before_it(watched: World) -> None:
     watched.did.clear()
     reset(watched.session, full=True)
     stopped_and_wiped = ["monitoring_stop a b", "stop a b", "monitoring_wipe", "wipe"]
-    assert watched.did[1:] == [*stopped_and_wiped, "site", "monitoring", "smoke"]
+    assert watched.did[1:] == ["reset_check", *stopped_and_wiped, "site", "monitoring", "smoke"]
     watched.did.clear()
     down(watched.session, full=True, wipe=False)
     assert watched.did == ["monitoring_stop a b", "stop a b", "stop b", "stop a"]
