@@ -102,10 +102,18 @@ def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
 
 
 def _in_use() -> Iterator[Path]:
-    """Yield the sets that the environments of this machine were last brought up with."""
+    """Yield the sets that the environments of this machine were last brought up with.
+
+    :raises OperatorError: an environment's file cannot be read.
+    """
     for home in (paths.MACHINES_STATE, paths.state_home()):
         for file in home.glob("*/artifacts.json"):
-            yield from _folders(json.loads(file.read_text(encoding="utf-8")))
+            try:
+                yield from list(_folders(json.loads(file.read_text(encoding="utf-8"))))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise OperatorError(
+                    f"{file} is not a list of artifacts: rm {file}; inv up --env {file.parent.name} writes it"
+                ) from None
 
 
 def _folders(facts: Mapping[str, Any]) -> Iterator[Path]:
@@ -116,9 +124,11 @@ def _folders(facts: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def write_facts(prepared: Prepared, file: Path) -> None:
-    """Write the extra variables for Ansible."""
-    file.write_text(json.dumps(prepared.facts, indent=2) + "\n", encoding="utf-8")
-    give_to_invoker(file)
+    """Write the extra variables for Ansible: the whole file or, if the process is killed, nothing."""
+    temporary = file.with_suffix(".new")
+    temporary.write_text(json.dumps(prepared.facts, indent=2) + "\n", encoding="utf-8")
+    give_to_invoker(temporary)
+    temporary.replace(file)
 
 
 def verify(prepared: Prepared) -> int:

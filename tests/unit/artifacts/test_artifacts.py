@@ -91,8 +91,14 @@ def test_what_an_environment_was_brought_up_with_stays(tmp_path: Path, monkeypat
     (tmp_path / "streampulse/demo").mkdir(parents=True)
     facts = {"kafka": {"path": "/c/kafka/1"}, "wheels": {"cp313": {"path": "/c/wheels-cp313/2"}}}
     prepared = artifacts.Prepared({"streampulse_artifacts": facts}, 2, 0, 0)
-    artifacts.write_facts(prepared, tmp_path / "streampulse/demo/artifacts.json")
+    file = tmp_path / "streampulse/demo/artifacts.json"
+    artifacts.write_facts(prepared, file)
     assert {str(folder) for folder in artifacts._in_use()} == {"/c/kafka/1", "/c/wheels-cp313/2"}
+    assert list(file.parent.iterdir()) == [file]
+    for broken in (file.read_text()[:40], "{}", "[]"):
+        file.write_text(broken)
+        with pytest.raises(OperatorError, match=f"rm {file}; inv up --env demo"):
+            list(artifacts._in_use())
 
 
 def test_a_wrong_hash_names_the_jar(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_what_root_makes_belongs_to_who_called_sudo(
     monkeypatch.setattr(ansible, "playbook_command", lambda *_arguments: ["true"])
     monkeypatch.setattr(ansible, "check_tools", lambda _report: None)
     ansible.play(environment, "site", [], Screen(), verbose=False)
-    assert set(given) == {"secrets.new", "artifacts.json", "logs", "site.log"}
+    assert set(given) == {"secrets.new", "artifacts.new", "logs", "site.log"}
     assert set(given.values()) == {(1234, 5678)}
     assert set(json.loads((environment.state / "secrets.json").read_text())["streampulse_secrets"]) == set(
         secrets.NAMES
