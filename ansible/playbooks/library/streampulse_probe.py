@@ -14,8 +14,8 @@ DOCUMENTATION = r"""
 module: streampulse_probe
 short_description: Look at a host before it is changed
 description:
-  - Returns the release of the operating system, the installed packages, the artifact sets that are complete, the
-    processes of others that hold ports of ours, and the free space. Changes nothing, so it runs in check mode too.
+  - Returns the release of the operating system, the installed packages, the complete artifact sets, the foreign
+    processes on streampulse's ports, and the free space. Changes nothing, so it runs in check mode too.
   - It stands in for fact gathering and for a task for each of these questions.
 options:
   ports:
@@ -39,7 +39,7 @@ machine: {description: Architecture as the kernel names it, type: str, returned:
 container: {description: Whether the host shares its kernel and so its clock, type: bool, returned: always}
 packages: {description: Names of the installed packages, type: list, elements: str, returned: always}
 artifacts: {description: Complete artifact sets as set/digest, type: list, elements: str, returned: always}
-foreign: {description: One line for each port of ours that another process holds, type: list, returned: always}
+foreign: {description: One line for each streampulse port that another process holds, type: list, returned: always}
 unwanted: {description: Those of these units that run or start at boot, type: list, elements: str, returned: always}
 free_mb: {description: Free space below /var in MB, type: int, returned: always}
 """

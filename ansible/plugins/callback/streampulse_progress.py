@@ -92,7 +92,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Write the totals."""
         hosts = {host: stats.summarize(host) for host in stats.processed}
-        # What set_stats was given for the whole run, and not for one host.
+        # The values of set_stats for the whole run, not for one host.
         self._write("stats", hosts=hosts, said=stats.custom.get("_run", {}))
 
 

@@ -15,13 +15,14 @@ from ansible.errors import AnsibleFilterError
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# 2^10 rounds: what Prometheus' own documentation shows. The passwords are long and random, and who asks is remembered.
+# 2^10 rounds, as in Prometheus' own documentation. The passwords are long and random, and the server caches accepted
+# ones.
 COST = b"10"
 LONGEST = 72
 # The alphabet of bcrypt's salts; the last of their 22 characters carries two bits only.
 ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 LAST = b".Oeu"
-# Another page beside this one, and perhaps a place in it.
+# Another page beside this one, optionally with an anchor.
 BESIDE = re.compile(r"(?P<name>[a-z0-9-]+)\.md(?P<part>#.*)?")
 
 
@@ -43,7 +44,7 @@ def bcrypt_hash(password: object) -> str:
     return bcrypt.hashpw(text, b"$2b$" + COST + b"$" + salt).decode()
 
 
-# Plain and readable, in daylight and at night, on a phone as well; no script, nothing from elsewhere.
+# Readable by day and night, also on a phone; no script and no external resource.
 PAGE = """\
 <!doctype html>
 <html lang="en">

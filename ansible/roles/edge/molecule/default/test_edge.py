@@ -1,4 +1,4 @@
-"""nginx passes requests to the API, bounds what a client may take, and keeps its connections over a reload."""
+"""nginx passes requests to the API, limits each client, and keeps its connections over a reload."""
 
 import http.client
 import json
@@ -10,13 +10,13 @@ from asking import kill, listening, run, show, until
 
 PORT = 8001
 URL = f"https://127.0.0.1:{PORT}"
-# The scenario's certificate signs itself, for a name that is no address.
+# The scenario's certificate is self-signed, for a name that is no address.
 TRUSTED = ssl.create_default_context(cafile="/etc/streampulse/edge/tls.crt")
 TRUSTED.check_hostname = False
 
 
 def ask(path: str, body: bytes | None = None) -> tuple[int, dict[str, str], str]:
-    """Return the status, the headers and the text of an answer of the edge."""
+    """Return the status, the headers and the text of a response of the edge."""
     try:
         with urllib.request.urlopen(urllib.request.Request(URL + path, body), timeout=10, context=TRUSTED) as answer:
             return answer.status, dict(answer.headers), answer.read().decode()
