@@ -10,7 +10,6 @@ from stack import DEBIAN_12, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.xdist_group("e2e-a"),
     pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session"),
 ]
 

@@ -22,7 +22,6 @@ from stack import DEBIAN_13, STATE, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.xdist_group("e2e-a"),
     pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
 ]
 

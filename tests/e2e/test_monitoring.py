@@ -22,7 +22,6 @@ from streampulse_ops.monitoring import rules
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.xdist_group("molecule"),
     pytest.mark.parametrize("stack", [WATCHED], indirect=True, scope="session"),
 ]
 

@@ -25,7 +25,6 @@ from stack import WATCHED, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.xdist_group("molecule"),
     pytest.mark.parametrize("stack", [WATCHED], indirect=True, scope="session"),
 ]
 

@@ -16,7 +16,6 @@ from stack import FAULTY, Stack, until
 
 pytestmark = [
     pytest.mark.machines,
-    pytest.mark.xdist_group("e2e-b"),
     pytest.mark.parametrize("stack", [FAULTY], indirect=True, scope="session"),
 ]
 

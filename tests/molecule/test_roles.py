@@ -27,7 +27,7 @@ NEEDS: dict[str, list[str]] = yaml.safe_load((ANSIBLE / "molecule" / "vars.yml")
 #: A scenario's report of a part that it could not do on this machine.
 NOT_DONE = re.compile(r"not done here: (.+?)\"?$", re.MULTILINE)
 
-pytestmark = [pytest.mark.machines, pytest.mark.xdist_group("molecule")]
+pytestmark = pytest.mark.machines
 
 
 def own_playbooks(role: str) -> bool:

@@ -19,12 +19,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATE = Path("/var/lib/streampulse-machines")
 
-# Environments: name, system, network, and whether the machine is made on the layer of the roles' tests. Tests of two
-# environments run side by side, in the groups of pytest-xdist named beside them.
-DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)  # e2e-a
-DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)  # e2e-a
-WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)  # molecule: after the roles, on their layer
-FAULTY = ("e2e-faulty", "debian13", "10.79.5.0/24", True)  # e2e-b
+# Environments: name, system, network, and whether the machine is made on the layer of the roles' tests.
+DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)
+DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)
+WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)
+FAULTY = ("e2e-faulty", "debian13", "10.79.5.0/24", True)
 
 INVENTORY = """\
 ---

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from distribution import plain_id
 
 from streampulse_ops import paths
 
@@ -52,7 +51,7 @@ def _seconds(reporter: pytest.TerminalReporter) -> dict[str, float]:
     times: Counter[str] = Counter()
     for report in (*reporter.stats.get("passed", []), *reporter.stats.get("", [])):
         if getattr(report, "nodeid", None) in passed:
-            times[plain_id(report.nodeid)] += report.duration
+            times[report.nodeid] += report.duration
     return dict(times)
 
 

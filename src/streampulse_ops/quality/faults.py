@@ -123,7 +123,7 @@ def failing(root: Path, files: set[str], seconds: float, near: Fault | None = No
     :param near: end at the first failure, and begin with the tests that are likely to find this fault.
     :param seconds: how long they may take; what has not failed until then counts as passed.
     """
-    options = ["-q", "-rfE", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider", "--no-loadscope-reorder"]
+    options = ["-q", "-rfE", "-n", "2", "--dist", "loadscope", "-p", "no:cacheprovider", "--no-loadscope-reorder"]
     parts = Path(near.file).parts if near else ()
     ordered = sorted(files, key=lambda file: (Path(file).parent.name not in parts, file.startswith(PARTS[1]), file))
     command = [sys.executable, "-m", "pytest", *options, *(["-x"] if near else []), *ordered]

@@ -128,7 +128,7 @@ def _side_by_side() -> list[str]:
     """Return pytest's options that start one worker more than there are processors: tests of machines mostly wait."""
     workers = (os.cpu_count() or 1) + 1
     # Without --no-loadscope-reorder the file with the most tests would be first, not the one that takes longest.
-    return ["-n", str(workers), "--dist", "loadgroup", "--no-loadscope-reorder"]
+    return ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
 
 
 def _run(command: list[str], capture: bool) -> subprocess.CompletedProcess[str]:

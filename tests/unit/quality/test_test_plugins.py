@@ -18,8 +18,8 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
     for file, names in {
         "tests/unit/test_a": "abcd",
         "tests/unit/test_i": "ijkl",
-        "tests/e2e/test_m": "mn",
-        "tests/e2e/test_o": "op",
+        "tests/molecule/test_m": "mn",
+        "tests/e2e/test_monitoring": "op",
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{file}.py").write_text("".join(WHERE.format(name=name) for name in names))
@@ -31,7 +31,7 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
         "-n",
         "3",
         "--dist",
-        "loadgroup",
+        "loadscope",
         "-rP",
         "--rootdir",
         str(tmp_path),
