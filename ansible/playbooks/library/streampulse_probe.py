@@ -78,7 +78,7 @@ def listening_inodes(ports: set[int]) -> dict[str, int]:
 
 
 def foreign_listeners(expected: dict[int, str]) -> list[str]:
-    """Return one line for each of this project's ports that a process outside the port's unit listens on."""
+    """Return one line for each expected port that a process outside the expected units listens on."""
     inodes = listening_inodes(set(expected))
     lines: set[str] = set()
     if not inodes:
@@ -95,7 +95,8 @@ def foreign_listeners(expected: dict[int, str]) -> list[str]:
         except OSError:  # the process, or one of its descriptors, has ended
             continue
         for port in held:
-            if expected[port] not in cgroups:
+            # After a change of ports another service may still have the port; it restarts before the new one starts.
+            if not any(unit in cgroups for unit in expected.values()):
                 lines.add(f"port {port} ({expected[port]}) is held by {command}, process {process.name}")
     return sorted(lines)
 

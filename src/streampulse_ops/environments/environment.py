@@ -169,10 +169,11 @@ def _add_default_edge(
     """Add the hosts of a public API to the group ``edge`` where it has none, as Ansible's inventory plugin does."""
     if any("edge" in names for names in groups.values()):
         return
-    for host, names in groups.items():
-        default = variables.get("api_public", variables["provider"] == "existing")
-        if "api" in names and hosts[host].get("api_public", default):
-            names.add("edge")
+    api = [host for host, names in groups.items() if "api" in names]
+    default = variables.get("api_public", variables["provider"] == "existing")
+    if any(str(hosts[host].get("api_public", default)).lower() in ("true", "yes", "on", "1") for host in api):
+        for host in api:
+            groups[host].add("edge")
 
 
 def _memberships(

@@ -67,11 +67,11 @@ def test_groups_hosts_and_folders_of_variables_win_too(inventories: Path) -> Non
     found = seen(made)
     names = ("streampulse_topic_partitions", "streampulse_topic", "streampulse_dlq_topic")
     assert [found[name] for name in names] == [8, "mine", "letters"]
-    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "api": 8080, "edge": 8000}
+    assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "edge": 8080, "api": 8001}
 
 
 def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Path) -> None:
-    made = demo(inventories, {"streampulse_ports": {"edge": 8080}}, h={"ansible_host": "192.0.2.1"})
+    made = demo(inventories, {"streampulse_ports": {"api": 8080}}, h={"ansible_host": "192.0.2.1"})
     assert services.port(made, "edge") == 8080
     assert services.port(made, "kafka") == 9092
     assert links.api(made) == "http://192.0.2.1:8080/"

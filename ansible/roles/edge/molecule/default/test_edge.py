@@ -10,8 +10,8 @@ from asking import kill, listening, run, show, until
 
 PORT = 8001
 URL = f"https://127.0.0.1:{PORT}"
-# The scenario's certificate is self-signed, for a name that is no address.
-TRUSTED = ssl.create_default_context(cafile="/etc/streampulse/edge/tls.crt")
+# The scenario's certificate signs itself, for a name that is no address.
+TRUSTED = ssl.create_default_context(cafile="/etc/streampulse/edge/tls.pem")
 TRUSTED.check_hostname = False
 
 
