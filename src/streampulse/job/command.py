@@ -19,21 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import psutil
 import psycopg2
 import sdnotify
 from kafka.errors import KafkaError
-from prometheus_client import start_http_server
 
 from streampulse.core import logs as logfmt
-from streampulse.core.errors import OperatorError, SettingsError
+from streampulse.core.errors import OperatorError, SettingsError, one_line
+from streampulse.core.kafka import Log, Topic
+from streampulse.core.metrics import serve
 from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.decode.arrow import ArrowDecoder
 from streampulse.job.rows import Slice
-from streampulse.job.source import Start, Topic, decide_start, describe
+from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ Result = TypeVar("Result")
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 15.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
 # The name of a run's folder: see fresh_checkpoint.
 _RUN: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -80,14 +81,15 @@ def _drive() -> int:
     session = _InBackground(_session)
     try:
         next_offsets, topic_id = _patiently("PostgreSQL", batches.open)
-        topic = _patiently("Kafka", lambda: describe(kafka))
+        with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_uncommitted") as reader:
+            topic = _patiently("Kafka", reader.log)
         start = decide_start(topic, next_offsets, topic_id)
-        _patiently("Kafka", lambda: letters.open(topic.partitions, topic.topic_id))
+        _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
         batches.start_topic(topic.topic_id, start)
     except psycopg2.Error as error:
-        raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {_line(error)} (inv doctor)") from None
+        raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {one_line(error)} (inv doctor)") from None
     except KafkaError as error:
-        raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {_line(error)} (inv doctor)") from None
+        raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)} (inv doctor)") from None
     serve_metrics(settings.metrics_host, settings.metrics_port)
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
     # of the counting's time. It is still done, a fiftieth as often.
@@ -99,7 +101,7 @@ def _drive() -> int:
 class Driver:
     """Runs the query and tells systemd how it is."""
 
-    def __init__(self, batches: Batches, topic: Topic, settings: JobSettings, kafka: KafkaSettings) -> None:
+    def __init__(self, batches: Batches, topic: Log, settings: JobSettings, kafka: KafkaSettings) -> None:
         self._batches = batches
         self._topic = topic
         self._settings = settings
@@ -136,7 +138,7 @@ class Driver:
                     self._notifier.notify("WATCHDOG=1")
                 time.sleep(_LOOK_EVERY_SECONDS)
             failure = query.exception()
-            log.error("the query has ended: %s", failure and _line(failure)[:500])
+            log.error("the query has ended: %s", failure and one_line(failure)[:500])
         finally:
             self._notifier.notify("STOPPING=1")
         return 1
@@ -183,7 +185,7 @@ class Driver:
         self._decode(rows, {})
 
     def _decode(self, frame: Any, clocks: dict[int, int]) -> list[Slice]:
-        decoder = ArrowDecoder(clocks, self._topic.partitions)
+        decoder = ArrowDecoder(clocks, len(self._topic.starts))
         columns = frame.select("key", "value", "partition", "offset", "timestamp")
         return [Slice.decode(bytes(row[0])) for row in columns.mapInArrow(decoder, "slice binary").collect()]
 
@@ -241,7 +243,7 @@ def _patiently(name: str, action: Callable[[], Result]) -> Result:
         except (psycopg2.OperationalError, KafkaError) as error:
             if time.monotonic() > deadline:
                 raise
-            log.warning("%s does not answer yet: %s", name, _line(error))
+            log.warning("%s does not answer yet: %s", name, one_line(error))
             time.sleep(_LOOK_EVERY_SECONDS)
 
 
@@ -283,33 +285,11 @@ def _session() -> Any:
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Serve the scrape. Where the port is taken, log that in one line: the counting does not depend on the metrics."""
+    """Serve the metrics. If the port is taken, log one line: the job counts without its metrics."""
     try:
-        start_http_server(port, host)
-    except OSError as error:
-        log.error(
-            "no metrics: %s:%d: %s; held by %s. The job counts without them. End the holder"
-            " (ss -ltnp 'sport = :%d' as root shows it), then: systemctl restart streampulse-job",
-            host,
-            port,
-            error.strerror or error,
-            _holder(port),
-            port,
-        )
-
-
-def _holder(port: int) -> str:
-    """Return the name and process id of the process that listens on a TCP port, where this process may know it."""
-    try:
-        pids = {
-            held.pid
-            for held in psutil.net_connections("tcp")
-            if held.status == psutil.CONN_LISTEN and held.laddr and held.laddr.port == port and held.pid is not None
-        }
-        names = [f"{psutil.Process(pid).name()} (process {pid})" for pid in sorted(pids)]
-    except psutil.Error:
-        names = []
-    return ", ".join(names) or "a process of another user"
+        serve(host, port)
+    except OperatorError as error:
+        log.error("no metrics, the job counts without them: %s, then: systemctl restart streampulse-job", error)
 
 
 def fresh_checkpoint(parent: Path) -> Path:
@@ -324,9 +304,5 @@ def fresh_checkpoint(parent: Path) -> Path:
             try:
                 shutil.rmtree(old)
             except OSError as error:
-                log.warning("the checkpoint of an earlier run stays: %s", _line(error))
+                log.warning("the checkpoint of an earlier run stays: %s", one_line(error))
     return parent / str(uuid.uuid4())
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,18 +8,20 @@ import dataclasses
 import gc
 import itertools
 import json
-import logging
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import psycopg2
 import psycopg2.extensions
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, one_line
+from streampulse.core.kafka import silence
+from streampulse.core.postgres import connect
 from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
 from streampulse.events import ALLOWED_FUTURE_US, Event, is_internal
 from streampulse.oracle.compare import (
@@ -206,8 +208,7 @@ def verify(
     :param shown: maximum number of differences in words; the rest is counted.
     :raises OperatorError: Kafka or PostgreSQL does not answer, or they do not belong together.
     """
-    # Suppresses the client's warnings about absent brokers: the error here says it in one line.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    silence()
     started = time.monotonic()
     progress = _Progress()
     snapshot = take_snapshot(postgres)
@@ -305,7 +306,7 @@ def _not_checked(
     if not snapshot.committed:
         names.append("any record: the job has committed no batch yet")
     if snapshot.topics > 1:
-        names.append("what was counted from an earlier topic of that name: the topic was made anew since")
+        names.append("what was counted from an earlier topic of that name: the topic was made again since")
     for partition, first in sorted(horizon.certain_from.items()):
         start = log.spans[partition].start
         if start:
@@ -334,7 +335,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
     """
     if snapshot.topic_id is not None and _uuid(snapshot.topic_id) not in (None, reader.topic_id(topic)):
         raise OperatorError(
-            f"{topic} was made anew since the newest ledger row, nothing to compare yet: "
+            f"{topic} was made again since the newest ledger row, nothing to compare yet: "
             "wait for the job's next batch (inv logs job), or inv reset"
         )
     spans = _spans(topic, reader.bounds(topic), snapshot.offsets)
@@ -420,22 +421,17 @@ def take_snapshot(settings: PostgresSettings) -> Snapshot:
 
     :raises OperatorError: PostgreSQL does not answer or its schema is missing.
     """
-    arguments: dict[str, Any] = {**settings.connection_arguments("streampulse-verify")}
     try:
-        connection = psycopg2.connect(**arguments)
-        try:
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        with closing(connect(settings, "streampulse-verify")) as connection:
+            connection.set_session(isolation_level="REPEATABLE READ", readonly=True, autocommit=False)
             return _read_snapshot(connection)
-        finally:
-            connection.close()
     except psycopg2.errors.UndefinedTable as error:
         raise OperatorError(
             f"the database {settings.database} lacks a table ({str(error).splitlines()[0]}): inv up"
         ) from None
     except psycopg2.OperationalError as error:
-        reason = " ".join(str(error).split())
         raise OperatorError(
-            f"PostgreSQL at {settings.host}:{settings.port} does not answer ({reason}): inv logs postgres"
+            f"PostgreSQL at {settings.host}:{settings.port} does not answer ({one_line(error)}): inv logs postgres"
         ) from None
 
 

@@ -7,16 +7,19 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from streampulse.core.errors import OperatorError
+from streampulse.core.kafka import Log, Topic
 from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
 
 #: Seconds without data, while records are outstanding, after which the broker is reported.
 STALL_SECONDS: Final = 30.0
+#: Limit for each answer about a topic.
+ANSWER_SECONDS: Final = 15.0
 
 
 class Bounds(NamedTuple):
@@ -68,41 +71,27 @@ class TopicReader:
         reason = str(error) or type(error).__name__
         return OperatorError(f"Kafka at {self._servers} does not answer ({reason}): inv logs kafka")
 
+    def _log(self, topic: str) -> Log:
+        try:
+            with Topic(self._settings, "streampulse-verify", ANSWER_SECONDS, topic) as found:
+                return found.log()
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+
     def bounds(self, topic: str) -> dict[int, Bounds]:
         """Return the bounds of every partition of a topic.
 
         :raises OperatorError: the topic does not exist or Kafka does not answer.
         """
-        try:
-            numbers = self._consumer.partitions_for_topic(topic)
-            if not numbers:
-                raise OperatorError(f"Kafka at {self._servers} has no topic {topic}: inv up makes it")
-            partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-            starts = self._consumer.beginning_offsets(partitions, timeout_ms=15_000)
-            ends = self._consumer.end_offsets(partitions, timeout_ms=15_000)
-        except KafkaError as error:
-            raise self._unreachable(error) from None
-        return {each.partition: Bounds(starts[each], ends[each]) for each in partitions}
+        log = self._log(topic)
+        return {number: Bounds(start, log.ends[number]) for number, start in sorted(log.starts.items())}
 
     def topic_id(self, topic: str) -> uuid.UUID:
         """Return the topic's id, which changes when the topic is re-created.
 
         :raises OperatorError: the topic does not exist or Kafka does not answer.
         """
-        try:
-            admin = KafkaAdminClient(
-                **self._settings.client_arguments("streampulse-verify"), bootstrap_timeout_ms=10_000
-            )
-            try:
-                found = admin.describe_topics([topic])
-            finally:
-                admin.close()
-        except KafkaError as error:
-            raise self._unreachable(error) from None
-        for each in found:
-            if each["name"] == topic and not each["error_code"]:
-                return uuid.UUID(str(each["topic_id"]))
-        raise OperatorError(f"Kafka at {self._servers} has no topic {topic}: inv up makes it")
+        return uuid.UUID(self._log(topic).topic_id)
 
     def read(
         self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None

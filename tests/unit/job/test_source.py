@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from streampulse.job.source import Start, Topic, decide_start
+from streampulse.core.kafka import Log
+from streampulse.job.source import Start, decide_start
 
-TOPIC = Topic("id", 2, {0: 0, 1: 10}, {0: 100, 1: 50})
+TOPIC = Log("id", {0: 0, 1: 10}, {0: 100, 1: 50})
 
 
 @pytest.mark.parametrize(

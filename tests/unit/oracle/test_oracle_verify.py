@@ -344,7 +344,7 @@ def test_dead_letters_of_internal_streams_are_checked() -> None:
 def test_a_recreated_or_truncated_topic_is_an_operator_error() -> None:
     kafka, snapshot = a_right_world()
     kafka.id = uuid.UUID(int=7)
-    with pytest.raises(OperatorError, match="made anew"):
+    with pytest.raises(OperatorError, match="made again"):
         differences(kafka, snapshot)
     kafka.id = TOPIC_ID
     snapshot.offsets[0] += 1
