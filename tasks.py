@@ -126,7 +126,7 @@ def top(_context: Context, env: str = "local", every: int = 5, once: bool = Fals
     help={
         "env": ENV,
         "for_": "how long: 30m, 2h, 1h30m, 1d",
-        "reason": "why, for whoever wonders",
+        "reason": "reason, for colleagues",
         "alert": "only this alert",
         "service": "only alerts of this service",
         "host": "only alerts of this host",

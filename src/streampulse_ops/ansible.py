@@ -254,4 +254,4 @@ def failure(progress: Progress, playbook: str, log: Path, environment: Environme
             f"{event['host']} cannot be reached: {event['msg'].strip()}. Look: inv doctor --env {environment.name}. "
             f"{where}"
         )
-    return f"{what}: {event['msg'].strip()}. {where}. When it is mended: {again}"
+    return f"{what}: {event['msg'].strip()}. {where}. When it is fixed: {again}"

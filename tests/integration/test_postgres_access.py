@@ -79,7 +79,7 @@ def test_each_kind_of_address_becomes_a_rule_that_postgresql_reads(folder: Path)
 def test_a_text_that_is_neither_address_nor_name_is_refused(folder: Path, address: str) -> None:
     done = rendered("pg_hba.conf.j2", {"a": address}, folder)
     assert done.returncode != 0
-    assert "neither an address nor a host name: mend private_address" in done.stdout + done.stderr
+    assert "neither an address nor a host name: correct private_address" in done.stdout + done.stderr
     assert not (folder / "rendered").exists()
 
 

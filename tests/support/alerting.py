@@ -98,5 +98,5 @@ def up_full(stack: Stack) -> str:
     """Bring everything up. Only Grafana may be missing: its package comes from a separate repository."""
     done = stack.inv("up", "--full", seconds=900)
     assert done.code in (0, 3), done.text
-    assert (done.code == 3) is ("Grafana could not be had" in done.text), done.text
+    assert (done.code == 3) is ("Grafana could not be installed" in done.text), done.text
     return done.text

@@ -31,7 +31,7 @@ def access_rule(value: object) -> str:
     """
     found = kind(value)
     if not found:
-        raise AnsibleFilterError(f"{value!r} is neither an address nor a host name: mend private_address")
+        raise AnsibleFilterError(f"{value!r} is neither an address nor a host name: correct private_address")
     return f"{value}{MASKS[found]}"
 
 

@@ -115,7 +115,7 @@ def configure(level: int = logging.INFO, stream: TextIO | None = None, relayed: 
 
 
 def _ended(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Log what nobody has caught: one line of ours rather than many of Python's."""
+    """Log an uncaught exception in one line instead of Python's traceback."""
     if error is None or issubclass(kind, (KeyboardInterrupt, SystemExit)):
         return
     log.critical("unexpected error", exc_info=(kind, error, trace))

@@ -106,7 +106,7 @@ class KafkaSettings(BaseSettings):
 
 
 class PostgresSettings(BaseSettings):
-    """How to reach PostgreSQL, and as whom."""
+    """Address and login of PostgreSQL."""
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_POSTGRES_", extra="ignore")
 
@@ -240,7 +240,7 @@ class ApiSettings(BaseSettings):
         default=False, description="ask for a key, limit rates, and keep /health and /prometheus to private networks"
     )
     keys: SecretStr | None = Field(default=None, description="API keys that are let in, separated by commas")
-    cookie_secret: SecretStr | None = Field(default=None, description="signs the cookie of whoever logged in")
+    cookie_secret: SecretStr | None = Field(default=None, description="signs the cookie of a logged-in browser")
     rate_limit_per_minute: int = Field(
         default=1200, ge=1, le=10_000_000, description="requests of one key or one log-in in a minute, where public"
     )

@@ -188,7 +188,7 @@ class DeadLetters:
             document = json.loads(self._file.read_text(encoding="utf-8"))
             found = int(document["seq"]), float(document["committed_at"]), int(document["dead_letters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("the number of dead letters begins anew", extra={"fields": {"error": one_line(error)}})
+            log.warning("the number of dead letters starts again", extra={"fields": {"error": one_line(error)}})
         else:
             self.seq, self._newest_at, self.total = found
 

@@ -70,7 +70,7 @@ def split(coordinate: str) -> tuple[str, str, str]:
     """
     parts = coordinate.split(":")
     if len(parts) != 3 or not all(parts):
-        raise OperatorError(f"{coordinate} is not of the form group:artifact:version: mend artifacts.yml")
+        raise OperatorError(f"{coordinate} is not of the form group:artifact:version: correct artifacts.yml")
     return parts[0], parts[1], parts[2]
 
 

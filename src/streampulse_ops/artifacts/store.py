@@ -80,7 +80,7 @@ class Store:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OperatorError(
-                f"{parent} cannot be made ({error.strerror}): mend its rights, or set XDG_CACHE_HOME to another folder"
+                f"{parent} cannot be made ({error.strerror}): correct its mode, or set XDG_CACHE_HOME to another folder"
             ) from None
         with (self.root / f".{item.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

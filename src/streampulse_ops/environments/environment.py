@@ -127,7 +127,7 @@ def load(name: str) -> Environment:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; mend it with an editor") from None
+        raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; fix it with an editor") from None
     return parse(name, folder, content)
 
 
@@ -196,7 +196,7 @@ def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
     if value is None or isinstance(value, dict):
         return dict(value or {})
     kind = "a list" if isinstance(value, list) else f"`{value}`"
-    raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; mend it with an editor")
+    raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; fix it with an editor")
 
 
 def _check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:

@@ -49,7 +49,7 @@ def variables(environment: Environment, host: Host) -> Mapping[str, Any]:
         return _variables(tuple(sources(environment)), host.name)
     except (CommandError, ValueError) as error:
         raise OperatorError(
-            f"{environment.inventory} does not make sense to Ansible: {error}; mend it, then try again"
+            f"{environment.inventory} does not make sense to Ansible: {error}; correct it, then try again"
         ) from None
 
 

@@ -33,7 +33,7 @@ class Existing:
         """
         if not self.running(host):
             raise OperatorError(
-                f"{host.name} does not answer on SSH at {self.address(host)}: start the host, or mend ansible_host in "
+                f"{host.name} does not answer on SSH at {self.address(host)}: start the host, or fix ansible_host in "
                 f"{self.environment.inventory}"
             )
         return False

@@ -13,7 +13,7 @@ def fetch(name: str, screen: Screen, verify: bool) -> str:
 
     :param name: the environment.
     :param verify: hash every file again.
-    :raises OperatorError: an artifact cannot be had, or is not as pinned.
+    :raises OperatorError: an artifact cannot be fetched, or is not as pinned.
     """
     environment = environments.load(name)
     pythons, machine = artifacts.pythons_of(environment), artifacts.architecture_of(environment)

@@ -39,5 +39,5 @@ def targets(session: Session) -> None:
         code, output, errors = command.run(session, host, words, full=True)
         reason = command.said(code, output, errors if code else "").removeprefix("targets: ")
         if code != 0:
-            raise OperatorError(f"{reason}; when it is mended: {again}")
+            raise OperatorError(f"{reason}; when it is fixed: {again}")
         step.done(reason)

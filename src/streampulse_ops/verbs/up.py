@@ -105,5 +105,5 @@ def closing(session: Session, words: str, missing: dict[str, str]) -> str:
     words = f"{words} · {page} · look: ./inv status{session.flag}"
     if not missing:
         return words
-    what = "; ".join(f"{name} could not be had ({why})" for name, why in sorted(missing.items()))
-    raise IncompleteError(f"{what}; all the rest is up. When it can be had: inv up --full --env {session.name}", words)
+    what = "; ".join(f"{name} could not be installed ({why})" for name, why in sorted(missing.items()))
+    raise IncompleteError(f"{what}; all the rest is up. To try again: inv up --full --env {session.name}", words)

@@ -12,8 +12,8 @@ from streampulse_ops.cli.entry import timed
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (OperatorError("it is broken: mend it"), 1, ""),
-        (IncompleteError("Grafana could not be had", "7 changed"), 3, "7 changed"),
+        (OperatorError("it is broken: correct it"), 1, ""),
+        (IncompleteError("Grafana could not be installed", "7 changed"), 3, "7 changed"),
     ],
 )
 def test_each_end_has_its_exit_code(

@@ -56,7 +56,7 @@ def test_something_must_be_named() -> None:
         silence.matchers(None, "", None, everything=False)
     with pytest.raises(UsageError, match="which of the two"):
         silence.matchers(None, None, "a", everything=True)
-    with pytest.raises(UsageError, match="woken by its silence"):
+    with pytest.raises(UsageError, match="alarms when it is silent"):
         silence.matchers("Watchdog", None, None, everything=False)
 
 

@@ -265,8 +265,8 @@ def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: p
         up(watched.session, full=True)
     assert watched.did[-1] == "smoke", "the rest is checked all the same"
     assert str(caught.value) == (
-        "Grafana could not be had (its repository does not answer); all the rest is up. "
-        "When it can be had: inv up --full --env demo"
+        "Grafana could not be installed (its repository does not answer); all the rest is up. "
+        "To try again: inv up --full --env demo"
     )
     assert caught.value.done.startswith("2 changed · http://")
 

@@ -13,7 +13,7 @@ from streampulse.host.measure.units import Process, names_by_unit, processes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the measurement."""
     parser.add_argument("units", nargs="+", metavar="NAME=UNIT", help="the services whose processes are looked at")
-    parser.add_argument("--rate", type=float, default=300.0, help="events per second meanwhile (default: 300)")
+    parser.add_argument("--rate", type=float, default=300.0, help="events per second during it (default: 300)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long before (default: 60)")
 
 

@@ -18,7 +18,7 @@ _SETTLE_SECONDS = 15.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the measurement."""
     parser.add_argument("units", nargs="+", metavar="NAME=UNIT", help="the services whose processes are looked at")
-    parser.add_argument("--rate", type=float, default=0.0, help="events per second meanwhile (default: no load)")
+    parser.add_argument("--rate", type=float, default=0.0, help="events per second during it (default: no load)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long (default: 60)")
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "targets", nargs="+", metavar="NAME=UNIT", help="what is killed; `executor` without a unit is an executor"
     )
-    parser.add_argument("--rate", type=float, default=300.0, help="events per second meanwhile (default: 300)")
+    parser.add_argument("--rate", type=float, default=300.0, help="events per second during it (default: 300)")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the measurement."""
     parser.add_argument("--unit", required=True, help="unit of the job")
     parser.add_argument("--repeats", type=int, default=3, help="how often (default: 3)")
-    parser.add_argument("--rate", type=float, default=300.0, help="events per second meanwhile (default: 300)")
+    parser.add_argument("--rate", type=float, default=300.0, help="events per second during it (default: 300)")
     parser.add_argument(
         "--without-archives",
         action="store_true",
-        help="have the class-data archives of the job out of the way meanwhile",
+        help="have the class-data archives of the job out of the way during the measurement",
     )
 
 

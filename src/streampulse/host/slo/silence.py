@@ -45,7 +45,7 @@ class Silence:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``streampulse silence``."""
     parser.add_argument("--for", dest="duration", metavar="TIME", help=f"how long: {EXAMPLES}")
-    parser.add_argument("--reason", metavar="TEXT", help="why, for whoever wonders")
+    parser.add_argument("--reason", metavar="TEXT", help="reason, for colleagues")
     parser.add_argument("--author", metavar="NAME", help="who")
     parser.add_argument("--alert", metavar="NAME", help="only this alert")
     parser.add_argument("--service", metavar="NAME", help="only alerts of this service")
@@ -116,7 +116,7 @@ def why(reason: str | None) -> str:
     """
     text = " ".join((reason or "").split())
     if not text:
-        raise UsageError("why? Write --reason 'new disks in kafka-1', for whoever wonders why nothing rings")
+        raise UsageError("why? Write --reason 'new disks in kafka-1', so that colleagues know why nothing rings")
     return text
 
 
@@ -136,7 +136,7 @@ def matchers(alert: str | None, service: str | None, host: str | None, *, everyt
     if not chosen:
         raise UsageError("silent about what? --alert NAME, --service NAME, --host NAME, several of them, or --all")
     if alert == DEAD_MAN:
-        raise UsageError(f"{DEAD_MAN} says that alerts arrive at all: whoever waits for it is woken by its silence")
+        raise UsageError(f"{DEAD_MAN} says that alerts arrive at all: its receiver alarms when it is silent")
     return chosen
 
 

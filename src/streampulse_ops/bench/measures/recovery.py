@@ -41,7 +41,7 @@ def figures(answer: dict[str, Any]) -> list[Figure]:
             "s",
             aim=AIM_SECONDS,
             must=MUST_SECONDS,
-            note=f"no record that arrived meanwhile waited longer than {times['longest_wait_seconds']:.1f} s",
+            note=f"no record that arrived in that time waited longer than {times['longest_wait_seconds']:.1f} s",
         )
         for name, times in answer.items()
     ]

@@ -113,8 +113,8 @@ def build() -> dashboard.Dashboard:
         panels.figure(
             6,
             "Alerting works",
-            """1 while Prometheus evaluates rules: the alert Watchdog always fires. Whoever receives it notices when
-            it stops; so does this figure.""",
+            """1 while Prometheus evaluates rules: the alert Watchdog always fires. Its receiver notices when it
+            stops; so does this figure.""",
             panels.NO_UNIT,
             panels.now('count(ALERTS{alertname="Watchdog", alertstate="firing"}) or vector(0)'),
             steps=panels.below(bad=1),
