@@ -79,7 +79,7 @@ def create_app(
     app.include_router(heads)
     app.include_router(pages(settings))
     # The middleware that is added last is the outermost.
-    app.add_middleware(Guard, settings=settings, access=access, ended=runtime.ended_sessions)
+    app.add_middleware(Guard, settings=settings, access=access, runtime=runtime)
     if settings.public:
         app.include_router(log_in_routes(access, runtime))
         app.add_middleware(Sessions, secret=cookie_secret(settings))

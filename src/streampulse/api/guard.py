@@ -12,7 +12,6 @@ import math
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
@@ -129,26 +128,26 @@ class Guard:
 
     :param settings: whether the API is public, and the private networks.
     :param access: keys and limits.
-    :param ended: ids of log-ins that were ended.
+    :param runtime: knows which log-ins stand.
     """
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access, ended: Container[str]) -> None:
+    def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access, runtime: Runtime) -> None:
         self._app = app
         self._public = settings.public
         self._private = Networks(settings.private_networks)
         self._access = access
-        self._ended = ended
+        self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            refusal = _too_large(scope) or (self._refusal(scope) if self._public else None)
+            refusal = _too_large(scope) or (await self._refusal(scope) if self._public else None)
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    async def _refusal(self, scope: Scope) -> Response | None:
         path = scope["path"]
         if path in _PRIVATE:
             if client(scope) in self._private:
@@ -159,7 +158,7 @@ class Guard:
             return None
         if path.startswith("/assets/"):
             return self._access.limited(scope, self._access.per_user, household(client(scope)))
-        caller = self._caller(scope)
+        caller = await self._caller(scope)
         if caller is None:
             REFUSED.labels("key").inc()
             limited = self._access.limited(scope, self._access.per_address, household(client(scope)))
@@ -171,7 +170,7 @@ class Guard:
         scope["streampulse.user"] = caller.user
         return self._access.limited(scope, self._access.per_user, caller.counted)
 
-    def _caller(self, scope: Scope) -> _Caller | None:
+    async def _caller(self, scope: Scope) -> _Caller | None:
         headers = Headers(scope=scope)
         scheme, key = get_authorization_scheme_param(headers.get("authorization"))
         if scheme.lower() != "bearer":
@@ -179,11 +178,13 @@ class Guard:
         if key:
             user = self._access.user(key.strip())
             return _Caller(user, user) if user is not None else None
-        user, id_ = scope["session"].get("user"), scope["session"].get("id")
+        session = scope["session"]
+        user = session.get("user")
         # A key that was removed takes its log-ins with it.
-        if user not in self._access.keys or id_ in self._ended:
+        if user not in self._access.keys or not await self._runtime.accepts(session):
             return None
-        return _Caller(user, f"{user}.{id_}")
+        scope["streampulse.session"] = session["id"]
+        return _Caller(user, f"{user}.{session['id']}")
 
 
 class Sessions:
@@ -222,7 +223,11 @@ def log_in_routes(access: Access, runtime: Runtime) -> APIRouter:
         if user is None:
             REFUSED.labels("key").inc()
             return HTMLResponse(login_page("That is not a key of this server."), status_code=401, headers=_PAGE)
-        request.session.update(user=user, id=secrets.token_urlsafe(12))
+        try:
+            epoch = await runtime.session_epoch()
+        except Unavailable as error:
+            return _away(f"No log-in is possible now: {error}. Try again.")
+        request.session.update(user=user, id=secrets.token_urlsafe(12), epoch=epoch)
         return RedirectResponse("/", status_code=303)
 
     @router.post("/logout")
@@ -233,12 +238,17 @@ def log_in_routes(access: Access, runtime: Runtime) -> APIRouter:
             try:
                 await runtime.end_session(id_, SESSION_SECONDS)
             except Unavailable as error:
-                text = f"This browser is logged out, but copies of its cookie are not: {error}. Log in and out again."
-                headers = _PAGE | {"Retry-After": str(RETRY_AFTER_SECONDS)}
-                return HTMLResponse(login_page(text), status_code=503, headers=headers)
+                return _away(
+                    f"This browser is logged out, but copies of its cookie are not: {error}. Log in and out again."
+                )
         return RedirectResponse("/login", status_code=303)
 
     return router
+
+
+def _away(text: str) -> Response:
+    headers = _PAGE | {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return HTMLResponse(login_page(text), status_code=503, headers=headers)
 
 
 async def _sent_key(request: Request) -> str | None:

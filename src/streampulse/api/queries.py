@@ -189,6 +189,12 @@ def ended_sessions(cursor: Cursor) -> list[str]:
     return [row[0] for row in cursor.fetchall()]
 
 
+def session_epoch(cursor: Cursor) -> str:
+    """Return the id of the epoch of log-ins: another one in each database that was made."""
+    cursor.execute("SELECT id::text FROM api_session_epoch")
+    return str(cursor.fetchall()[0][0])
+
+
 def end_session(cursor: Cursor, id_: str, seconds: int) -> None:
     """Note that a log-in was ended, as the role that may write this one table; needs a transaction of its own.
 

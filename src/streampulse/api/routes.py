@@ -160,7 +160,7 @@ async def live(
     read_query(NoParameters, request.scope["query_string"])
     text = last_event_id or ""
     known = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
-    return await _runtime(request).live.respond(known)
+    return await _runtime(request).live.respond(known, request.scope.get("streampulse.session"))
 
 
 @_get("/prometheus", response_class=Response, tags=["operation"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a small name
 from starlette.requests import Request
@@ -45,6 +45,8 @@ class Runtime:
         self._settings = settings
         self._answers = SnapshotAnswers()
         self._spans_waiting = 0
+        #: Epoch of log-ins; None before the first reading.
+        self.epoch: str | None = None
         #: Ids of ended log-ins, as of the last reading.
         self.ended_sessions: set[str] = set()
 
@@ -52,7 +54,7 @@ class Runtime:
         """Begin to read, on the running event loop."""
         interval = self._settings.snapshot_interval_ms / 1000
         self.database = database
-        self.live = Live(self._settings.live_readers)
+        self.live = Live(self._settings.live_readers, self.ended_sessions)
         self.snapshots = Snapshots(database, interval, self._settings.stale_seconds, self._follow)
         self.live.start(self.snapshots)
         self._stored = Asker(self._query, interval, self._settings.stale_seconds)
@@ -70,7 +72,26 @@ class Runtime:
         """Take in a reading, in its transaction."""
         if self._settings.public:
             self.ended_sessions.update(queries.ended_sessions(cursor))
+            self.epoch = queries.session_epoch(cursor)
         self.live.follow(cursor, snapshot)
+
+    async def session_epoch(self) -> str:
+        """Return the epoch of log-ins, at the very beginning after the first try to read.
+
+        :raises Unavailable: the database has not answered yet.
+        """
+        if self.epoch is None:
+            await self.snapshots.get()
+        if self.epoch is None:
+            raise self.snapshots.unavailable()
+        return self.epoch
+
+    async def accepts(self, session: dict[str, Any]) -> bool:
+        """Return whether a log-in stands. Before the first reading of ended log-ins, none does."""
+        try:
+            return session.get("epoch") == await self.session_epoch() and session["id"] not in self.ended_sessions
+        except Unavailable:
+            return False
 
     async def end_session(self, id_: str, seconds: int) -> None:
         """End a log-in for all workers and hosts. The others know at their next reading.

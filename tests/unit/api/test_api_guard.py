@@ -28,13 +28,18 @@ OPEN = {"/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/t
 
 
 @contextmanager
-def guarded(address: str = "203.0.113.9", **settings: Any) -> Iterator[TestClient]:
-    """Serve a public API without a database to a client from an address."""
+def guarded(address: str = "203.0.113.9", epoch: str | None = "first", **settings: Any) -> Iterator[TestClient]:
+    """Serve a public API without a database to a client from an address.
+
+    :param epoch: of log-ins, as a reading would tell; None for a worker without a reading.
+    """
     postgres = PostgresSettings(
         host="127.0.0.1", port=closed_port(), database="d", user="u", password=SecretStr("p"), sslmode="disable"
     )
     chosen: dict[str, Any] = {"public": True, "keys": f"{KEY},{OTHER}", "cookie_secret": SECRET, **settings}
-    with TestClient(make_app(postgres, **chosen), client=(address, 5), follow_redirects=False) as client:
+    app = make_app(postgres, **chosen)
+    app.state.runtime.epoch = epoch
+    with TestClient(app, client=(address, 5), follow_redirects=False) as client:
         yield client
 
 
@@ -110,12 +115,23 @@ def test_a_log_in_sets_a_cookie_that_lets_in() -> None:
         ({}, cookie, 200),
         ({}, forged, 401),
         ({"cookie_secret": "t" * 32}, cookie, 401),
+        # A worker that has not read which log-ins were ended, and a database that was made again.
+        ({"epoch": None}, cookie, 401),
+        ({"epoch": "second"}, cookie, 401),
         # The key that it was made with is gone.
         ({"keys": OTHER}, cookie, 401),
     ]:
         with guarded(**settings) as client:
             headers = {"Cookie": f"a=b; streampulse_session={value}"}
             assert client.get("/openapi.json", headers=headers).status_code == status
+
+
+def test_without_a_reading_there_is_no_log_in() -> None:
+    with guarded(epoch=None) as client:
+        refused = log_in(client)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "No log-in is possible now: PostgreSQL does not answer" in refused.text
+        assert not client.cookies
 
 
 def test_a_log_in_ends_after_a_week(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from datetime import datetime
 from typing import Any, Final
 
@@ -58,9 +58,11 @@ REFUSED = Counter("streampulse_api_live_refused", "Readers of /live that were re
 
 
 class _Reader:
-    __slots__ = ("at", "notice", "seen", "woken")
+    __slots__ = ("at", "notice", "seen", "session", "woken")
 
-    def __init__(self) -> None:
+    def __init__(self, session: str | None) -> None:
+        #: Id of the log-in, None for a reader without one.
+        self.session = session
         self.woken = asyncio.Event()
         #: Id of the view that the reader knows, 0 for none.
         self.at = 0
@@ -96,10 +98,12 @@ class Live:
     """The readers of one worker.
 
     :param most: largest number of readers.
+    :param ended: ids of ended log-ins. Their readers are ended too.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, ended: Set[str]) -> None:
         self._most = most
+        self._ended = ended
         self._admitted = 0
         self._snapshots: Snapshots | None = None
         self._readers: set[_Reader] = set()
@@ -163,10 +167,11 @@ class Live:
 
     # On the event loop ------------------------------------------------------------------------------------------------
 
-    async def respond(self, last_id: int | None) -> EventSourceResponse:
+    async def respond(self, last_id: int | None, session: str | None) -> EventSourceResponse:
         """Return the response for a new reader.
 
         :param last_id: the reader's Last-Event-ID.
+        :param session: id of the reader's log-in, None without one.
         :raises Unavailable: the server is about to stop, there are too many readers, or there are no numbers yet.
         """
         if self.stopping:
@@ -182,7 +187,7 @@ class Live:
         except BaseException:
             self._release()
             raise
-        return _EventStream(self._events(last_id), self._asked_to_stop, self._release)
+        return _EventStream(self._events(last_id, session), self._asked_to_stop, self._release)
 
     def stop(self) -> None:
         """Tell all readers to come back, and end their answers."""
@@ -201,6 +206,7 @@ class Live:
         """Wake the readers when there is something for them."""
         if not self._readers or self._snapshots is None:
             return
+        self._wake([reader for reader in self._readers if reader.session in self._ended])
         now = time.monotonic()
         self._wanted_until = now + _IDLE_SECONDS
         view = self._view
@@ -248,9 +254,9 @@ class Live:
                 self._snapshots.hurry()
         return self._view is not None
 
-    async def _events(self, last_id: int | None) -> AsyncIterator[bytes]:
-        """Yield what a reader gets, until the server stops."""
-        reader = _Reader()
+    async def _events(self, last_id: int | None, session: str | None) -> AsyncIterator[bytes]:
+        """Yield what a reader gets, until the server stops or the reader's log-in is ended."""
+        reader = _Reader(session)
         reader.at = self._resumed(last_id)
         reader.seen = (last_id or 0) if reader.at else 0
         self._readers.add(reader)
@@ -264,7 +270,7 @@ class Live:
             piece = b"retry: %d\n\n" % wait_ms + self._news(reader)
             # A returning reader may have heard the opposite before it went.
             piece += event("status", self._status())
-            while not self.stopping:
+            while not self.stopping and session not in self._ended:
                 if piece:
                     yield piece
                 await reader.woken.wait()
