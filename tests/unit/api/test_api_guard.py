@@ -111,7 +111,7 @@ def test_a_log_in_sets_a_cookie_that_lets_in() -> None:
         cookie = client.cookies["streampulse_session"]
     # Not its last character, of which two bits mean nothing.
     forged = cookie[:-5] + ("A" if cookie[-5] != "A" else "B") + cookie[-4:]
-    for settings, value, status in [
+    cases: list[tuple[dict[str, Any], str, int]] = [
         ({}, cookie, 200),
         ({}, forged, 401),
         ({"cookie_secret": "t" * 32}, cookie, 401),
@@ -120,7 +120,8 @@ def test_a_log_in_sets_a_cookie_that_lets_in() -> None:
         ({"epoch": "second"}, cookie, 401),
         # The key that it was made with is gone.
         ({"keys": OTHER}, cookie, 401),
-    ]:
+    ]
+    for settings, value, status in cases:
         with guarded(**settings) as client:
             headers = {"Cookie": f"a=b; streampulse_session={value}"}
             assert client.get("/openapi.json", headers=headers).status_code == status
