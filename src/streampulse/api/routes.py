@@ -80,7 +80,7 @@ def _numbers(path: str, question: type[Question], model: type[BaseModel], text: 
     async def endpoint(request: Request) -> Response:
         return await _runtime(request).respond(request, read_query(question, request.scope["query_string"]))
 
-    documented = {"summary": path.replace("/", " ").strip().title(), "description": text, "tags": ["numbers"]}
+    documented = {"name": path.rpartition("/")[2], "description": text, "tags": ["numbers"]}
     _get(path, response_model=model, responses=_ANSWERS, openapi_extra=described(question), **documented)(endpoint)
 
 
