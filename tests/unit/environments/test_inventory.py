@@ -121,8 +121,8 @@ def test_an_api_that_only_its_own_host_can_ask_must_be_where_it_is_asked(invento
 
 
 def test_ports_that_are_none_are_named(inventories: Path) -> None:
-    with pytest.raises(OperatorError, match=r"streampulse_ports\.api is http in .*demo/hosts\.yml"):
-        services.port(demo(inventories, {"streampulse_ports": {"api": "http"}}, a={}), "api")
+    with pytest.raises(OperatorError, match=r"streampulse_ports\.kafka is http in .*demo/hosts\.yml"):
+        services.port(demo(inventories, {"streampulse_ports": {"kafka": "http"}}, a={}), "kafka")
     with pytest.raises(OperatorError, match=r"demo/hosts\.yml: streampulse_ports must be lines of"):
         services.port(demo(inventories, {"streampulse_ports": "all of them"}, b={}), "api")
 
