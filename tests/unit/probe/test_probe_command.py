@@ -29,6 +29,10 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+# A bound on waiting, also on a busy machine: sending an event waits for 30 seconds and longer.
+AT_ONCE_SECONDS = 10
+
+
 class Probe:
     """The process, with every service at one port."""
 
@@ -118,7 +122,7 @@ def test_while_nothing_answers_it_says_so_and_ends_at_once(tmp_path: Path, answe
         assert "streampulse_probe_last_exact_timestamp_seconds" not in found
         took = probe.end()
         said = probe.said()
-    assert took < 2
+    assert took < AT_ONCE_SECONDS
     # Each part logs once what is wrong, without a secret.
     for part in ("the API", "PostgreSQL", "Kafka"):
         assert said.count(f'msg="{part} does not answer as it should"') == 1, said
@@ -137,7 +141,7 @@ def test_it_ends_at_once_in_the_middle_of_an_event(tmp_path: Path, answering: st
         probe = stack.enter_context(Probe(port, tmp_path, {"STREAMPULSE_PROBE_EVENT_SECOND": str(due % 60)}))
         probe.ready()
         time.sleep(max(0.0, due + 1 - time.time()))
-        assert probe.end() < 2
+        assert probe.end() < AT_ONCE_SECONDS
 
 
 def test_a_missing_setting_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -393,7 +393,7 @@ def test_nothing_asked_for_is_a_list(session: Session, host: Host_, capsys: pyte
         ({**GOOD, "host": ""}, "silent about what"),
         ({**GOOD, "everything": True}, "which of the two"),
         ({**GOOD, "alert": "KafkaDwn"}, r"KafkaDwn is not an alert\. Did you mean KafkaDown\?"),
-        ({**GOOD, "alert": "Watchdog"}, "woken by its silence"),
+        ({**GOOD, "alert": "Watchdog"}, "alarms when it is silent"),
         ({**GOOD, "service": "kafak"}, r"kafak is not a service\. Did you mean kafka\?"),
         ({**GOOD, "expire": "0123"}, "leave the other options out"),
         ({"expire": ""}, "--expire names no silence"),
