@@ -45,7 +45,7 @@ from streampulse_ops.cli import program
         (["reset", "--keep=", "--yes"], 2, "--keep names nothing"),
         (["bench", "--seconds", "0"], 2, "--seconds 0"),
         (["status", "--env", "LOCAL"], 1, "A new one: inv env new NAME"),
-        # Whoever gives a word too much does not want another task.
+        # A surplus word is a mistake and no other task.
         (["open", "api", "docs"], 2, "one task at a time: docs"),
         (
             ["reset", "--dry-run", "--env", "staging", "--keep", "kafka"],
