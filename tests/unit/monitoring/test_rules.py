@@ -19,7 +19,7 @@ RULES: list[dict[str, Any]] = [rule for group in rules.groups() for rule in grou
 ALERTS = [rule for rule in RULES if "alert" in rule]
 #: Names that runbooks, silences and people rely on.
 PAGES = {
-    *("HostDown", "KafkaDown", "JobDown", "PostgresDown", "ApiDown", "SparkMasterDown", "SparkWorkerDown"),
+    *("HostDown", "KafkaDown", "JobDown", "PostgresDown", "ApiDown", "EdgeDown", "SparkMasterDown", "SparkWorkerDown"),
     *("PipelineStalled", "ApiErrorRateHigh", "DiskAlmostFull", "KafkaPartitionsOffline", "KafkaUnderReplicated"),
 }
 TICKETS = {
@@ -100,7 +100,6 @@ def test_a_bound_that_a_rule_asks_for_is_a_bucket() -> None:
 
 def test_every_service_has_its_unit_and_its_alert() -> None:
     units, names = services_of_units(), {rule["alert"] for rule in ALERTS}
-    # Prometheus scrapes no edge: UnitFailed reports its unit.
     alerted = {entry["name"] for entry in services.entries() if "scrape" in entry} | {"postgres"}
     for service in services.all_services():
         unit = service.unit.replace("*", "17")
@@ -113,7 +112,7 @@ def test_every_service_has_its_unit_and_its_alert() -> None:
 def test_a_service_that_is_away_has_paged_at_the_same_time() -> None:
     (away,) = [rule for rule in ALERTS if rule["alert"] == "ServiceAway"]
     jobs = {job for names in re.findall(r'job=~?"([^"]+)"', away["expr"]) for job in names.split("|")}
-    assert jobs == {"kafka", "spark-master", "spark-worker", "job", "api"}
+    assert jobs == {"kafka", "spark-master", "spark-worker", "job", "api", "edge"}
     (group,) = [group for group in rules.groups() if away in group["rules"]]
     names = [rule["alert"] for rule in group["rules"]]
     for job in jobs:

@@ -106,7 +106,7 @@ all:
     spark_master: {hosts: {s: {private_address: 10.0.0.3}}}
     spark_worker: {hosts: {s: {}}}
     postgres: {hosts: {s: {}}}
-    api: {hosts: {s: {api_listen_address: 10.9.9.9}}}
+    api: {hosts: {s: {api_listen_address: 10.9.9.9, edge_certificate: PEM}}}
     generator: {hosts: {}}
     monitoring: {hosts: {w1: {private_address: 10.0.0.4}, w2: {private_address: 10.0.0.5}}}
 """
@@ -152,8 +152,11 @@ def test_targets_follow_from_the_inventory(written: Any, provider: str) -> None:
     assert set(seen["node-exporter"]) == {"k1", "k2", "s", "w1", "w2"}
     assert "generator" not in seen
     assert jobs["api"]["metrics_path"] == "/prometheus"
-    # The edge has the public port of existing hosts.
+    # The edge has the public port of existing hosts, and TLS where it has a certificate.
     assert seen["api"] == {"s": ["10.9.9.9:8001" if provider == "existing" else "10.9.9.9:8000"]}
+    assert seen.get("edge") == ({"s": ["10.0.0.3:8000"]} if provider == "existing" else None)
+    if provider == "existing":
+        assert jobs["edge"]["static_configs"][0]["labels"] == {"host": "s", "__scheme__": "https"}
     [manager] = config["alerting"]["alertmanagers"]
     assert manager["static_configs"] == [{"targets": ["10.0.0.4:9093", "10.0.0.5:9093"]}]
     # Targets with a password get it from a file; no configuration contains it.

@@ -31,6 +31,8 @@ def answers() -> bool:
 
 def test_the_api_answers_through_it_on_every_address() -> None:
     until("the API answers through the edge", 30, answers)
+    # Prometheus scrapes this path through the edge.
+    assert ask("/prometheus")[0] == 200
     assert "127.0.0.1" not in listening(PORT)
     assert listening(80) == set()
 
