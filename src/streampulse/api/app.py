@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -19,7 +18,7 @@ from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
 from streampulse.api.guard import Access, Guard, Sessions, cookie_secret, log_in_routes
 from streampulse.api.models import BadParameter, BadRequest, Problem
 from streampulse.api.networks import TrustedProxies
-from streampulse.api.observe import Journal, ObserveMiddleware, request_id
+from streampulse.api.observe import Journal, ObserveMiddleware
 from streampulse.api.page import pages
 from streampulse.api.questions import ALLOWED, ALLOWED_BY_ERROR
 from streampulse.api.routes import heads, router
@@ -73,10 +72,11 @@ def create_app(
         redoc_url=None,
         # It would lead to whatever host the request names.
         redirect_slashes=False,
+        # Not by include_router: FastAPI matches the routes of an included router twice in each request.
+        routes=[*router.routes, *heads.routes],
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.runtime = runtime
-    app.include_router(router)
-    app.include_router(heads)
     app.include_router(pages(settings))
     # The middleware that is added last is the outermost.
     app.add_middleware(Guard, settings=settings, access=access, runtime=runtime)
@@ -96,7 +96,6 @@ def create_app(
         )
     journal = Journal(sorted({route.path for route in router.routes if isinstance(route, APIRoute)}))
     app.add_middleware(ObserveMiddleware, journal=journal)
-    app.add_middleware(CorrelationIdMiddleware, validator=None, generator=lambda: "", transformer=request_id)
     proxies = split(settings.trusted_proxies)
     if proxies:
         app.add_middleware(TrustedProxies, trusted_hosts=proxies)

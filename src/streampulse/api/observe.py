@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from asgi_correlation_id import correlation_id
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -88,7 +87,7 @@ class Journal:
         self._durations: dict[str, Histogram] = {}
         BUILD.labels(__version__).set(1)
 
-    def note(self, scope: Scope, status: int, seconds: float) -> None:
+    def note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         """Count, time and log a request.
 
         :param seconds: its duration.
@@ -110,7 +109,7 @@ class Journal:
         if (route not in _QUIET_ROUTES or status >= 400) and self._log.room():
             client = scope.get("client")
             fields = {
-                "request_id": correlation_id.get(),
+                "request_id": request_id,
                 "client": client[0] if client else "-",
                 "method": scope["method"][:_LONGEST_LOGGED],
                 "path": scope["path"][:_LONGEST_LOGGED],
@@ -124,7 +123,7 @@ class Journal:
 
 
 class ObserveMiddleware:
-    """Notes every request in the journal, adds the headers of every answer, and turns an error into a plain 500.
+    """Notes every request in the journal, adds the headers of every response, and turns an error into a plain 500.
 
     :param journal: where requests are noted.
     """
@@ -139,13 +138,14 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        request_id = _request_id(scope)
         status = 0
 
         async def send_dressed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _dressed(scope, message["headers"])
+                message["headers"] = _dressed(scope, message["headers"], request_id)
             try:
                 await send(message)
             except RuntimeError as error:
@@ -159,12 +159,12 @@ class ObserveMiddleware:
         except ClientDisconnect:
             status = CLIENT_LEFT
         except Exception:
-            log.exception("unexpected error", extra={"fields": {"request_id": correlation_id.get()}})
+            log.exception("unexpected error", extra={"fields": {"request_id": request_id}})
             if status == 0:
-                body = {"error": f"internal error, see the API's log for request {correlation_id.get()}"}
+                body = {"error": f"internal error, see the API's log for request {request_id}"}
                 await JSONResponse(body, status_code=500)(scope, receive, send_dressed)
             status = 500
-        self._journal.note(scope, status, time.perf_counter() - started)
+        self._journal.note(scope, request_id, status, time.perf_counter() - started)
 
 
 class _AccessLog:
@@ -193,9 +193,9 @@ class _AccessLog:
         return True
 
 
-def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers with those that every answer has."""
-    found = [*headers, *_SECURITY]
+def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """Return headers with those that every response has."""
+    found = [*headers, *_SECURITY, (b"x-request-id", request_id.encode())]
     names = {name for name, _ in found}
     if b"cache-control" not in names:
         found.append((b"cache-control", b"no-store"))
@@ -206,6 +206,17 @@ def _dressed(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple
     return found
 
 
+def _request_id(scope: Scope) -> str:
+    """Return a request's id: the client's own if it is harmless, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given: str = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(given):
+                return given
+            break
+    return f"{random.getrandbits(64):016x}"
+
+
 def scrape() -> tuple[bytes, str]:
     """Return the metrics of all workers and their content type."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
@@ -213,8 +224,3 @@ def scrape() -> tuple[bytes, str]:
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-def request_id(given: str) -> str:
-    """Return a request's id: the client's own if it is harmless, else a new one."""
-    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
