@@ -327,7 +327,7 @@ def vendor(_context: Context, update: str | None = None) -> str:
 @task(help={"check": "change nothing, exit 1 when a file is stale"})
 @timed
 def docs(_context: Context, check: bool = False) -> None:
-    """Write the files that are made from the code: reference pages, Prometheus' rules, Grafana's dashboards."""
+    """Write the generated files: reference pages and the JSON of Grafana's dashboards."""
     from streampulse_ops.docs import pages
 
     if pages.main(["--check"] if check else []) != 0:

@@ -16,7 +16,6 @@ from ports import free_port
 from stack import until
 
 from streampulse_ops.monitoring import promtools, rules
-from streampulse_ops.monitoring.dashboards import panels
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\
@@ -89,6 +88,7 @@ def test_a_deploy_is_marked_and_an_outage_is_not(
     tmp_path: Path, history: list[tuple[int, str]], expected: dict[int, str], what: str
 ) -> None:
     del what
+    marks = {mark["name"]: mark["expr"] for mark in boards()["streampulse-overview"]["annotations"]["list"]}
     last = 240
     ends = [begin for begin, _ in history[1:]] + [last]
     series = []
@@ -99,10 +99,10 @@ def test_a_deploy_is_marked_and_an_outage_is_not(
                 values[begin:end] = ["1"] * (end - begin)
                 if end < last:
                     values[end] = "stale"
-        series.append({"series": f'm{{version="{version}"}}', "values": " ".join(values)})
+        series.append({"series": f'streampulse_job_build_info{{version="{version}"}}', "values": " ".join(values)})
     asked = [
         {
-            "expr": panels._NEW_VERSION.format(metric="m"),
+            "expr": marks["Deploys of the job"],
             "eval_time": f"{10 * at}s",
             "exp_samples": [{"labels": f'{{version="{version}"}}', "value": 1}] if version else [],
         }

@@ -14,13 +14,13 @@ from conftest import Database, own_database
 from dashboard_queries import boards, queries, sql, wrong_in_postgres
 from postgres import READER, PostgresServer
 
-from streampulse_ops.monitoring.dashboards import audience
-
 pytestmark = pytest.mark.postgres
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 STREAMS = 30
 MINUTES = 10 * 24 * 60
+# As in grafana/dashboards/yml.j2: hours that a query reads at most, and streams as lines and in the list.
+HOURS, LINES, LISTED = 24, 10, 25
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +104,10 @@ def test_the_lines_are_those_of_ordinary_streams(run: Callable[[str], list[tuple
     assert {row[1] for row in viewers} == {sum(range(1, STREAMS + 1))}
     assert {row[1:] for row in run(statement(13))} == {(STREAMS, STREAMS)}
     largest = run(statement(20))
-    assert {row[1] for row in largest} == {f"s-{number}" for number in range(STREAMS - audience.LINES + 1, STREAMS + 1)}
-    assert len(largest) == 60 * audience.LINES
+    assert {row[1] for row in largest} == {f"s-{number}" for number in range(STREAMS - LINES + 1, STREAMS + 1)}
+    assert len(largest) == 60 * LINES
     listed = run(statement(21))
-    assert len(listed) == audience.LISTED
+    assert len(listed) == LISTED
     assert listed[0] == ("s-1", 30.0, 60, 120, 1, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_range_of_a_year_reads_a_day(run: Callable[[str], list[tuple[Any, ...]
     text = statement(panel, over=timedelta(days=365))
     ((plans,),) = run(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}")
     plan = plans[0] if isinstance(plans, list) else json.loads(plans)[0]
-    day = audience.HOURS * 60 * (STREAMS + 1)
+    day = HOURS * 60 * (STREAMS + 1)
     # Once to find the largest streams, and once for their lines.
     assert rows_read(plan["Plan"]) <= 2 * day + STREAMS, text
 

@@ -282,7 +282,7 @@ PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/commands.md": commands_page,
     f"{FOLDER}/services.md": services_page,
     page.FILE: page.page,
-    **dashboards.FILES,
+    **dashboards.files(),
 }
 
 

@@ -29,33 +29,6 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "probe": ("streampulse.probe.metrics", "streampulse.probe.pipeline"),
 }
 
-#: Metrics of other programs that rules use, and the program that has them.
-FOREIGN: Final[dict[str, str]] = {
-    "up": "Prometheus: whether a target answered",
-    "ALERTS": "Prometheus: the alerts that are pending or firing",
-    "prometheus_rule_evaluation_failures_total": "Prometheus",
-    "prometheus_notifications_errors_total": "Prometheus",
-    "alertmanager_notifications_failed_total": "Alertmanager",
-    "node_filesystem_avail_bytes": "node exporter",
-    "node_filesystem_size_bytes": "node exporter",
-    "node_memory_MemAvailable_bytes": "node exporter",
-    "node_memory_MemTotal_bytes": "node exporter",
-    "node_time_seconds": "node exporter",
-    "node_timex_offset_seconds": "node exporter",
-    "node_timex_sync_status": "node exporter",
-    "node_systemd_unit_state": "node exporter, its collector systemd",
-    "node_systemd_units": "node exporter, its collector systemd: all units, also those that it does not tell by name",
-    "node_systemd_service_restart_total": "node exporter, --collector.systemd.enable-restarts-metrics",
-    "kafka_controller_kafkacontroller_offlinepartitionscount": "the agent in Kafka's JVM",
-    "kafka_server_replicamanager_underreplicatedpartitions": "the agent in Kafka's JVM",
-    "pg_up": "postgres exporter",
-    "pg_stat_activity_count": "postgres exporter",
-    "pg_stat_activity_max_tx_duration": "postgres exporter",
-    "pg_settings_max_connections": "postgres exporter",
-    "pg_stat_user_tables_n_dead_tup": "postgres exporter; older than 0.12 by a query of its own",
-    "pg_stat_user_tables_n_live_tup": "postgres exporter; older than 0.12 by a query of its own",
-}
-
 #: What each type adds to a family's name in the scrape.
 _SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
     "counter": ("_total",),

@@ -62,18 +62,22 @@ def seconds(span: str) -> int:
     return int(span[:-1]) * _SIZES[span[-1]]
 
 
-@cache
-def texts() -> dict[str, str]:
-    """Return each file of rules by its name, with placeholders for addresses."""
-    folder = paths.repository() / "prometheus/rules"
+def environment(folder: Path) -> jinja2.Environment:
+    """Return what renders the templates of a folder, with ``<< >>`` around values."""
     # The role renders with the same marks (ansible/roles/prometheus/vars/main.yml).
-    environment = jinja2.Environment(  # noqa: S701 - no HTML
+    return jinja2.Environment(  # noqa: S701 - no HTML
         loader=jinja2.FileSystemLoader(folder),
         variable_start_string="<<",
         variable_end_string=">>",
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Return each file of rules by its name, with placeholders for addresses."""
+    folder = paths.repository() / "prometheus/rules"
     given = {
         **document(),
         "streampulse_services": services.entries(),
@@ -81,7 +85,7 @@ def texts() -> dict[str, str]:
         "streampulse_grafana_url": GRAFANA,
     }
     return {
-        file.name.removesuffix(".j2"): environment.get_template(file.name).render(given)
+        file.name.removesuffix(".j2"): environment(folder).get_template(file.name).render(given)
         for file in sorted(folder.glob("*.yml.j2"))
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from promql_names import metric_names
 
 from streampulse.host import cli, wait
 from streampulse_ops import paths, services
@@ -165,13 +166,11 @@ def test_every_alert_dashboard_and_metric_is_one_that_there_is(book: Runbook) ->
     for word in re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`", text):
         assert word in names | {"OutOfMemoryError"}, word
     related = book.sections["Related Monitoring"]
-    uids = {f"streampulse-{name}" for name in dashboards.panels.DASHBOARDS}
+    uids = {f"streampulse-{name}" for name in dashboards.names()}
     for uid in re.findall(r"`(streampulse-[a-z]+)`", related) + re.findall(r"dashboard `([\w-]+)`", text):
         assert uid in uids, uid
-    known = {series for metric in metrics.catalogue() for series in (metric.name, *metric.series)} | set(
-        metrics.FOREIGN
-    )
-    known |= rules.recorded()
+    known = {series for metric in metrics.catalogue() for series in (metric.name, *metric.series)} | rules.recorded()
+    known |= {name for group in rules.groups() for rule in group["rules"] for name in metric_names(rule["expr"])}
     for name in re.findall(r"`((?:streampulse|node|pg|kafka)_[a-z_]+)`", related):
         assert name in known, name
 
