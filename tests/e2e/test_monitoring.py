@@ -208,7 +208,7 @@ def test_without_full_nothing_of_it_is_touched(stack: Stack) -> None:
     assert "leave monitoring alone" in plan
     before = stack.totals()
     stack.inv_ok("reset", "--yes", "--keep", "kafka")
-    # What was kept in Kafka was counted anew.
+    # The job counted again what Kafka kept.
     assert stack.totals() >= before
     assert "all equal" in stack.inv_ok("verify")
     assert stack.ssh_ok(PIDS) == pids

@@ -97,7 +97,7 @@ def test_standing_still_for_a_while(stack: Stack, part: str) -> None:
     try:
         time.sleep(12)
     finally:
-        # What stood still may have been given up and ended meanwhile.
+        # systemd may have ended the stopped process already.
         stack.ssh(signal % "CONT")
     is_right(stack, f"SIGSTOP and SIGCONT of the {part}")
 
@@ -145,7 +145,7 @@ def dropped(stack: Stack, port: int) -> Iterator[None]:
 
 
 def test_disk_of_the_database_full_then_freed(stack: Stack) -> None:
-    # The data goes to a small disk of its own for the while. The job runs on, without its database meanwhile.
+    # The data moves to a small disk. The job keeps running without its database.
     stack.ssh_ok(
         f"set -e; systemctl stop {POSTGRES}; mv {DATA} {DATA}.kept; install -d -o postgres -g postgres -m 0700 {DATA};"
         f" size=$(( $(du -sm {DATA}.kept | cut -f1) + 64 ));"
@@ -176,7 +176,7 @@ def test_checkpoint_deleted(stack: Stack) -> None:
     stack.ssh_ok("systemctl stop streampulse-job && rm -rf /var/lib/streampulse-job/checkpoints/*")
     stack.ssh_ok("systemctl start streampulse-job", seconds=BACK_SECONDS)
     is_right(stack, "the checkpoint was deleted while the job was stopped")
-    # The job writes into it meanwhile, and a folder that has just been emptied is not empty any more.
+    # The job writes into the folder while it is emptied, so one removal may not be enough.
     stack.ssh_ok("for _ in 1 2 3 4 5; do rm -rf /var/lib/streampulse-job/checkpoints/* && exit; done; exit 1")
     is_right(stack, "the checkpoint was deleted while the job ran")
     stack.ssh_ok("systemctl restart streampulse-job", seconds=BACK_SECONDS)

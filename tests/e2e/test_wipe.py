@@ -28,7 +28,7 @@ def test_wipe_leaves_nothing(stack: Stack) -> None:
     assert f"{stack.name}.{stack.host}" not in namespaces
     links = subprocess.run(["ip", "-o", "addr"], check=True, capture_output=True, text=True).stdout
     assert address.rsplit(".", 1)[0] + "." not in links
-    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - not a file of ours
+    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - a file of the kernel
         assert f"{STATE / stack.name}/" not in mounts.read()
     rules = subprocess.run(["iptables-save"], check=True, capture_output=True, text=True).stdout
     assert address.rsplit(".", 1)[0] not in rules

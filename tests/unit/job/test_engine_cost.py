@@ -160,5 +160,5 @@ def test_a_busy_viewer_holds_what_matters_of_each_window() -> None:
     feeder.feed(joins(1, NOW_US))
     for number in range(10):
         feeder.feed(("a", "u0", VIEWER_JOIN, NOW_US + 1 + event) for event in range(number, 1_000, 10))
-    # What comes before all of it is computed anew, and that does not take a thousand steps.
+    # An event before all others makes the engine recompute its window, in fewer than a thousand steps.
     assert feeder.feed([("a", "u0", VIEWER_JOIN, NOW_US - 1)]) < 1_000

@@ -145,7 +145,7 @@ def test_an_archive_is_out_of_the_way_and_back_again(tmp_path: Path) -> None:
     file.write_text("first")
     with start._aside(file):
         assert not file.exists()
-        file.write_text("made meanwhile")
+        file.write_text("second")
     assert file.read_text() == "first"
     file.unlink()
     with start._aside(file):

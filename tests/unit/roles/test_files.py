@@ -51,4 +51,4 @@ def test_a_secret_is_validated_and_not_shown(tmp_path: Path) -> None:
     assert done, said
     assert "tOkEn" not in said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert (tmp_path / "check.mode").read_text() == "600\n", "others could have read it meanwhile"
+    assert (tmp_path / "check.mode").read_text() == "600\n", "other users could read it during the check"

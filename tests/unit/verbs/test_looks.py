@@ -71,7 +71,7 @@ def test_what_peek_cannot_show_is_one_line(
         peek(down, "x", 3)
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    # What was asked for wrongly is not mended by looking at the stack.
+    # `inv doctor` is no help against wrong usage.
     assert isinstance(caught.value, UsageError) == (code == 2)
     assert ("inv doctor --env demo" in str(caught.value)) == (code == 1)
 
