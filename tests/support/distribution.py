@@ -1,7 +1,7 @@
 """Which tests share a worker of pytest-xdist, and in which order workers take them.
 
 A worker takes a whole file, so the fixtures of a module start once. Linters are taken one by one. Tests that boot
-machines form two groups: more machines at once would only slow each other down.
+machines form three groups: more machines at once would only slow each other down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ GROUPS = (
     ("tests/molecule/", "roles and monitoring"),
     ("tests/e2e/test_monitoring_held_down", "end to end"),
     ("tests/e2e/test_monitoring", "roles and monitoring"),
+    ("tests/e2e/test_debian12", "Debian 12"),
     ("tests/e2e/", "end to end"),
 )
 
