@@ -246,7 +246,7 @@ def test_rows_of_our_own_streams_are_exact_however_long_they_go_on(
     decisions, clocks = oracle.decide(records, PARTITIONS)
     held, _ = run(records, cuts, restarts, repeats)
     expected = expected_tables(decisions, clocks).minutes
-    # A `__` stream whose clock is a day behind another one's is dropped. Only minutes without events can be missing then.
+    # A `__` stream whose clock is a day behind another one is dropped. Only minutes without events can be missing then.
     left_out = {key: row for key, row in expected.items() if key not in held.minutes}
     assert held.minutes | left_out == expected
     assert all(is_internal(stream) and not any(row[:6]) for (_, stream), row in left_out.items())
