@@ -79,14 +79,20 @@ def rows_read(plan: dict[str, Any]) -> int:
 
 
 CASES: dict[str, tuple[Callable[[Any], Any], int]] = {
-    "metrics": (lambda c: queries.metrics(c, minutes=10, limit=5, stream_id=None), 6),
-    "metrics, a day": (lambda c: queries.metrics(c, minutes=1440, limit=1000, stream_id=None), 1001),
-    "metrics of a stream": (lambda c: queries.metrics(c, minutes=10, limit=100, stream_id="s-7"), 11),
-    "metrics of a probe": (lambda c: queries.metrics(c, minutes=10, limit=100, stream_id="__probe"), 12),
-    "metrics of nobody": (lambda c: queries.metrics(c, minutes=1440, limit=100, stream_id="nobody"), 1),
-    "history": (lambda c: queries.history(c, minutes=10, limit=100, stream_id=None), 10 * STREAMS + 1),
-    "history, a day": (lambda c: queries.history(c, minutes=1440, limit=1000, stream_id=None), 1101),
-    "history of a stream": (lambda c: queries.history(c, minutes=1440, limit=1440, stream_id="s-7"), 1441),
+    "metrics": (lambda c: queries.windows(c, minutes=10, limit=5, stream_id=None), 6),
+    "metrics, a day": (lambda c: queries.windows(c, minutes=1440, limit=1000, stream_id=None), 1001),
+    "metrics of a stream": (lambda c: queries.windows(c, minutes=10, limit=100, stream_id="s-7"), 11),
+    "metrics of a probe": (lambda c: queries.windows(c, minutes=10, limit=100, stream_id="__probe"), 12),
+    "metrics of nobody": (lambda c: queries.windows(c, minutes=1440, limit=100, stream_id="nobody"), 1),
+    "history": (
+        lambda c: queries.windows(c, minutes=10, limit=100, stream_id=None, oldest_first=True),
+        10 * STREAMS + 1,
+    ),
+    "history, a day": (lambda c: queries.windows(c, minutes=1440, limit=1000, stream_id=None, oldest_first=True), 1101),
+    "history of a stream": (
+        lambda c: queries.windows(c, minutes=1440, limit=1440, stream_id="s-7", oldest_first=True),
+        1441,
+    ),
     "latest": (lambda c: queries.latest(c, limit=100, after="", stream_id=None), STREAMS),
     "latest, a page": (lambda c: queries.latest(c, limit=10, after="s-3", stream_id=None), 10),
     "latest of a stream": (lambda c: queries.latest(c, limit=100, after="", stream_id="s-7"), 1),

@@ -132,15 +132,25 @@ class Database:
         await asyncio.shield(self._checking)
 
     def call(self, query: Callable[[Cursor], Result]) -> Result:
-        """Run a query on the calling thread, with a connection of this thread's own.
+        """Run a query on the calling thread, over this thread's connection. Note since when the server does not answer.
 
         :raises Unavailable: as for :meth:`run`.
         """
-        return self._noted(query)
+        try:
+            result = self._call(query)
+        except Unavailable as error:
+            if error.cause != "schema" and self.down_since is None:
+                self.down_since = datetime.now(UTC)
+            raise
+        self.down_since = None
+        return result
 
     def forget(self) -> None:
         """Close the calling thread's connection."""
-        self._drop()
+        connection, self._local.connection = getattr(self._local, "connection", None), None
+        if connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                connection.close()
 
     def close(self) -> None:
         """Take no more queries; those under way end by themselves."""
@@ -156,7 +166,7 @@ class Database:
                     raise Unavailable("busy", "too many requests are waiting for the database")
                 self._under_way[executor] += 1
                 self._show()
-            future = executor.submit(self._noted, query)
+            future = executor.submit(self.call, query)
             future.add_done_callback(lambda done: self._ended(executor, done))
             try:
                 return await asyncio.wait_for(asyncio.wrap_future(future), deadline)
@@ -179,42 +189,24 @@ class Database:
         POOL_BUSY.set(min(under_way, self._pool_size))
         POOL_WAITING.set(max(0, under_way - self._pool_size))
 
-    def _noted(self, query: Callable[[Cursor], Result]) -> Result:
-        """Run a query, and note since when the server does not answer."""
-        try:
-            result = self._call(query)
-        except Unavailable as error:
-            if error.cause != "schema" and self.down_since is None:
-                self.down_since = datetime.now(UTC)
-            raise
-        self.down_since = None
-        return result
-
     def _call(self, query: Callable[[Cursor], Result]) -> Result:
-        """Run a query on this thread's connection; once more on a new one when the old one turns out to be dead."""
+        """Run a query on this thread's connection; once more on a new one if the old one turns out to be dead."""
         connection = getattr(self._local, "connection", None)
-        if connection is not None and connection.closed == 0:
-            try:
-                return self._transaction(connection, query)
-            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-                self._drop()
-                if isinstance(error, psycopg2.errors.QueryCanceled):
-                    raise _too_slow(self._statement_timeout_ms) from None
         try:
-            return self._transaction(self._connect(), query)
+            if connection is not None and connection.closed == 0:
+                try:
+                    return _transaction(connection, query)
+                except psycopg2.errors.QueryCanceled:
+                    raise
+                except (psycopg2.OperationalError, psycopg2.InterfaceError):
+                    self.forget()
+            return _transaction(self._connect(), query)
         except psycopg2.errors.QueryCanceled:
-            self._drop()
+            self.forget()
             raise _too_slow(self._statement_timeout_ms) from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            self._drop()
+            self.forget()
             raise _lost(error) from None
-        except (psycopg2.errors.UndefinedTable, psycopg2.errors.InsufficientPrivilege) as error:
-            raise Unavailable("schema", f"the schema is not ready ({_last_words(error)})") from None
-
-    def _transaction(self, connection: psycopg2.extensions.connection, query: Callable[[Cursor], Result]) -> Result:
-        try:
-            with connection, connection.cursor() as cursor:
-                return query(cursor)
         except (psycopg2.errors.UndefinedTable, psycopg2.errors.InsufficientPrivilege) as error:
             raise Unavailable("schema", f"the schema is not ready ({_last_words(error)})") from None
 
@@ -237,12 +229,10 @@ class Database:
         self._local.connection = connection
         return connection
 
-    def _drop(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        self._local.connection = None
-        if connection is not None:
-            with contextlib.suppress(psycopg2.Error):
-                connection.close()
+
+def _transaction(connection: psycopg2.extensions.connection, query: Callable[[Cursor], Result]) -> Result:
+    with connection, connection.cursor() as cursor:
+        return query(cursor)
 
 
 def _too_slow(milliseconds: float) -> Unavailable:

@@ -31,26 +31,15 @@ _NEWEST: Final = f"""
 _NEWEST_OF_STREAM: Final = """
     SELECT window_start FROM stream_metrics_minute WHERE stream_id = %(stream_id)s ORDER BY window_start DESC LIMIT 1
 """
-_METRICS: Final = f"""
+_WINDOWS: Final = {
+    (named, oldest_first): f"""
     SELECT {_COLUMNS} FROM stream_metrics_minute
-    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s
-    ORDER BY window_start DESC, stream_id LIMIT %(limit)s
+    WHERE {"stream_id = %(stream_id)s" if named else _ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s
+    ORDER BY window_start {"" if oldest_first else "DESC"}, stream_id LIMIT %(limit)s
 """  # noqa: S608
-_METRICS_OF_STREAM: Final = f"""
-    SELECT {_COLUMNS} FROM stream_metrics_minute
-    WHERE stream_id = %(stream_id)s AND window_start BETWEEN %(first)s AND %(last)s
-    ORDER BY window_start DESC LIMIT %(limit)s
-"""  # noqa: S608
-_HISTORY: Final = f"""
-    SELECT {_COLUMNS} FROM stream_metrics_minute
-    WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s
-    ORDER BY window_start, stream_id LIMIT %(limit)s
-"""  # noqa: S608
-_HISTORY_OF_STREAM: Final = f"""
-    SELECT {_COLUMNS} FROM stream_metrics_minute
-    WHERE stream_id = %(stream_id)s AND window_start BETWEEN %(first)s AND %(last)s
-    ORDER BY window_start LIMIT %(limit)s
-"""  # noqa: S608
+    for named in (False, True)
+    for oldest_first in (False, True)
+}
 # One look into the index for each stream, instead of a scan for the newest of each group.
 _LATEST: Final = f"""
     SELECT m.* FROM stream_presence AS p
@@ -99,12 +88,18 @@ _SUMS: Final = f"""
 """  # noqa: S608
 
 
-def metrics(cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None) -> tuple[datetime | None, list[Row]]:
-    """Return the newest window and the rows of the last ``minutes`` windows, newest first, then by stream."""
+def windows(
+    cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None, oldest_first: bool = False
+) -> tuple[datetime | None, list[Row]]:
+    """Return the newest window, and the rows of the last ``minutes`` windows: newest or oldest first, then by stream.
+
+    :param limit: number of rows at most, the first ones in this order.
+    :param stream_id: only this stream; None for all ordinary streams.
+    """
     last = _newest_window(cursor, stream_id)
     if last is None:
         return None, []
-    statement = _METRICS if stream_id is None else _METRICS_OF_STREAM
+    statement = _WINDOWS[stream_id is not None, oldest_first]
     return last, _rows(cursor, statement, _span(last, minutes) | {"limit": limit, "stream_id": stream_id})
 
 
@@ -112,15 +107,6 @@ def latest(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> 
     """Return the newest row of each stream by stream, those after a given one; or of one named stream."""
     statement = _LATEST if stream_id is None else _LATEST_OF_STREAM
     return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
-
-
-def history(cursor: Cursor, *, minutes: int, limit: int, stream_id: str | None) -> list[Row]:
-    """Return the rows of the last ``minutes`` windows, oldest first, then by stream."""
-    last = _newest_window(cursor, stream_id)
-    if last is None:
-        return []
-    statement = _HISTORY if stream_id is None else _HISTORY_OF_STREAM
-    return _rows(cursor, statement, _span(last, minutes) | {"limit": limit, "stream_id": stream_id})
 
 
 def state(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> list[Row]:
@@ -148,11 +134,8 @@ def newest_windows(cursor: Cursor, *, minutes: int, limit: int) -> tuple[datetim
 
     That is ``minutes``, or where ``limit`` rows do not suffice as many whole windows as they do.
     """
-    last = _newest_window(cursor, None)
-    if last is None:
-        return None, [], minutes
-    rows = _rows(cursor, _METRICS, _span(last, minutes) | {"limit": limit + 1})
-    if len(rows) <= limit:
+    last, rows = windows(cursor, minutes=minutes, limit=limit + 1, stream_id=None)
+    if last is None or len(rows) <= limit:
         return last, rows, minutes
     cut = rows[-1]["window_start"]
     return last, [row for row in rows if row["window_start"] != cut], (last - cut) // MINUTE

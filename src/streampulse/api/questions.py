@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from streampulse.api import queries
 from streampulse.api.queries import MINUTE, Ranking, Row
-from streampulse.api.snapshot import Snapshot
+from streampulse.api.snapshot import Listing, Snapshot
 from streampulse.events import MAX_ID_LENGTH, is_internal
 
 #: A day. Also the longest history of one stream in one answer.
@@ -127,7 +127,7 @@ class MetricsQuestion(Question):
 
     def from_database(self, cursor: Cursor) -> dict[str, Any]:
         """Query the newest rows."""
-        last, rows = queries.metrics(cursor, minutes=self.minutes, limit=self.limit, stream_id=self.stream_id)
+        last, rows = queries.windows(cursor, minutes=self.minutes, limit=self.limit, stream_id=self.stream_id)
         return {"latest_window_start": last, "rows": rows}
 
 
@@ -166,41 +166,42 @@ class HistoryQuestion(Question):
 
     def from_database(self, cursor: Cursor) -> dict[str, Any]:
         """Query the oldest rows of the span."""
-        return {
-            "rows": queries.history(cursor, minutes=self.minutes, limit=self.limit, stream_id=self.stream_id),
-        }
+        _, rows = queries.windows(
+            cursor, minutes=self.minutes, limit=self.limit, stream_id=self.stream_id, oldest_first=True
+        )
+        return {"rows": rows}
 
 
-class LatestQuestion(Question):
-    """``/metrics/latest``: the newest row of each stream, by stream."""
+class _ListQuestion(Question):
+    """One row for each stream, by stream."""
 
     limit: Limit = 100
     after: After = ""
     stream_id: StreamName = None
 
+    def _rows(self, listing: Listing) -> dict[str, Any] | None:
+        rows = listing.one(self.stream_id) if self.stream_id is not None else listing.page(self.after, self.limit)
+        return None if rows is None else {"rows": rows}
+
+
+class LatestQuestion(_ListQuestion):
+    """``/metrics/latest``: the newest row of each stream, by stream."""
+
     def from_snapshot(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """Return the newest rows if the snapshot holds those streams."""
-        if self.stream_id is not None:
-            return _one(self.stream_id, snapshot.latest, snapshot.latest_ids)
-        return _rows(snapshot.page_of_latest(self.after, self.limit))
+        return self._rows(snapshot.latest)
 
     def from_database(self, cursor: Cursor) -> dict[str, Any]:
         """Query the newest row of each stream."""
         return {"rows": queries.latest(cursor, limit=self.limit, after=self.after, stream_id=self.stream_id)}
 
 
-class StateQuestion(Question):
+class StateQuestion(_ListQuestion):
     """``/state``: viewers of each stream, by stream."""
-
-    limit: Limit = 100
-    after: After = ""
-    stream_id: StreamName = None
 
     def from_snapshot(self, snapshot: Snapshot) -> dict[str, Any] | None:
         """Return the viewers if the snapshot holds those streams."""
-        if self.stream_id is not None:
-            return _one(self.stream_id, snapshot.states, snapshot.state_ids)
-        return _rows(snapshot.page_of_states(self.after, self.limit))
+        return self._rows(snapshot.states)
 
     def from_database(self, cursor: Cursor) -> dict[str, Any]:
         """Query the viewers of each stream."""
@@ -287,16 +288,6 @@ def _rows_since(snapshot: Snapshot, minutes: int) -> int:
     # Rows are ordered newest first, so their distance from the newest window grows.
     newest = snapshot.newest
     return bisect_left(snapshot.rows, True, key=lambda row: newest - row["window_start"] > oldest)
-
-
-def _one(stream_id: str, rows: list[Row], ids: list[str]) -> dict[str, Any] | None:
-    """Return the answer with one stream's row of a sorted list; None if the list does not have the stream."""
-    at = bisect_left(ids, stream_id)
-    return {"rows": [rows[at]]} if at < len(ids) and ids[at] == stream_id else None
-
-
-def _rows(rows: list[Row] | None) -> dict[str, Any] | None:
-    return None if rows is None else {"rows": rows}
 
 
 def cents(text: str) -> int:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -62,6 +62,30 @@ AGE = Gauge(
 ROWS = Gauge("streampulse_api_snapshot_rows", "Rows of windows in memory.", multiprocess_mode="livemax")
 
 
+class Listing:
+    """The first rows of a list with one row for each stream, in order of their ids.
+
+    :param rows: rows of the list; more than MAX_STREAMS are dropped.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._complete = len(rows) <= MAX_STREAMS
+        self._rows = rows[:MAX_STREAMS]
+        self._ids = [row["stream_id"] for row in self._rows]
+
+    def page(self, after: str, limit: int) -> list[Row] | None:
+        """Return up to ``limit`` rows of the streams after a given one, or None if some of them were dropped."""
+        first = bisect_right(self._ids, after) if after else 0
+        if self._complete or first + limit <= len(self._rows):
+            return self._rows[first : first + limit]
+        return None
+
+    def one(self, stream_id: str) -> list[Row] | None:
+        """Return the row of one stream, or None if the listing does not have the stream."""
+        at = bisect_left(self._ids, stream_id)
+        return [self._rows[at]] if at < len(self._ids) and self._ids[at] == stream_id else None
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The tables at one moment, without the streams whose id begins with ``__``."""
@@ -69,35 +93,17 @@ class Snapshot:
     version: int
     #: Newest window of the whole table, None while there is none.
     newest: datetime | None
-    #: How many windows, the newest included, ``rows`` has completely.
+    #: Number of windows, the newest included, that ``rows`` has completely.
     minutes: int
     #: Newest window first, by stream inside a window.
     rows: list[Row]
-    #: The newest row of each stream, and its viewers, by stream; and whether the lists have all streams.
-    latest: list[Row]
-    latest_complete: bool
-    states: list[Row]
-    states_complete: bool
+    #: The newest row of each stream.
+    latest: Listing
+    #: The viewers of each stream.
+    states: Listing
     #: When it was read, by the database's clock, in microseconds since the epoch.
     read_at: int
     by_stream: dict[str, list[Row]] = field(repr=False)
-    latest_ids: list[str] = field(repr=False)
-    state_ids: list[str] = field(repr=False)
-
-    def page_of_latest(self, after: str, limit: int) -> list[Row] | None:
-        """Return the newest rows of the streams after a given one, or None if the snapshot lacks some."""
-        return _page(self.latest, self.latest_ids, self.latest_complete, after, limit)
-
-    def page_of_states(self, after: str, limit: int) -> list[Row] | None:
-        """Return the viewers of the streams after a given one, or None if the snapshot lacks some."""
-        return _page(self.states, self.state_ids, self.states_complete, after, limit)
-
-
-def _page(rows: list[Row], ids: list[str], complete: bool, after: str, limit: int) -> list[Row] | None:
-    first = bisect_right(ids, after) if after else 0
-    if complete or first + limit <= len(rows):
-        return rows[first : first + limit]
-    return None
 
 
 def read(cursor: Cursor, version: int, read_at: int) -> Snapshot:
@@ -107,25 +113,12 @@ def read(cursor: Cursor, version: int, read_at: int) -> Snapshot:
     :param read_at: the database's time of it, in microseconds since the epoch.
     """
     newest, rows, minutes = queries.newest_windows(cursor, minutes=MINUTES, limit=MAX_ROWS)
-    latest = queries.latest(cursor, limit=MAX_STREAMS + 1, after="", stream_id=None)
-    states = queries.state(cursor, limit=MAX_STREAMS + 1, after="", stream_id=None)
+    latest = Listing(queries.latest(cursor, limit=MAX_STREAMS + 1, after="", stream_id=None))
+    states = Listing(queries.state(cursor, limit=MAX_STREAMS + 1, after="", stream_id=None))
     by_stream: dict[str, list[Row]] = {}
     for row in rows:
         by_stream.setdefault(row["stream_id"], []).append(row)
-    return Snapshot(
-        version=version,
-        newest=newest,
-        minutes=minutes,
-        rows=rows,
-        latest=latest[:MAX_STREAMS],
-        latest_complete=len(latest) <= MAX_STREAMS,
-        states=states[:MAX_STREAMS],
-        states_complete=len(states) <= MAX_STREAMS,
-        read_at=read_at,
-        by_stream=by_stream,
-        latest_ids=[row["stream_id"] for row in latest[:MAX_STREAMS]],
-        state_ids=[row["stream_id"] for row in states[:MAX_STREAMS]],
-    )
+    return Snapshot(version, newest, minutes, rows, latest, states, read_at, by_stream)
 
 
 class Snapshots:
@@ -248,15 +241,11 @@ class Snapshots:
         try:
             outcome = self._database.call(self._read)
         except Unavailable as error:
-            READINGS.labels("failed").inc()
-            self._identity = None
-            self.failure = error
+            self._failed(error)
             return
         except Exception:
             log.exception("unexpected error while reading the tables")
-            READINGS.labels("failed").inc()
-            self._identity = None
-            self.failure = Unavailable("internal", "internal error, see the API's log")
+            self._failed(Unavailable("internal", "internal error, see the API's log"))
             return
         if outcome is not None:
             self.current = outcome
@@ -266,6 +255,11 @@ class Snapshots:
         READ_AT.set(time.time() - (time.monotonic() - started))
         self.checked = started
         self.failure = None
+
+    def _failed(self, error: Unavailable) -> None:
+        READINGS.labels("failed").inc()
+        self._identity = None
+        self.failure = error
 
     def _read(self, cursor: Cursor) -> Snapshot | None:
         """Return a new snapshot, or None while nothing was written since the last one."""
