@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.context import Context
@@ -326,12 +327,16 @@ def vendor(_context: Context, update: str | None = None) -> str:
 
 @task(help={"check": "change nothing, exit 1 when a file is stale"})
 @timed
-def docs(_context: Context, check: bool = False) -> None:
+def docs(_context: Context, check: bool = False) -> str:
     """Write the generated files: reference pages and the JSON of Grafana's dashboards."""
+    from streampulse_ops import paths
     from streampulse_ops.docs import pages
 
-    if pages.main(["--check"] if check else []) != 0:
-        raise OperatorError("files are stale: inv docs")
+    stale = pages.stale(paths.repository())
+    if stale and check:
+        raise OperatorError(f"stale: {', '.join(stale)}. Make them again: {pages.COMMAND}")
+    pages.write(paths.repository(), stale)
+    return f"written: {', '.join(stale)}" if stale else "every file is as the code says"
 
 
 @task(
@@ -365,15 +370,16 @@ def bench(
     """Measure the real stack in an environment of its own and hold it against its limits; exit 1 when one is missed."""
     from streampulse_ops.bench import options, run
 
-    asked = options.read(
-        only=only,
-        out=out,
-        compare=compare,
+    asked = options.Options(
+        only=options.names("only", only),
+        rates=options.numbers("rates", rates),
+        seconds=options.positive("seconds", seconds),
+        backlog=options.positive("backlog", backlog),
+        repeats=options.positive("repeats", repeats),
+        days=tuple(sorted(options.numbers("days", days))),
+        # A relative path starts at the caller's folder, which is Invoke's working directory.
+        out=Path(out) if out else None,
+        compare=Path(compare) if compare else None,
         keep_machine=keep_machine,
-        seconds=seconds,
-        rates=rates,
-        backlog=backlog,
-        repeats=repeats,
-        days=days,
     )
     return run.run(_session(env), asked)

@@ -1,9 +1,10 @@
-"""A figure, its limits and the verdict."""
+"""A figure, its limits and the verdict; the result of a measurement."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Figure:
         if not self.reaches(self.aim):
             return "aim missed"
         return "" if self.aim is None and self.must is None else "ok"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures for the table, and the host's raw result for the JSON file."""
+
+    figures: list[Figure]
+    details: Any
 
 
 def missed(figures: Sequence[Figure]) -> list[str]:

@@ -36,40 +36,17 @@ class Options:
     keep_machine: bool = False
 
 
-def read(
-    *,
-    only: str,
-    out: str,
-    compare: str,
-    keep_machine: bool,
-    seconds: int,
-    rates: str,
-    backlog: int,
-    repeats: int,
-    days: str,
-) -> Options:
-    """Parse the command line's options.
+def positive(option: str, number: int) -> int:
+    """Return a number from 1 on.
 
-    :raises UsageError: an option is invalid; the text names it.
+    :raises UsageError: it is smaller.
     """
-    for name, number in (("seconds", seconds), ("backlog", backlog), ("repeats", repeats)):
-        if number < 1:
-            raise UsageError(f"--{name} {number}: give a whole number from 1 on")
-    return Options(
-        only=names(only, "only"),
-        rates=numbers(rates, "rates"),
-        seconds=seconds,
-        backlog=backlog,
-        repeats=repeats,
-        days=tuple(sorted(numbers(days, "days"))),
-        # A relative path starts at the caller's folder, which is Invoke's working directory.
-        out=Path(out) if out else None,
-        compare=Path(compare) if compare else None,
-        keep_machine=keep_machine,
-    )
+    if number < 1:
+        raise UsageError(f"--{option} {number}: give a whole number from 1 on")
+    return number
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
+def numbers(option: str, text: str) -> tuple[int, ...]:
     """Parse positive whole numbers, separated by commas.
 
     :raises UsageError: the text has another form.
@@ -80,7 +57,7 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def names(text: str, option: str) -> tuple[str, ...]:
+def names(option: str, text: str) -> tuple[str, ...]:
     """Parse names of measurements, separated by commas; empty for all.
 
     :raises UsageError: a measurement does not exist.

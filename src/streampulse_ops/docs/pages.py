@@ -1,8 +1,8 @@
 """The repository's generated files: reference pages and dashboards.
 
-``python -m streampulse_ops.docs.pages`` writes them; with ``--check`` it lists stale ones. The settings come from the
-classes of :mod:`streampulse.core.settings` and the roles' argument specifications. The commands come from the tasks and
-the parsers of the ``streampulse`` command, the dashboards from :mod:`streampulse_ops.monitoring`.
+The settings come from the classes of :mod:`streampulse.core.settings` and the roles' argument specifications. The
+commands come from the tasks and the parsers of the ``streampulse`` command, the dashboards from
+:mod:`streampulse_ops.monitoring`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import argparse
 import importlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +22,8 @@ from invoke.tasks import Task
 from pydantic_settings import BaseSettings
 
 from streampulse.core import settings
-from streampulse.core.errors import OperatorError
 from streampulse.host import cli
-from streampulse_ops import paths, services
+from streampulse_ops import services
 from streampulse_ops.docs.markdown import table
 from streampulse_ops.monitoring import dashboards, page
 
@@ -296,34 +294,11 @@ def stale(root: Path) -> list[str]:
     return found
 
 
-def write(root: Path) -> list[str]:
-    """Write the stale files and return their names, relative to the checkout."""
-    changed = stale(root)
-    for name in changed:
+def write(root: Path, names: Sequence[str]) -> None:
+    """Write generated files.
+
+    :param names: keys of :data:`PAGES`.
+    """
+    for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(PAGES[name](root), encoding="utf-8")
-    return changed
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the files, or check them: 0 done or fresh, 1 stale."""
-    parser = argparse.ArgumentParser(
-        prog="python -m streampulse_ops.docs.pages", description="Make what is made from code."
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when a file is stale")
-    arguments = parser.parse_args(argv)
-    try:
-        root = paths.repository()
-        changed = stale(root) if arguments.check else write(root)
-    except OperatorError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    if arguments.check and changed:
-        sys.stderr.write(f"stale: {', '.join(changed)}. Make them again: {COMMAND}\n")
-        return 1
-    sys.stdout.write(f"written: {', '.join(changed)}\n" if changed else "every file is as the code says\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

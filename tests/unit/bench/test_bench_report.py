@@ -65,12 +65,6 @@ def test_written_files_are_read_back_and_compared_with(tmp_path: Path) -> None:
     assert json.loads(files[0].read_text())["details"] == {"a": [1]}
 
 
-def test_the_table_has_the_same_cells() -> None:
-    table = report({}).table()
-    assert table.row_count == len(ALL)
-    assert [str(column.header) for column in table.columns] == report({}).columns()
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"form": 1, "figures": [{}]}'])
 def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.bench import options, place, run
-from streampulse_ops.bench.figures import Figure
+from streampulse_ops.bench.figures import Figure, Outcome
 from streampulse_ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
 from streampulse_ops.bench.measures import up as up_measure
-from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import environment
@@ -66,10 +66,6 @@ def test_everything_is_measured_and_the_machine_removed(did: list[str], tmp_path
     document = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert document["details"]["latency"] == {"seen": 1}
     assert document["figures"][0]["name"] == "up.first"
-
-
-def test_every_name_has_a_measurement() -> None:
-    assert set(options.NAMES) == set(MEASURES)
 
 
 def test_only_what_was_asked_for_and_the_machine_is_kept(did: list[str]) -> None:
@@ -130,33 +126,24 @@ def test_the_comparison_is_read_before_anything_is_made(did: list[str], tmp_path
     assert did == []
 
 
-def given(**more: Any) -> options.Options:
-    words: dict[str, Any] = {
-        "only": "", "out": "", "compare": "", "keep_machine": False, "seconds": 60, "rates": "300", "backlog": 10,
-        "repeats": 1, "days": "30,1",
-    }  # fmt: skip
-    return options.read(**{**words, **more})
-
-
-def test_options_are_read() -> None:
-    read = given(only="latency, up", rates="300,3_000", out="x")
-    assert (read.only, read.rates, read.days, read.out) == (("latency", "up"), (300, 3_000), (1, 30), Path("x"))
+def test_options_are_lists_of_names_and_numbers() -> None:
+    assert options.names("only", "latency, up") == ("latency", "up")
+    assert options.numbers("rates", "300,3_000") == (300, 3_000)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("read", "option", "value"),
     [
-        ({"only": "speed"}, "--only speed"),
-        ({"rates": "fast"}, "--rates fast"),
-        ({"rates": "0"}, "--rates 0"),
-        ({"days": ""}, "--days"),
-        ({"seconds": 0}, "--seconds 0"),
-        ({"backlog": -1}, "--backlog -1"),
+        (options.names, "only", "speed"),
+        (options.numbers, "rates", "fast"),
+        (options.numbers, "rates", "0"),
+        (options.numbers, "days", ""),
+        (options.positive, "backlog", -1),
     ],
 )
-def test_options_that_make_no_sense_are_named(wrong: dict[str, Any], named: str) -> None:
-    with pytest.raises(OperatorError, match=named):
-        given(**wrong)
+def test_a_wrong_option_is_named(read: Callable[[str, Any], object], option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"^--{option} {value}"):
+        read(option, value)
 
 
 def times(p50: float, p95: float) -> dict[str, Any]:

@@ -169,7 +169,3 @@ def test_kafkas_own_client_takes_the_producers_settings() -> None:
     assert given <= set(KafkaProducer.DEFAULT_CONFIG)
     # Without a partitioner of one's own it is Kafka's.
     assert "partitioner" not in given
-
-
-def test_the_producer_has_ten_lines() -> None:
-    assert len([line for line in snippet().splitlines() if line.strip()]) <= 10

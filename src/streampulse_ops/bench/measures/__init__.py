@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from streampulse_ops.bench.figures import Outcome
 from streampulse_ops.bench.measures import api, catch_up, growth, latency, memory, monitoring, recovery, start, up
-from streampulse_ops.bench.measures.outcome import Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 

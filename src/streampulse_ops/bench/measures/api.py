@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.bench import client
-from streampulse_ops.bench.figures import Figure
-from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.figures import Figure, Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.hosts import links

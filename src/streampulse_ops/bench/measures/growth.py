@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure
-from streampulse_ops.bench.measures.outcome import Outcome
+from streampulse_ops.bench.figures import Figure, Outcome
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
