@@ -4,7 +4,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const NARROW = 240;
 const LEAST_MINUTES = 14;
 
-// A chart without decoration for a card, or with axes for the dialog.
+// A chart: for a card without axes, for the dialog with axes.
 export class MinuteChart {
   #element;
   #bars;
@@ -19,12 +19,12 @@ export class MinuteChart {
     this.#name = name;
     this.#bars = bars;
     this.#axes = axes;
-    // What the page says before there are numbers is what it says when there are none any more.
+    // The label that the page has before the first numbers also serves when the numbers are cleared.
     this.#nothing = element.getAttribute("aria-label");
     new ResizeObserver(() => this.#fit()).observe(element);
   }
 
-  // minutes: seconds since the epoch
+  // minutes: starts of the minutes, in seconds since the epoch
   show(minutes, values, label) {
     this.#data = [minutes, values];
     this.#element.setAttribute("aria-label", label);
@@ -32,7 +32,7 @@ export class MinuteChart {
     else this.#draw();
   }
 
-  // Without numbers there is no chart: the last one would stand under another name, or for an hour that is gone.
+  // Remove the chart. An old chart would stand under another stream's name, or show an hour that has passed.
   clear() {
     this.#plot?.destroy();
     this.#plot = null;
@@ -40,7 +40,7 @@ export class MinuteChart {
     this.#element.setAttribute("aria-label", this.#nothing);
   }
 
-  // Colours are part of what is drawn, so another theme means drawing again.
+  // The canvas contains the colours, so a change of theme draws the chart again.
   redraw() {
     if (this.#plot) {
       this.#plot.destroy();
@@ -67,7 +67,7 @@ export class MinuteChart {
       {
         width,
         height,
-        // The last time under the axis is as wide as that, and half of it is beyond the last bar.
+        // Room for the last label of the axis, half of which lies to the right of the last bar.
         padding: this.#axes ? [8, 20, 0, 0] : [6, this.#bars ? 4 : 0, 0, 0],
         cursor: { show: false },
         legend: { show: false },
@@ -86,11 +86,11 @@ export class MinuteChart {
     );
   }
 
-  // Bars need room: a narrow card has half an hour of them.
+  // Bars need room, so a narrow card shows half an hour.
   #span(low, high) {
     const narrow = this.#bars && !this.#axes && this.#element.clientWidth < NARROW;
     const most = (narrow ? 29 : 59) * 60;
-    // A few minutes are not stretched over an hour's width.
+    // Do not stretch a few minutes over the full width.
     const first = Math.min(Math.max(low, high - most), high - LEAST_MINUTES * 60);
     return [first, this.#bars ? high + 60 : high];
   }
@@ -121,14 +121,14 @@ export function makeSpark() {
 }
 
 export function drawSpark(svg, values) {
-  // One point is no line.
+  // A line needs two points.
   if (values.length < 2) {
     for (const path of svg.children) path.removeAttribute("d");
     return;
   }
   const most = Math.max(...values, 1);
   const least = Math.min(...values);
-  // A line that hardly moves must not look like a mountain.
+  // Raise the scale's lower end only so far that small changes look small.
   const floor = least > most * 0.6 ? most * 0.6 - (most - least) * 0.3 : Math.min(least, most * 0.4);
   const step = 100 / Math.max(values.length - 1, 1);
   const points = values.map((value, index) => `${(index * step).toFixed(1)} ${(28 - (26 * (value - floor)) / (most - floor || 1)).toFixed(1)}`);

@@ -1,2 +1,2 @@
-// Draws the API's description. Nothing is asked of any other host.
+// Draws the API's description. It sends no request to any other host.
 SwaggerUIBundle({ url: "/openapi.json", dom_id: "#documentation", deepLinking: true, validatorUrl: null });

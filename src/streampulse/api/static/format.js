@@ -1,4 +1,4 @@
-// Numbers and times as people read them. Money stays exact: it is a decimal string, never a float.
+// Numbers and times as text for people. Money stays an exact decimal string and never becomes a float.
 const whole = new Intl.NumberFormat("en-US");
 
 export const count = (number) => whole.format(number);
@@ -12,13 +12,13 @@ export function money(text) {
 // "1234.50" -> 123450n
 export const cents = (text) => BigInt(text.replace(".", ""));
 
-// A figure's text, and how long it is: its size follows from that, so that none is cut off at its border.
+// Write a figure's text and its length. The style sheet derives the font size from the length, so the text fits.
 export function write(element, text) {
   element.textContent = text;
   element.style.setProperty("--length", text.length);
 }
 
-// What people see of a stream's name: one of blanks alone could be neither seen nor clicked.
+// The name of a stream as the page shows it. A name of blanks alone needs a visible text to click on.
 export const shown = (stream) => (/\S/u.test(stream) ? stream : JSON.stringify(stream));
 
 const twoDigits = (number) => String(number).padStart(2, "0");

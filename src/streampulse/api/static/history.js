@@ -1,4 +1,4 @@
-// One stream's last hour, in a dialog. Read from the API when it is opened and again with each minute that begins.
+// The dialog with the last hour of one stream. It reads the API when it opens and when a new minute begins.
 import { MinuteChart } from "./charts.js";
 import { cents, count, money, shown, time, write } from "./format.js";
 
@@ -33,7 +33,7 @@ export class History {
     this.#stream = stream;
     this.#opener = opener;
     element("dialog-name").textContent = shown(stream);
-    // The stream before must not show through where this one's hour cannot be read.
+    // Clear the previous stream's numbers. The request for the new ones may fail.
     for (const id of ["viewers", "most", "chat", "donations"]) {
       write(element(`dialog-${id}`), "–");
       delete element(`dialog-${id}`).dataset.value;
@@ -45,8 +45,8 @@ export class History {
     this.#load();
   }
 
-  // Called with every news, also while no stream is shown: else the first after opening would pass for a new minute, and
-  // tables that were emptied meanwhile for nothing new.
+  // Call this with every event, also while the dialog is closed. Otherwise the first event after opening would count as a
+  // new minute, and tables that were emptied while the dialog was closed would not count as a change.
   follow(numbers) {
     const begun = numbers.head.window_start !== this.#minute;
     this.#minute = numbers.head.window_start;
@@ -74,7 +74,7 @@ export class History {
       const [history, state] = await Promise.all(
         [`/metrics/history?${parameters}`, `/state?${new URLSearchParams({ stream_id: stream })}`].map(async (address) => {
           const answer = await fetch(address, { signal: request.signal });
-          // The API's words are for programs: they name headers.
+          // The API's own message names request headers, which helps programs only.
           if (answer.status === 401) throw new Error("your log-in has ended");
           if (!answer.ok) throw new Error((await answer.json()).error ?? `status ${answer.status}`);
           return answer.json();
@@ -111,7 +111,7 @@ export class History {
     if (!rows.length) return this.#clear();
     const found = new Map(rows.map((row) => [Date.parse(row.window_start) / 1000, row]));
     const minutes = [];
-    // A minute without a row means zeros.
+    // A minute without a row has zeros.
     for (let minute = Math.min(...found.keys()); minute <= Math.max(...found.keys()); minute += 60) minutes.push(minute);
     const draw = (name, label, value) => {
       const values = minutes.map((minute) => (found.has(minute) ? value(found.get(minute)) : 0));

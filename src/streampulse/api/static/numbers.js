@@ -1,4 +1,4 @@
-// What the server said last: a snapshot, and on top of it what changed. Values are absolute, so the last one counts.
+// The current numbers: the server's last snapshot with all later updates. Values are absolute, so the last one counts.
 const ORDER = {
   active_viewers: (row) => BigInt(row.active_viewers),
   chat_messages: (row) => BigInt(row.chat_messages),
@@ -20,7 +20,7 @@ export class Numbers {
     return true;
   }
 
-  // The first rows by one measure; equal ones by the code points of their names, as the API orders them.
+  // The first rows by one measure. Rows with equal values are ordered by the code points of their names, as in the API.
   ranked(by, most) {
     const value = ORDER[by];
     return [...this.streams.values()]

@@ -1,4 +1,4 @@
-// The live page: joins the event stream, the cards, the table and the dialog, and says in which state it all is.
+// The live page. It connects the event stream, the cards, the table and the dialog, and shows the connection's state.
 import { ago, time } from "./format.js";
 import { History } from "./history.js";
 import { Numbers } from "./numbers.js";
@@ -7,7 +7,7 @@ import { Table } from "./table.js";
 import { Totals } from "./totals.js";
 
 const element = (id) => document.getElementById(id);
-// With events coming in, their newest time is a few seconds ago; from here on it is said how long.
+// The page shows how far event time is behind from this delay on. A delay of a few seconds is normal.
 const BEHIND_SECONDS = 30;
 const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting", ended: "Logged out" };
 
@@ -20,7 +20,7 @@ let state = "loading";
 let fresh = performance.now();
 let staleSince = null;
 let waiting = false;
-// How far event time was behind the server's when they were last told, in seconds, and when that was.
+// How far event time was behind the server's time in the last event, in seconds, and when that event came.
 let behind = { seconds: null, at: 0 };
 
 function become(next, notice) {
@@ -31,7 +31,7 @@ function become(next, notice) {
   state = next;
   document.body.dataset.state = next;
   element("connection").textContent = WORDS[next];
-  // Only changes of state are spoken: numbers that move several times a second would never end.
+  // Screen readers announce changes of state only. The numbers change several times a second.
   element("announcement").textContent = notice ?? WORDS[next];
 }
 
@@ -57,7 +57,7 @@ function draw() {
 function showAge() {
   const seconds = (performance.now() - fresh) / 1000;
   element("age").textContent = state === "loading" ? "" : `${ago(Math.max(0, seconds))} ago`;
-  // By this page's own running clock, which need not agree with the server's.
+  // Elapsed time comes from the browser's monotonic clock. Its wall clock may differ from the server's.
   const since = behind.seconds === null ? 0 : behind.seconds + (performance.now() - behind.at) / 1000;
   element("behind").hidden = since < BEHIND_SECONDS;
   element("behind").textContent = since < BEHIND_SECONDS ? "" : `${ago(since)} behind`;
@@ -75,13 +75,13 @@ new Source("/live", {
         if (numbers.head) become("live");
       }
     } else if (numbers.take(name, document)) {
-      // Whether they are stale says a status alone; the server sends one after the first news of each connection.
+      // Only a status event tells whether numbers are stale. The server sends one after the first event of a connection.
       note(numbers.head);
       if (staleSince === null) {
         fresh = performance.now();
         become("live");
       }
-      // News may come faster than the screen draws.
+      // Events may come faster than the screen draws.
       if (!waiting) {
         waiting = true;
         requestAnimationFrame(draw);
@@ -93,7 +93,7 @@ new Source("/live", {
     const what = tooMany ? "Too many requests" : "No numbers from the server";
     become("reconnecting", seconds === null ? "The connection is lost, trying again" : `${what}, trying again in ${Math.round(seconds)} s`);
   },
-  // A display on a wall has nobody who would know a form that takes its place: the last numbers stay, and what is to do.
+  // Keep the last numbers and add a notice. A log-in form in their place would confuse readers of a display on a wall.
   ended() {
     become("ended", "Your log-in has ended, so these numbers stand still.");
   },
@@ -109,7 +109,7 @@ for (const button of document.querySelectorAll(".ranking button")) {
   });
 }
 
-// Colours: as the system has them, dark, light, in turn.
+// The button switches the colours: as the system, dark, light.
 const THEMES = { auto: "as the system has them", dark: "dark", light: "light" };
 
 function theme() {
@@ -134,7 +134,7 @@ element("theme").addEventListener("click", () => {
   try {
     localStorage.setItem("streampulse.theme", next);
   } catch {
-    // Storage may be forbidden: then the choice lasts as long as the page.
+    // The browser may forbid storage. Then the choice lasts until the page is closed.
   }
   nameTheme();
   redraw();

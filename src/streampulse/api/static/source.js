@@ -1,10 +1,10 @@
-// The event stream: opens it, opens it again, and says in which state it is. EventSource comes back by itself after a
-// lost connection, and not after a refusal (503 while there are no numbers), nor when a connection dies in silence.
+// The event stream: opens it, reopens it and reports its state. EventSource reconnects after a lost connection. It does
+// not reconnect after a refusal (503 while there are no numbers), and it does not notice a silent connection.
 const SILENCE_MS = 15_000;
-// A refusal's status is not told to pages, so it is asked for: with the head of the smallest answer, which costs little.
+// EventSource does not tell the status of a refusal. A HEAD request for the smallest response finds it out.
 const ASKED = "/metrics/latest?limit=1";
 const ANSWER_MS = 5000;
-// A log-in that has ended may begin again in another window, so it is asked again, seldom.
+// Interval of checks after the log-in has ended: a user may log in again in another window.
 const ENDED_MS = 60_000;
 const WAITS_MS = [1000, 2000, 4000, 8000, 15_000];
 
@@ -16,8 +16,10 @@ export class Source {
   #refused = 0;
   #timer = 0;
 
-  // handlers: news(event name, document), lost(seconds until the next try, or null where the browser decides; whether
-  // there were too many requests), ended() when the log-in has
+  // handlers:
+  //   news(name of the event, document)
+  //   lost(seconds until the next try, or null if the browser decides; whether there were too many requests)
+  //   ended(), when the log-in has ended
   constructor(url, handlers) {
     this.#url = url;
     this.#handlers = handlers;
@@ -54,9 +56,9 @@ export class Source {
     try {
       answer = await fetch(ASKED, { method: "HEAD", cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS) });
     } catch {
-      // Nobody answers: as when the API is away.
+      // No response. This means the same as an API that is away.
     }
-    // It may have been opened again meanwhile.
+    // The stream may have been reopened during the request.
     if (events !== this.#events) return;
     clearTimeout(this.#timer);
     if (answer?.status === 401) {
@@ -64,7 +66,7 @@ export class Source {
       this.#handlers.ended();
       return;
     }
-    // To try before the server's time has come only makes more requests that are too many.
+    // Wait for the time that the server named. An earlier try would be refused as well.
     const asked = answer?.status === 429 ? 1000 * Number(answer.headers.get("Retry-After")) : 0;
     const wait = asked || WAITS_MS[Math.min(this.#refused, WAITS_MS.length - 1)];
     this.#refused += 1;
@@ -73,7 +75,7 @@ export class Source {
   }
 
   #watch() {
-    // One that was refused has its own time to be opened again.
+    // After a refusal, a timer reopens the stream.
     if (this.#events.readyState === EventSource.CLOSED) return;
     if (performance.now() - this.#heardAt > SILENCE_MS) {
       this.#handlers.lost(null);

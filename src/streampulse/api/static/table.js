@@ -1,4 +1,4 @@
-// The ranked table. Rows are kept and moved, so that focus stays where it is and the eye can follow.
+// The ranked table. Rows are moved, not replaced, so that the focus stays and readers can follow a row.
 import { drawSpark, makeSpark } from "./charts.js";
 import { cents, count, money, shown } from "./format.js";
 
@@ -12,14 +12,14 @@ const amount = {
 
 export class Table {
   by = "active_viewers";
-  // How many windows the sums of a row span: fewer with more streams than the server keeps windows for, at last none.
+  // Number of windows in a row's sums. With very many streams the server keeps fewer windows, or none.
   #minutes = 0;
   #rows = new Map();
   #table = document.getElementById("table");
   #body = document.getElementById("rows");
   #open;
 
-  // open: called with the name of a stream that somebody wants to see
+  // open(stream, button): called when the user opens a stream
   constructor(open) {
     this.#open = open;
     this.#body.addEventListener("click", (event) => {
@@ -41,7 +41,7 @@ export class Table {
     const ranked = numbers.ranked(this.by, MOST);
     this.#minutes = numbers.head.minutes;
     for (const span of this.#table.querySelectorAll(".span")) span.textContent = this.#minutes;
-    // The windows before this one, and who is there now.
+    // The trend has the windows before the newest one. The current number of viewers is one point more.
     if (ranked.length) document.getElementById("trend-minutes").textContent = (ranked[0].trend?.length ?? 0) + 1;
     const before = this.#places();
     const most = ranked.length ? Math.max(1, amount[this.by](ranked[0])) : 1;
@@ -77,7 +77,7 @@ export class Table {
     write(cells[0], rank);
     cells[1].style.setProperty("--share", `${(share * 100).toFixed(1)}%`);
     write(cells[3], count(numbers.active_viewers), numbers.active_viewers);
-    // A sum over no window is not zero: it is not known.
+    // A sum over no window is unknown, not zero.
     const sum = (cell, text, value) => (this.#minutes ? write(cell, text, value) : write(cell, "–", ""));
     sum(cells[4], count(numbers.chat_messages), numbers.chat_messages);
     sum(cells[5], money(numbers.donations_usd), numbers.donations_usd);
@@ -107,7 +107,7 @@ export class Table {
   }
 }
 
-// Moving an element takes its focus away where the browser has no moveBefore.
+// Without moveBefore, moving an element removes its focus.
 function move(body, row, next) {
   if (row.parentNode === body && body.moveBefore) return body.moveBefore(row, next);
   const focused = row.contains(document.activeElement) ? document.activeElement : null;

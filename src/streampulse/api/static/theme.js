@@ -1,10 +1,10 @@
-// Runs before the page is drawn, so that it never flashes in the wrong colours. "auto" follows the system.
+// Sets the colours before the page is drawn, so that the page does not flash. "auto" follows the system.
 (() => {
   let chosen = null;
   try {
     chosen = localStorage.getItem("streampulse.theme");
   } catch {
-    // Storage may be forbidden: then the system's colours it is.
+    // The browser may forbid storage. Then the page uses the system's colours.
   }
   if (chosen === "dark" || chosen === "light") document.documentElement.dataset.theme = chosen;
 })();

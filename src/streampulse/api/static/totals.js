@@ -6,14 +6,14 @@ const element = (id) => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const TWEEN_MS = 450;
 
-// A figure that runs to its new value. What it is meant to say stands in data-value at once.
+// A figure that counts up or down to its new value. data-value holds the new value at once.
 class Figure {
   #element;
   #text;
   #shown = null;
   #frame = 0;
 
-  // text: what is written of a number
+  // text(number): the text to show
   constructor(id, text) {
     this.#element = element(id);
     this.#text = text;
@@ -74,7 +74,7 @@ export class Totals {
   #draw(head, trend) {
     const { totals } = head;
     if (!head.window_start) {
-      // Also when there was one: tables that were emptied have no last hour.
+      // Clear charts that were drawn before: tables that were emptied have no last hour.
       for (const chart of Object.values(this.#charts)) chart.clear();
       return;
     }
@@ -82,7 +82,7 @@ export class Totals {
     const first = trend.first_window ? Date.parse(trend.first_window) / 1000 : last;
     const minutes = [];
     for (let minute = first; minute <= last; minute += 60) minutes.push(minute);
-    // The newest minute is still filling: of viewers those who are there now, of the rest what there is so far.
+    // The newest minute is incomplete. Its viewers are those present now; its other numbers are the sums so far.
     const columns = {
       viewers: [...trend.active_viewers, totals.active_viewers],
       chat: [...trend.chat_messages, totals.current_minute.chat_messages],
