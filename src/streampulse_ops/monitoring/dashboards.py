@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
+import jinja2
 import yaml
 
 from streampulse.core.errors import OperatorError
@@ -49,10 +50,14 @@ def document(name: str) -> Json:
     """Return a file of the folder as data.
 
     :param name: one of :func:`names`, or ``common``.
+    :raises OperatorError: it is no template, or no YAML after rendering.
     """
-    template = rules.environment(paths.repository() / FOLDER).get_template(f"{name}{_ENDING}")
     pages = {alert: [page] for alert, page in sorted(_runbooks().items())}
-    found: Json = yaml.safe_load(template.render({**rules.document(), "runbooks": pages}))
+    try:
+        template = rules.environment(paths.repository() / FOLDER).get_template(f"{name}{_ENDING}")
+        found: Json = yaml.safe_load(template.render({**rules.document(), "runbooks": pages}))
+    except (jinja2.TemplateError, yaml.YAMLError) as error:
+        raise OperatorError(f"{FOLDER}/{name}{_ENDING} cannot be read: {' '.join(str(error).split())}") from None
     return found
 
 
@@ -60,7 +65,7 @@ def dashboard(name: str) -> Json:
     """Return a dashboard as Grafana reads it.
 
     :param name: one of :func:`names`.
-    :raises OperatorError: a panel lacks a key, or has an unknown key, alert or dashboard.
+    :raises OperatorError: a file cannot be read, or a panel lacks a key or has an unknown key, alert or dashboard.
     """
     common, board = document(_COMMON), document(name)
     source = common["sources"][board.get("source", "prometheus")]

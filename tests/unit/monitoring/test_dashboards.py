@@ -79,6 +79,20 @@ def test_a_mistake_in_a_panel_is_one_line(wrong: dict[str, Any], said: str, monk
         dashboards.dashboard("kafka")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("<< limits.speed.value >>", "has no attribute 'speed'"), ("a: b: c", "mapping values")]
+)
+def test_a_file_that_cannot_be_read_is_one_line(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = rules.environment
+    (tmp_path / "broken.yml.j2").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(rules, "environment", lambda _: read(tmp_path))
+    with pytest.raises(OperatorError, match=rf"broken\.yml\.j2 cannot be read: .*{said}") as caught:
+        dashboards.document("broken")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", sorted(set(re.findall(r'"url": "([^"]*)"', json.dumps(BOARDS)))))
 def test_every_link_leads_somewhere(url: str) -> None:
     if match := re.match(r"/d/(streampulse-[a-z]+)\?", url):
