@@ -1,6 +1,6 @@
 """Answers as bytes: from the snapshot if it holds the numbers, else from the database.
 
-A question is put to the database once at a time, however many requests wait for it.
+Requests with the same question share one query.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def answer(document: dict[str, Any]) -> Answer:
 
 
 class ReadyResponse(Response):
-    """An answer whose bytes are ready, or 304 if the client has these bytes already."""
+    """A response with ready bytes, or 304 if the client has these bytes already."""
 
     def __init__(self, request: Request, given: Aged, private: bool) -> None:
         """Build the response.
@@ -114,7 +114,7 @@ class _Kept(Generic[Value]):
 
 
 class Asker(Generic[Key, Value]):
-    """Puts questions to the database, each once at a time, and keeps what it said for a short time.
+    """Puts questions to the database, each once at a time, and keeps its answers for a short time.
 
     :param ask: runs the query of a question.
     :param fresh: how long a value serves the next requests at least, in seconds. A value that took longer serves as

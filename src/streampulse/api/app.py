@@ -70,7 +70,7 @@ def create_app(
         openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,
         redoc_url=None,
-        # It would lead to whatever host the request names.
+        # A redirect would lead to any host that the request names.
         redirect_slashes=False,
         # Not by include_router: FastAPI matches the routes of an included router twice in each request.
         routes=[*router.routes, *heads.routes],
@@ -85,7 +85,7 @@ def create_app(
         app.add_middleware(Sessions, secret=cookie_secret(settings))
     origins = split(settings.cors_origins)
     if origins:
-        # Outside of the guard: a browser's preflight request has no key, and a page may read why it was refused.
+        # Outside of the guard: a browser's preflight request has no key, and a page may read the reason of a refusal.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
@@ -137,7 +137,7 @@ def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = No
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Make the application when a server asks for it: only then there have to be settings."""
+    """Make the application when a server asks for it. An import alone needs no settings."""
     if name == "app":
         return create_app()
     raise AttributeError(name)

@@ -1,7 +1,7 @@
-"""The files that pages are made of: read once, named by their content, so that browsers may keep them for ever.
+"""The pages' files: read once, with the hash of their content in the address, so that browsers may keep them for ever.
 
 There is no build step. A file names another one as ``./name.ext`` and a page as ``{asset:name.ext}``; both become the
-address with the hash. What is not ours is in the folder ``vendor``, whose ``vendor.json`` says where it is from.
+address with the hash. Files of other projects are in the folder ``vendor``; its ``vendor.json`` names their origin.
 """
 
 from __future__ import annotations

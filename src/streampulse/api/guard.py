@@ -38,7 +38,7 @@ SESSION_SECONDS: Final = 7 * 86_400
 MAX_BODY: Final = 16_384
 #: Windows of rate limits that a worker counts at most. Beyond that the oldest ones are forgotten.
 MAX_WINDOWS: Final = 32_768
-#: Bytes of a query at most; the longest useful query has half of it. The answer to a query names each wrong parameter.
+#: Bytes of a query at most; the longest useful query has half of it. A refusal names each wrong parameter.
 MAX_QUERY: Final = 8_192
 
 REFUSED = Counter(
@@ -103,12 +103,15 @@ class Access:
                 found = name
         return found
 
-    def limited(self, scope: Scope, limit: _Limit, who: str) -> Response | None:
-        """Count a request, and return the refusal if it exceeds a limit."""
+    def limited(self, scope: Scope, limit: _Limit, counted: str) -> Response | None:
+        """Count a request, and return the refusal if it exceeds a limit.
+
+        :param counted: name that the request is counted under.
+        """
         now = time.monotonic()
         while self._windows and next(iter(self._windows.values())).ends <= now:
             self._windows.popitem(last=False)
-        window = self._windows.setdefault((limit, who), _Window(now + 60))
+        window = self._windows.setdefault((limit, counted), _Window(now + 60))
         if len(self._windows) > MAX_WINDOWS:
             self._windows.popitem(last=False)
         window.requests += 1
@@ -128,7 +131,7 @@ class Guard:
 
     :param settings: whether the API is public, and the private networks.
     :param access: keys and limits.
-    :param runtime: knows which log-ins stand.
+    :param runtime: checks log-ins.
     """
 
     def __init__(self, app: ASGIApp, settings: ApiSettings, access: Access, runtime: Runtime) -> None:

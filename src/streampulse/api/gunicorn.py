@@ -19,9 +19,9 @@ from streampulse.core import logs as logfmt
 from streampulse.core.errors import SettingsError
 from streampulse.core.settings import ApiSettings, PostgresSettings, load
 
-#: Bytes that the kernel keeps for a client that does not read (it takes twice as much room).
+#: Bytes that the kernel buffers for a client that does not read. It allocates twice as much.
 SEND_BUFFER: Final = 65_536
-#: The kernel closes a connection whose client takes nothing for this long, in milliseconds.
+#: The kernel closes a connection if its client reads nothing for this long, in milliseconds.
 UNREAD_MS: Final = 30_000
 
 try:
@@ -39,26 +39,26 @@ def _scratch() -> Path:
     base = Path(runtime.split(":")[0]) if runtime else Path(tempfile.mkdtemp(prefix="streampulse-api-"))
     if not runtime:
         owner = os.getpid()
-        # Workers are forks and inherit this; only the process that made the directory removes it.
+        # Workers are forks and inherit this handler. Only the process that made the directory removes it.
         atexit.register(lambda: shutil.rmtree(base, ignore_errors=True) if os.getpid() == owner else None)
     return base
 
 
 _base = _scratch()
 _metrics = _base / "metrics"
-# What an earlier run left would be counted again.
+# Files of an earlier run would be counted again.
 shutil.rmtree(_metrics, ignore_errors=True)
 _metrics.mkdir()
-# Read by prometheus_client when it is imported, so it must stand here before the application is.
+# prometheus_client reads this when the application imports it.
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics)
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
 workers = _settings.workers
 worker_class = "streampulse.api.worker.ApiWorker"
 worker_tmp_dir = str(_base)
-# A worker whose event loop does not turn for this long is replaced. Seconds, as below.
+# gunicorn replaces a worker if its event loop stands still for this long. Seconds, as below.
 timeout = 30
-# How long requests under way may take to end when the service stops.
+# Time for requests under way when the service stops.
 graceful_timeout = 10
 keepalive = 75
 backlog = 2048
@@ -81,7 +81,7 @@ logconfig_dict: dict[str, Any] = {
 
 
 def when_ready(server: Any) -> None:
-    """Bound what a client that does not read can hold. Accepted connections inherit both options."""
+    """Bound the memory and time of a client that does not read. Accepted connections inherit both options."""
     for listener in server.LISTENERS:
         # The kernel's own buffers would let a reader of /live fall megabytes behind.
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

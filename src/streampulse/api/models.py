@@ -1,4 +1,4 @@
-"""What the API answers with."""
+"""Models of the API's answers, for its description."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: Status in metrics and log of a request whose client left before the request or its answer was complete.
 CLIENT_LEFT: Final = 499
 _LONGEST_LOGGED: Final = 300
-# Machines ask for these every few seconds. They get a line only when something is wrong.
+# Machines request these every few seconds. Only failures get a line.
 _QUIET_ROUTES: Final = frozenset({"/health", "/prometheus"})
 #: Lines of each worker's access log in a second, in the long run and in a burst. The other requests are counted.
 LINES_PER_SECOND: Final = 50
@@ -177,7 +177,7 @@ class _AccessLog:
         self._said = float("-inf")
 
     def room(self) -> bool:
-        """Return whether one more line may be written now; count it if not."""
+        """Return whether one more line may be written now. If not, count the line."""
         now = time.monotonic()
         self._budget = min(LINES_AT_ONCE, self._budget + (now - self._at) * LINES_PER_SECOND)
         self._at = now

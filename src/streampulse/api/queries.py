@@ -1,7 +1,7 @@
 """Every statement of the API. Each reads an index up to a limit; none can scan the history.
 
-A window is a whole minute. *Ordinary* streams are those whose id does not begin with ``__``; the others are
-streampulse's own and appear only when named.
+A window is a whole minute. Ids of *ordinary* streams do not begin with ``__``. The other streams are streampulse's own
+and appear only when named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COLUMNS: Final = (
     "window_start, stream_id, chat_messages, donations, donations_usd::text AS donations_usd, joins, leaves, "
     "unique_viewers, active_viewers"
 )
-# Word for word the predicate of the index stream_metrics_minute_ordinary.
+# The predicate of the index stream_metrics_minute_ordinary, in the same words.
 _ORDINARY: Final = "left(stream_id, 2) <> '__'"
 
 _NEWEST: Final = f"""
@@ -61,7 +61,7 @@ _STATE: Final = f"""
 _STATE_OF_STREAM: Final = """
     SELECT stream_id, active_viewers, updated_at FROM stream_state WHERE stream_id = %(stream_id)s
 """
-# While this text stays the same, no transaction that wrote anything has ended in between, so nothing can have changed.
+# While this text stays the same, no transaction that wrote has ended, so the tables are unchanged.
 _IDENTITY: Final = """
     SELECT pg_current_snapshot()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
@@ -104,13 +104,13 @@ def windows(
 
 
 def latest(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> list[Row]:
-    """Return the newest row of each stream by stream, those after a given one; or of one named stream."""
+    """Return the newest row of each stream by stream, for streams after a given one; or for one named stream."""
     statement = _LATEST if stream_id is None else _LATEST_OF_STREAM
     return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
 
 
 def state(cursor: Cursor, *, limit: int, after: str, stream_id: str | None) -> list[Row]:
-    """Return who is present just after the event clock, by stream, those after a given one; or of one named stream."""
+    """Return the viewers after the event clock by stream, for streams after a given one; or for one named stream."""
     statement = _STATE if stream_id is None else _STATE_OF_STREAM
     return _rows(cursor, statement, {"limit": limit, "after": after, "stream_id": stream_id})
 
@@ -122,7 +122,7 @@ def sums(cursor: Cursor, *, minutes: int) -> list[Row]:
 
 
 def identity(cursor: Cursor) -> tuple[str, int]:
-    """Return what changes with every transaction that writes, and the database's time in microseconds."""
+    """Return a text that every writing transaction changes, and the database's time in microseconds."""
     cursor.execute(_IDENTITY)
     row = cursor.fetchone()
     assert row is not None  # noqa: S101 - always one row
@@ -173,7 +173,7 @@ def ended_sessions(cursor: Cursor) -> list[str]:
 
 
 def session_epoch(cursor: Cursor) -> str:
-    """Return the id of the epoch of log-ins: another one in each database that was made."""
+    """Return the id of the epoch of log-ins. A database that is recreated has another one."""
     cursor.execute("SELECT id::text FROM api_session_epoch")
     return str(cursor.fetchall()[0][0])
 
@@ -193,9 +193,9 @@ def end_session(cursor: Cursor, id_: str, seconds: int) -> None:
 
 
 def _newest_window(cursor: Cursor, stream_id: str | None) -> datetime | None:
-    """Return the newest window of the whole table without our own streams; with one of these named, or its own newest.
+    """Return the newest window of all ordinary streams, or of a named stream of streampulse's own if that is newer.
 
-    Our own streams must be visible by name also where they are ahead of all others, or alone.
+    Such a stream must be visible by name also if it is ahead of all others, or alone.
     """
     cursor.execute(_NEWEST)
     found = [row[0] for row in cursor.fetchall()]

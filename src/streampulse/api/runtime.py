@@ -20,7 +20,7 @@ from streampulse.events import is_internal
 
 #: Time limit of a query for a ranking over a long span, in seconds. A day of 1,000 streams has 1.4 million rows.
 SUMS_SECONDS: Final = 10.0
-#: Spans whose sums are kept, and spans that may wait for their turn.
+#: Number of spans with kept sums, and number of spans that may wait for their turn.
 _SPANS_KEPT: Final = 4
 _SPANS_WAITING: Final = 8
 #: Rankings of each span that are kept as bytes, some 300 KB each at most.
@@ -76,7 +76,7 @@ class Runtime:
         self.live.follow(cursor, snapshot)
 
     async def session_epoch(self) -> str:
-        """Return the epoch of log-ins, at the very beginning after the first try to read.
+        """Return the epoch of log-ins. Before the first try to read, wait for it.
 
         :raises Unavailable: the database has not answered yet.
         """
@@ -87,14 +87,14 @@ class Runtime:
         return self.epoch
 
     async def accepts(self, session: dict[str, Any]) -> bool:
-        """Return whether a log-in stands. Before the first reading of ended log-ins, none does."""
+        """Return whether a log-in is valid. Before the first reading of ended log-ins, none is."""
         try:
             return session.get("epoch") == await self.session_epoch() and session["id"] not in self.ended_sessions
         except Unavailable:
             return False
 
     async def end_session(self, id_: str, seconds: int) -> None:
-        """End a log-in for all workers and hosts. The others know at their next reading.
+        """End a log-in for all workers and hosts. The others learn it with their next reading.
 
         :param seconds: how long a log-in lasts at most.
         :raises Unavailable: the database does not answer.

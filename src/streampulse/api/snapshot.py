@@ -1,8 +1,8 @@
 """The newest numbers of the tables, read by one thread for all requests of a worker.
 
 The thread reads the newest windows, the newest row of each stream and the viewers in one transaction, up to four times
-a second. Requests are answered from the last reading, so a thousand readers cost the database as much as one. Nothing
-is read while nothing was written: the identity of PostgreSQL's own snapshot tells.
+a second. Requests are answered from the last reading, so a thousand readers cost the database as much as one. While
+the identity of PostgreSQL's own snapshot stays the same, nothing was written, and the thread reads no tables.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 #: Windows in a snapshot; more than the default of ten that requests have.
 MINUTES: Final = 15
-#: Rows of windows at most; with more streams than fit, a snapshot covers fewer windows.
+#: Rows of windows at most. With very many streams, a snapshot covers fewer windows.
 MAX_ROWS: Final = 20_000
 #: Streams in the lists at most; the database answers for the streams after these.
 MAX_STREAMS: Final = 1_000
-#: A reading older than this is marked as stale, in seconds. Twice what an answer's age may be when all is well.
+#: A reading older than this is marked as stale, in seconds. Twice the greatest normal age of an answer.
 FRESH_SECONDS: Final = 1.0
-# Between two readings, where they take long.
+# Longest rest after a reading that took long.
 _MOST_REST_SECONDS: Final = 1.0
 
 READINGS = Counter(
@@ -161,7 +161,7 @@ class Snapshots:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more. The thread ends by itself, at the latest with its statement."""
+        """Stop reading. The thread ends by itself, at the latest with its statement."""
         self._ended.set()
         self._hurry.set()
 
@@ -193,7 +193,7 @@ class Snapshots:
         return snapshot if self.age <= limit else None
 
     async def get(self) -> Snapshot:
-        """Return the snapshot, at the very beginning after the first try to read.
+        """Return the snapshot. Before the first try to read, wait for it.
 
         :raises Unavailable: there is none, or it is too old; the text says why.
         """
@@ -205,7 +205,7 @@ class Snapshots:
         return snapshot
 
     def unavailable(self) -> Unavailable:
-        """Return why there is no answer, as an error of its own."""
+        """Return a new error that says why there is no answer."""
         if self.failure is None:
             return Unavailable("timeout", "PostgreSQL has not answered in time")
         return Unavailable(self.failure.cause, str(self.failure))

@@ -1,8 +1,8 @@
 """Readers of ``/live`` on one worker.
 
-A reader has no queue. A reader that falls behind gets one update over several readings; one that takes nothing for some
-seconds is cut off. A reader that returns with ``Last-Event-ID`` gets one update with all changes since that id, or a
-snapshot if the id is too old. A ``status`` follows, because the numbers may have become stale while it was away.
+A reader has no queue. A reader that falls behind gets one update over several readings. A reader that takes nothing for
+some seconds is cut off. A reader that returns with ``Last-Event-ID`` gets one update with all changes since that id, or
+a snapshot if the id is too old. A ``status`` follows, because the numbers may have become stale while it was away.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Live:
         assert self._snapshots is not None  # noqa: S101 - attached before the first reader comes
         failure = self._snapshots.failure
         return {
-            # As all readers were told, so that each change from there is told to all.
+            # The status that all readers have, so that all of them get its next change.
             "stale": self._stale,
             "age_seconds": round(self._snapshots.age, 3),
             "error": str(failure) if failure is not None else None,
@@ -255,20 +255,20 @@ class Live:
         return self._view is not None
 
     async def _events(self, last_id: int | None, session: str | None) -> AsyncIterator[bytes]:
-        """Yield what a reader gets, until the server stops or the reader's log-in is ended."""
+        """Yield the events of a reader, until the server stops or the reader's log-in is ended."""
         reader = _Reader(session)
         reader.at = self._resumed(last_id)
         reader.seen = (last_id or 0) if reader.at else 0
         self._readers.add(reader)
         READERS.inc()
         try:
-            # Without a reader nobody noted whether the numbers are stale.
+            # While there was no reader, the worker did not note whether the numbers are stale.
             self._heard()
             reader.notice = self._notice
             # Random, so that readers do not all come back at once.
             wait_ms = 1000 + random.randrange(2000)  # noqa: S311 - no secret
             piece = b"retry: %d\n\n" % wait_ms + self._news(reader)
-            # A returning reader may have heard the opposite before it went.
+            # A returning reader may have got the opposite status before it left.
             piece += event("status", self._status())
             while not self.stopping and session not in self._ended:
                 if piece:

@@ -1,8 +1,8 @@
 """Events of ``/live``: the view that the page draws, computed from one reading, and its server-sent events.
 
-The first event, ``snapshot``, has everything that the page draws. Each ``update`` after it has what changed since the
-reader's last event, as absolute values. An event's id is the database's time of its reading, in microseconds, so all
-workers give the same id to the same reading.
+The first event, ``snapshot``, has everything that the page draws. Each ``update`` has the changes since the reader's
+last event, as absolute values. An event's id is the database's time of its reading, in microseconds, so all workers
+give the same id to the same reading.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TREND_MINUTES: Final = 15
 TOTAL_MINUTES: Final = 60
 #: Streams of each ranking (by viewers, by chat, by donations) that a view has.
 RANKED: Final = 50
-#: How late a reader may come back and go on, in seconds: changes of a stream are kept for this long.
+#: Changes of a stream are kept for this long, in seconds. A reader that returns later gets a snapshot.
 MEMORY_SECONDS: Final = 300
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -35,7 +35,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True)
 class View:
-    """What the page draws, at one reading."""
+    """The numbers that the page draws, from one reading."""
 
     id: int
     head: dict[str, Any]
@@ -57,7 +57,7 @@ class Changes:
     totals_trend: int = 0
 
     def note(self, old: View, new: View) -> None:
-        """Take in what is new; forget what is long ago."""
+        """Note the changes between two views; forget old ones."""
         for stream, numbers in new.streams.items():
             if old.streams.get(stream) != numbers:
                 self.numbers[stream] = new.id
@@ -104,7 +104,10 @@ def full(view: View) -> bytes:
 
 
 def changed(view: View, changes: Changes, since: int) -> bytes:
-    """Return the event that has what changed after a view with an id."""
+    """Return the event with the changes since a view.
+
+    :param since: id of that view.
+    """
     rows = []
     for stream in view.streams:
         trend = changes.trends.get(stream, 0) > since
@@ -117,7 +120,7 @@ def changed(view: View, changes: Changes, since: int) -> bytes:
 
 
 def make_view(cursor: Cursor, snapshot: Snapshot, totals: list[Row]) -> View:
-    """Compute what the page draws.
+    """Compute the numbers that the page draws.
 
     :param totals: sums over all streams for each window, oldest first, the newest ones as in the snapshot.
     """
