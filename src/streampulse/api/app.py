@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from streampulse import __version__
 from streampulse.api.database import RETRY_AFTER_SECONDS, Database, Unavailable
 from streampulse.api.guard import Access, Guard, Sessions, cookie_secret, log_in_routes
-from streampulse.api.models import BadParameter, BadRequest, Problem
+from streampulse.api.models import BadParameter, BadRequest
 from streampulse.api.networks import TrustedProxies
 from streampulse.api.observe import Journal, ObserveMiddleware
 from streampulse.api.page import pages
@@ -116,7 +115,7 @@ async def _bad_parameters(_: Request, error: Exception) -> JSONResponse:
         bad = BadParameter(parameter=name, value=None if value is None else str(value), allowed=allowed)
         parameters.setdefault(name, bad)
     text = "; ".join(f"{bad.parameter}: {bad.allowed}, not {bad.value!r}" for bad in parameters.values())
-    return _json(422, BadRequest(error=text, parameters=list(parameters.values())).model_dump())
+    return JSONResponse(BadRequest(error=text, parameters=list(parameters.values())).model_dump(), 422)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
@@ -125,15 +124,11 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     if "Allow" in headers:
         methods = set(headers["Allow"].split(", "))
         headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
-    return _json(error.status_code, Problem(error=str(error.detail)).model_dump(), headers)
+    return JSONResponse({"error": str(error.detail)}, error.status_code, headers)
 
 
 async def _unavailable(_: Request, error: Exception) -> JSONResponse:
-    return _json(503, Problem(error=str(error)).model_dump(), {"Retry-After": str(RETRY_AFTER_SECONDS)})
-
-
-def _json(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse(body, status_code=status, headers=headers)
+    return JSONResponse({"error": str(error)}, 503, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -149,8 +149,7 @@ async def health(request: Request) -> Response:
     except Unavailable as error:
         since = database.down_since
         text = str(error) if since is None else f"{error}, since {since.isoformat(timespec='seconds')[:19]}Z"
-        body = Unhealthy(ok=False, error=text).model_dump()
-        return JSONResponse(body, status_code=503, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return JSONResponse({"ok": False, "error": text}, 503, {"Retry-After": str(RETRY_AFTER_SECONDS)})
     return JSONResponse({"ok": True})
 
 
