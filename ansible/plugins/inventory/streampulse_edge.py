@@ -1,9 +1,11 @@
-"""Says whether an environment's API is public, and gives the group ``edge`` its default."""
+"""Says whether an environment's API is public, and makes the groups that follow from the services."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.inventory.helpers import get_group_vars
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.inventory import BaseInventoryPlugin
@@ -12,12 +14,13 @@ from ansible.vars.plugins import get_vars_from_inventory_sources
 
 DOCUMENTATION = """
 name: streampulse_edge
-short_description: Whether the API is public, and the default of the group edge
+short_description: Whether the API is public, and the groups that follow from the services
 description:
   - Sets C(streampulse_api_public) for every host. The API is public where hosts exist already, or where the inventory
     sets C(api_public).
   - Where it is, nginx stands in front of it on the hosts of the group C(edge). An inventory without such hosts gets the
     hosts of the group C(api).
+  - The group C(streampulse_base) has the hosts of every service of the base stack, by C(ansible/services.yml).
 options:
   plugin:
     description: The name of this plugin.
@@ -26,13 +29,16 @@ options:
 """
 
 
+SERVICES = Path(__file__).parents[2] / "services.yml"
+
+
 class InventoryModule(BaseInventoryPlugin):
     """The inventory source."""
 
     NAME = "streampulse_edge"
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = False) -> None:
-        """Set the variable, and add the group ``edge`` with its hosts where the inventory names none."""
+        """Set the variable, and add the groups ``streampulse_base`` and, where the inventory names none, ``edge``."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group("edge")
@@ -43,6 +49,11 @@ class InventoryModule(BaseInventoryPlugin):
         if public and not inventory.groups["edge"].get_hosts():
             for host in api:
                 inventory.add_host(host.name, group="edge")
+        inventory.add_group("streampulse_base")
+        services = yaml.safe_load(SERVICES.read_text(encoding="utf-8"))["streampulse_services"]
+        for service in services:
+            if service["group"] in inventory.groups and not service.get("full"):
+                inventory.add_child("streampulse_base", service["group"])
 
     def _public(self, host: Any) -> bool:
         """Return whether a host's variables make its API public."""

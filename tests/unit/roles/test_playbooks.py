@@ -30,7 +30,7 @@ def visits(tmp_path_factory: pytest.TempPathFactory) -> Visits:
     """Return the hosts that each play of each playbook visits; ``site full`` is a full stack."""
     folder = tmp_path_factory.mktemp("inventory")
     (folder / "hosts.yml").write_text(HOSTS)
-    options = ["--list-hosts", "-i", str(folder / "hosts.yml")]
+    options = ["--list-hosts", "-i", str(folder / "hosts.yml"), "-i", str(ANSIBLE / "ports")]
     said = playbook(ANSIBLE, *options, *(f"playbooks/{name}.yml" for name in PLAYBOOKS))
     full = playbook(ANSIBLE, *options, "-e", '{"full": true}', "playbooks/site.yml")
     listed = dict(zip(PLAYBOOKS, re.split(r"^playbook: .*$", said, flags=re.MULTILINE)[1:], strict=True))
