@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 import uuid
@@ -69,6 +68,11 @@ def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]
     return made
 
 
+def process(batches: Batches, first: int, records: list[tuple[bytes, bytes]]) -> None:
+    """Have a batch of a query of its own counted and committed."""
+    batches.process(str(uuid.uuid4()), 0, slices(batches.clocks(), first, records), time.monotonic())
+
+
 def batches_of(store: Store) -> tuple[Batches, Letters]:
     letters = Letters()
     batches = Batches(store, letters)  # type: ignore[arg-type]
@@ -102,7 +106,7 @@ def rows(database: Database) -> list[tuple[object, ...]]:
 
 def test_a_batch_lands_whole(database: Database, store: Store) -> None:
     batches, letters = batches_of(store)
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    process(batches, 0, FIRST)
 
     assert rows(database) == [("12:00", NAME, 0, 2, "0.30", 1, 0, 1, 1)]
     assert database.query(
@@ -115,13 +119,9 @@ def test_a_batch_lands_whole(database: Database, store: Store) -> None:
 def test_a_batch_in_the_ledger_is_passed_over(database: Database, store: Store) -> None:
     batches, _ = batches_of(store)
     query = str(uuid.uuid4())
-    batches.process(query, 0, lambda clocks: slices(clocks, 0, FIRST))
-
-    def never(clocks: dict[int, int]) -> list[Slice]:
-        raise AssertionError(clocks)
-
-    batches.process(query, 0, never)
-    assert database.query("SELECT count(*) FROM batch_ledger") == [(1,)]
+    for _ in range(2):
+        batches.process(query, 0, slices({}, 0, FIRST), time.monotonic())
+    assert database.query("SELECT accepted FROM batch_ledger") == [(3,)]
 
 
 def test_the_next_run_resumes_at_the_last_commit(
@@ -130,14 +130,14 @@ def test_the_next_run_resumes_at_the_last_commit(
     # A snapshot with every batch, so that a restore uses it and the events kept beside it.
     monkeypatch.setattr(state_module, "SNAPSHOT_EVERY_EVENTS", 1)
     batches, _ = batches_of(store)
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    process(batches, 0, FIRST)
     jump = [record(NAME, "chat_message", "2026-09-21T12:30:00Z", message_len=1)]
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 10, jump))
+    process(batches, 10, jump)
     store.close()
 
     again, _ = batches_of(store)
     leave = [record(NAME, "viewer_leave", "2026-09-21T12:30:30Z"), *FIRST]
-    again.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 11, leave))
+    process(again, 11, leave)
 
     held = {row[0]: row[2:] for row in rows(database)}
     assert held["12:00"] == (0, 2, "0.30", 1, 0, 1, 1)
@@ -162,18 +162,18 @@ def test_internal_streams_survive_a_restart_and_hold_no_events_back(
     for first, one in enumerate(
         [join, again, record("__probe", "chat_message", "2026-09-21T12:00:30Z", message_len=1)]
     ):
-        batches.process(str(uuid.uuid4()), 0, functools.partial(slices, first=first, records=[one]))
+        process(batches, first, [one])
         store.close()
         batches, _ = batches_of(store)
     assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]
     assert database.query("SELECT accepted, duplicates FROM batch_ledger ORDER BY seq") == [(1, 0), (0, 1), (1, 0)]
 
     leave = record("__probe", "viewer_leave", "2026-09-21T12:02:00Z")
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 3, [leave]))
+    process(batches, 3, [leave])
     assert [row[0] for row in rows(database)] == ["12:00", "12:01", "12:02"]
     # Nothing in these partitions moves their clock, yet a snapshot drops the events before it.
     ending = record("__probe", "viewer_leave", "2026-09-21T12:02:01Z")
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 4, [ending]))
+    process(batches, 4, [ending])
     assert database.query(
         "SELECT count(*) FROM job_state_delta WHERE seq < (SELECT max(seq) FROM job_state_snapshot)"
     ) == [(0,)]
@@ -191,24 +191,27 @@ def test_one_writer_at_a_time(database: Database, store: Store) -> None:
 
 def test_a_lost_connection_is_reopened_and_nothing_doubled(database: Database, store: Store) -> None:
     batches, _ = batches_of(store)
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
-    ended = []
-
-    def cut(clocks: dict[int, int]) -> list[Slice]:
-        # Between decode and commit, as when the server restarts in the middle of a batch.
-        made = slices(clocks, 10, [record(NAME, "viewer_leave", "2026-09-21T12:00:04Z")])
-        ended.append(
-            database.query(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-                " WHERE application_name = 'streampulse-job' AND datname = current_database()"
-            )
-        )
-        return made
-
-    batches.process(str(uuid.uuid4()), 1, cut)
-    assert ended == [[(1,)]]
+    process(batches, 0, FIRST)
+    # As when the server restarts between two batches.
+    end = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE application_name = 'streampulse-job' AND datname = current_database()"
+    )
+    assert database.query(end) == [(1,)]
+    process(batches, 10, [record(NAME, "viewer_leave", "2026-09-21T12:00:04Z")])
     assert rows(database) == [("12:00", NAME, 0, 2, "0.30", 1, 1, 1, 0)]
     assert database.query("SELECT sum(accepted)::bigint, count(*) FROM batch_ledger") == [(4, 2)]
+
+
+def test_a_database_that_comes_back_at_another_position_ends_the_driver(database: Database, store: Store) -> None:
+    batches, _ = batches_of(store)
+    process(batches, 0, FIRST)
+    process(batches, 10, FIRST)
+    database.execute("DELETE FROM batch_ledger WHERE seq = (SELECT max(seq) FROM batch_ledger)")
+    store.close()
+    with pytest.raises(OperatorError, match="PostgreSQL came back at"):
+        process(batches, 20, FIRST)
+    assert database.query("SELECT count(*) FROM batch_ledger") == [(1,)]
 
 
 def test_rows_older_than_the_history_leave(database: Database, store: Store) -> None:
@@ -217,8 +220,8 @@ def test_rows_older_than_the_history_leave(database: Database, store: Store) -> 
         record("old", "viewer_join", "2026-08-01T12:00:00Z"),
         record("old", "viewer_leave", "2026-08-01T12:00:30Z"),
     ]
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, old))
-    batches.process(str(uuid.uuid4()), 1, lambda clocks: slices(clocks, 10, FIRST))
+    process(batches, 0, old)
+    process(batches, 10, FIRST)
     clock = 1_789_992_003_000_000  # 2026-09-21T12:00:03Z
     while store.forget_old(clock):
         pass
@@ -237,18 +240,12 @@ def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_aw
 ) -> None:
     batches, letters = batches_of(store)
     batches.start_topic("first", Start({0: 0, 1: 0}, []))
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 1_000, FIRST))
+    process(batches, 1_000, FIRST)
     counted = database.query("SELECT sum(donations) FROM stream_metrics_minute")
 
     batches.start_topic("second", Start({0: 0, 1: 0}, [0, 1]))
-    cut = [True]
-
-    def decode(clocks: dict[int, int]) -> list[Slice]:
-        if cut.pop() if cut else False:
-            store.close()  # as a lost connection: the batch is retried from the committed state
-        return slices(clocks, 0, [record(NAME, "donation", "2026-09-21T12:00:09Z", amount_usd="1"), (b"y", b"more")])
-
-    batches.process(str(uuid.uuid4()), 0, decode)
+    store.close()  # as a lost connection: the batch is retried from the committed state
+    process(batches, 0, [record(NAME, "donation", "2026-09-21T12:00:09Z", amount_usd="1"), (b"y", b"more")])
     assert counted == [(2,)]
     assert database.query("SELECT sum(donations) FROM stream_metrics_minute") == [(3,)]
     assert [letter.value for letter in letters.written] == [b"garbage", b"more"]
@@ -258,12 +255,12 @@ def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_aw
 def test_a_log_that_lost_its_end_is_read_on_from_there(database: Database, store: Store) -> None:
     batches, letters = batches_of(store)
     batches.start_topic("topic", Start({0: 0, 1: 0}, []))
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 0, FIRST))
+    process(batches, 0, FIRST)
     batches.start_topic("topic", Start({0: 2, 1: 2}, [0, 1]))
     # Recorded before the first read, so that the next start does not take the new records for counted ones.
     assert database.query("SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [({"0": 2, "1": 2},)]
     after = [record(NAME, "donation", "2026-09-21T12:00:08Z", amount_usd="3"), (b"x", b"new garbage")]
-    batches.process(str(uuid.uuid4()), 0, lambda clocks: slices(clocks, 2, after))
+    process(batches, 2, after)
     assert rows(database) == [("12:00", NAME, 0, 3, "3.30", 1, 0, 1, 1)]
     assert [letter.value for letter in letters.written] == [b"garbage", b"new garbage"]
     assert database.query("SELECT clock IS NOT NULL FROM event_clock") == [(True,)]

@@ -13,9 +13,9 @@ DOCUMENTATION = r"""
 module: streampulse_service
 short_description: A unit that runs with the configuration that is on the disk
 description:
-  - Reloads systemd when a unit file changed, enables the unit, starts it, and restarts it when one of the watched
-    paths is newer than its main process. The next run therefore completes one that was interrupted between writing a
-    file and restarting the service, which a handler would not.
+  - Reloads systemd when the unit's file changed, or that of a timer's service. Enables the unit, starts it, and
+    restarts it when one of the watched paths is newer than its main process. The next run therefore completes one that
+    was interrupted between writing a file and restarting the service, which a handler would not.
   - Starting waits for the unit's own readiness (C(Type=notify) or C(ExecStartPost=)). When it fails, the message holds
     the unit's journal.
 options:
@@ -71,6 +71,11 @@ class Unit:
             ["systemctl", "show", "--timestamp=us+utc", f"--property={PROPERTIES}", self.name], check_rc=True
         )
         self.state = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        if self.name.endswith(".timer"):
+            service = self.name.removesuffix("timer") + "service"
+            _, out, _ = self.module.run_command(["systemctl", "show", "--property=NeedDaemonReload", service])
+            if out.strip() == "NeedDaemonReload=yes":
+                self.state["NeedDaemonReload"] = "yes"
 
     @property
     def active(self) -> bool:

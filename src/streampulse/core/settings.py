@@ -22,12 +22,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 MIN_SECRET_LENGTH: Final = 16
 
 
-def _jaas(text: str) -> str:
-    """Quote a value of a JAAS configuration."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 class KafkaSettings(BaseSettings):
     """How to reach Kafka and what the topics are called."""
 
@@ -84,24 +78,6 @@ class KafkaSettings(BaseSettings):
                 options["sasl.password"] = self.sasl_password.get_secret_value()
         if self.ssl_cafile is not None:
             options["ssl.ca.location"] = self.ssl_cafile
-        return options
-
-    def spark_options(self) -> dict[str, str]:
-        """Return the options of Spark's Kafka source for these settings."""
-        options = {
-            "kafka.bootstrap.servers": self.bootstrap_servers,
-            "kafka.security.protocol": self.security_protocol,
-        }
-        if self.security_protocol.startswith("SASL"):
-            module = "org.apache.kafka.common.security.scram.ScramLoginModule"
-            password = self.sasl_password.get_secret_value() if self.sasl_password else ""
-            options["kafka.sasl.mechanism"] = self.sasl_mechanism
-            options["kafka.sasl.jaas.config"] = (
-                f"{module} required username={_jaas(self.sasl_username or '')} password={_jaas(password)};"
-            )
-        if self.ssl_cafile is not None:
-            options["kafka.ssl.truststore.type"] = "PEM"
-            options["kafka.ssl.truststore.location"] = self.ssl_cafile
         return options
 
 

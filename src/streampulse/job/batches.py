@@ -1,11 +1,11 @@
-"""One micro-batch from decoded slices to a commit, taken up again when PostgreSQL goes away in the middle."""
+"""One micro-batch from decoded slices to a commit, retried when PostgreSQL goes away in the middle."""
 
 from __future__ import annotations
 
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import psycopg2
 
@@ -20,7 +20,7 @@ from streampulse.job.store import Batch, Store
 
 log = logging.getLogger(__name__)
 
-# What a lost connection, a server that is starting or stopping, and a full disk look like: worth another try.
+# Errors of a lost connection, of a server that starts or stops, and of a full disk: worth another try.
 _PASSING = (psycopg2.OperationalError, psycopg2.InterfaceError)
 _RETRY_SECONDS = 0.5
 # Longer than the longest statement of the lost connection can take.
@@ -45,7 +45,7 @@ class Batches:
         self.commits = 0
         #: The batch that is under way, or was last.
         self.batch_id: int | None = None
-        #: By partition the offset after the last record that was committed.
+        #: By partition the offset up to which the log is committed.
         self.read_up_to: dict[int, int] = {}
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
@@ -89,25 +89,34 @@ class Batches:
             engine.go_back(number, offset)
         changes, accepted = engine.apply([])
         self._store.commit(Batch(str(uuid.uuid4()), 0, topic_id, {}), engine, changes, accepted)
+        self.read_up_to = engine.next_offsets()
 
-    def process(self, query_id: str, batch_id: int, decode: Callable[[dict[int, int]], list[Slice]]) -> None:
-        """Decode, count and commit one batch; a batch already in the ledger is passed over.
+    def clocks(self) -> dict[int, int]:
+        """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
+        return self._state().partition_clocks()
 
-        :param decode: given each partition's clock it returns the batch's slices.
-        :raises OperatorError: another driver has become the writer.
+    def process(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float) -> None:
+        """Count and commit one batch; a batch already in the ledger is passed over.
+
+        :param slices: go on from the batch before.
+        :param begun: when reading it began, on the monotonic clock.
+        :raises OperatorError: another driver has become the writer, or the database is not the one it was.
         """
-        slices: list[Slice] | None = None
+        self.alive_at = time.monotonic()
         self.batch_id = batch_id
-        begun = time.monotonic()
+        goes_on_from = self.read_up_to
         while True:
             try:
                 if self._store.committed(query_id, batch_id):
                     log.info("the ledger has the batch already", extra={"fields": {"batch_id": batch_id}})
                     return
+                if self.read_up_to != goes_on_from:
+                    # A database that was restored from a backup: these records are not the next ones for it.
+                    raise OperatorError(
+                        f"PostgreSQL came back at {self.read_up_to} where {goes_on_from} was committed;"
+                        " reading goes on from there after a restart"
+                    )
                 self.alive_at = time.monotonic()
-                if slices is None:
-                    with metrics.PHASE_SECONDS.labels("decode").time():
-                        slices = decode(self._state().partition_clocks())
                 self._commit(query_id, batch_id, slices, begun)
                 self._retain()
             except _PASSING as error:
@@ -120,7 +129,7 @@ class Batches:
             else:
                 return
 
-    def _commit(self, query_id: str, batch_id: int, slices: list[Slice], begun: float) -> None:
+    def _commit(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float) -> None:
         engine = self._state()
         done = engine.next_offsets()
         letters = [
@@ -145,7 +154,7 @@ class Batches:
         metrics.LAST_COMMIT.set(now)
         for reason, count in reasons.items():
             metrics.DEAD_LETTERS.labels(reason).inc(count)
-        if slices:
+        if records:
             metrics.ARRIVAL_LAG.set(now - max(piece.newest_arrival_us for piece in slices) / 1_000_000)
         if changes.event_clock_us is not None:
             metrics.EVENT_CLOCK.set(changes.event_clock_us / 1_000_000)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import logging
 import re
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -25,13 +25,14 @@ from kafka.errors import KafkaError
 
 from streampulse.core import logs as logfmt
 from streampulse.core.errors import OperatorError, SettingsError, one_line
-from streampulse.core.kafka import Log, Topic
+from streampulse.core.kafka import Topic
 from streampulse.core.metrics import serve
 from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
-from streampulse.job.decode.arrow import ArrowDecoder
+from streampulse.job.overlap import InBackground, Overlap
+from streampulse.job.ranges import Position
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
@@ -43,6 +44,8 @@ _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 15.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
+# The last line of a Python traceback.
+_KAFKA: Final = re.compile(r"^[\w.]*\b(?:LogLost|KafkaException): (.+)", re.MULTILINE)
 # The name of a run's folder: see fresh_checkpoint.
 _RUN: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -78,7 +81,7 @@ def _drive() -> int:
     letters = DeadLetters(kafka)
     batches = Batches(store, letters)
     # Spark's own start takes longer than everything else here, so the two run side by side.
-    session = _InBackground(_session)
+    session = InBackground(_session)
     try:
         next_offsets, topic_id = _patiently("PostgreSQL", batches.open)
         with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_uncommitted") as reader:
@@ -94,20 +97,23 @@ def _drive() -> int:
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
     # of the counting's time. It is still done, a fiftieth as often.
     gc.set_threshold(100_000, 20, 100)
-    driver = Driver(batches, topic, settings, kafka)
+    driver = Driver(batches, settings, kafka)
     return driver.run(session.result(), start)
 
 
 class Driver:
     """Runs the query and tells systemd how it is."""
 
-    def __init__(self, batches: Batches, topic: Log, settings: JobSettings, kafka: KafkaSettings) -> None:
+    def __init__(self, batches: Batches, settings: JobSettings, kafka: KafkaSettings) -> None:
         self._batches = batches
-        self._topic = topic
         self._settings = settings
         self._kafka = kafka
         self._notifier = sdnotify.SystemdNotifier()
-        self._busy = False
+        self._overlap = Overlap()
+        # When the executors were last asked to read, on the monotonic clock; None while they are not.
+        self._reading_since: float | None = None
+        # Of the source.
+        self._options: dict[str, str] = {}
         self._tracker: Any = None
         self._seen: object = None
         self._look_due = 0.0
@@ -117,81 +123,83 @@ class Driver:
         query = self._start(session, start)
         # Asked for once: each dot is a call into the JVM.
         self._tracker = session.sparkContext._jsc.sc().statusTracker()
-        self._warm_up(session)
         ready = False
         try:
             while query.isActive:
+                if self._overlap.failure is not None:
+                    log.error("the batch failed: %s", _cause(self._overlap.failure), extra=self._which())
+                    return 1
                 if self._stalled():
                     log.error(
-                        "the batch got no step further within %d s",
-                        self._settings.stall_seconds,
-                        extra={"fields": {"batch_id": self._batches.batch_id}},
+                        "the batch got no step further within %d s", self._settings.stall_seconds, extra=self._which()
                     )
                     return 1
-                if not ready and (self._batches.commits or self._idle(query)):
+                if not ready and (self._batches.commits or self._warm(session, query)):
                     ready = True
                     self._notifier.notify("READY=1")
                     log.info("running", extra={"fields": {"query_id": query.id}})
                 moved = ready and self._moves(query)
                 # A batch under way has the stall limit, which is longer than the watchdog's.
-                if not ready or moved or self._busy:
+                if not ready or moved or self._reading_since is not None or self._overlap.busy:
                     self._notifier.notify("WATCHDOG=1")
                 time.sleep(_LOOK_EVERY_SECONDS)
-            failure = query.exception()
-            log.error("the query has ended: %s", failure and one_line(failure)[:500])
+            failure = self._overlap.failure or query.exception()
+            log.error("the query has ended: %s", failure and _cause(failure))
         finally:
             self._notifier.notify("STOPPING=1")
         return 1
 
-    def _start(self, session: Any, start: Start) -> Any:
-        kafka = self._kafka
-        reader = (
-            session.readStream.format("kafka")
-            .option("subscribe", kafka.topic)
-            .option("startingOffsets", start.spark_option(kafka.topic))
-            .option("failOnDataLoss", "true")
-            .option("maxOffsetsPerTrigger", self._settings.max_offsets_per_trigger)
-            # A topic that is remade has other partitions; one task for each keeps their records in order.
-            .options(**kafka.spark_options())
-            .option("kafka.isolation.level", "read_committed")
-        )
-        checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir))
-        query_id = str(uuid.uuid4())
+    def _which(self) -> dict[str, dict[str, int | None]]:
+        return {"fields": {"batch_id": self._batches.batch_id}}
 
-        def process(frame: Any, batch_id: int) -> None:
-            self._busy = True
+    def _start(self, session: Any, start: Start) -> Any:
+        # Imported here: pyspark is there on hosts only.
+        from streampulse.job.spark_source import POSITIONS, LogSource, options
+
+        kafka, clocks = self._kafka, self._batches.clocks()
+        positions = {number: Position(offset, clocks.get(number)) for number, offset in start.offsets.items()}
+        client = kafka.librdkafka_options("streampulse-job")
+        limit = self._settings.max_offsets_per_trigger
+        self._options = options(client, kafka.topic, start.offsets, len(positions), limit)
+        session.dataSource.register(LogSource)
+        checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir))
+        query_id, numbers = str(uuid.uuid4()), itertools.count()
+
+        def read(frame: Any) -> bool:
+            """Read a piece of a batch, hand it over for counting, and tell whether there is more to read."""
+            begun = self._reading_since = time.monotonic()
             try:
-                self._batches.process(query_id, batch_id, lambda clocks: self._decode(frame, clocks))
+                with metrics.PHASE_SECONDS.labels("decode").time():
+                    session.sparkContext.setLocalProperty(POSITIONS, json.dumps(positions))
+                    rows = frame.collect()
+                    slices = [Slice.decode(bytes(row["slice"])) for row in rows]
             finally:
-                self._busy = False
+                self._reading_since = None
+            if slices:
+                batch_id = next(numbers)
+                self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun))
+                positions.update({piece.partition: Position(piece.next_offset, piece.clock_us) for piece in slices})
+            return any(row["unread"] for row in rows)
+
+        def process(frame: Any, _: int) -> None:
+            while read(frame):
+                pass
 
         return (
-            reader.load()
+            session.readStream.format(LogSource.name())
+            .options(**self._options)
+            .load()
             .writeStream.foreachBatch(process)
             .option("checkpointLocation", checkpoint.as_uri())
             .trigger(processingTime=f"{self._settings.trigger_interval_ms} milliseconds")
             .start()
         )
 
-    def _warm_up(self, session: Any) -> None:
-        """Have executors and their Python workers started and everything imported, so that ready means quick."""
-        rows = session.range(0, 2, 1, 2).selectExpr(
-            "CAST(NULL AS BINARY) AS key",
-            "CAST(NULL AS BINARY) AS value",
-            "CAST(id AS INT) AS partition",
-            "id AS offset",
-            "current_timestamp() AS timestamp",
-        )
-        self._decode(rows, {})
-
-    def _decode(self, frame: Any, clocks: dict[int, int]) -> list[Slice]:
-        decoder = ArrowDecoder(clocks, len(self._topic.starts))
-        columns = frame.select("key", "value", "partition", "offset", "timestamp")
-        return [Slice.decode(bytes(row[0])) for row in columns.mapInArrow(decoder, "slice binary").collect()]
-
     def _stalled(self) -> bool:
-        """Tell whether a batch is under way that has not got a step further for too long."""
-        return self._busy and time.monotonic() - self._batches.alive_at > self._settings.stall_seconds
+        """Tell whether reading or counting has not got a step further for too long."""
+        oldest = time.monotonic() - self._settings.stall_seconds
+        reads = self._reading_since is not None and self._reading_since < oldest
+        return reads or (self._overlap.busy and self._batches.alive_at < oldest)
 
     def _moves(self, query: Any) -> bool:
         """Tell whether the query or its batch has moved since the last look; the query is asked every few seconds."""
@@ -211,24 +219,32 @@ class Driver:
         self._seen = seen
         return moved
 
-    @staticmethod
-    def _idle(query: Any) -> bool:
-        """Tell whether the query has looked for records and found none."""
+    def _warm(self, session: Any, query: Any) -> bool:
+        """Tell whether the query has looked for records and found none; then have the executors' workers started."""
         status = query.status
-        return not status["isTriggerActive"] and status["message"].startswith("Waiting for")
+        waiting = not status["isTriggerActive"] and status["message"].startswith("Waiting for")
+        if not waiting or self._overlap.busy:
+            return False
+        # Python workers start and import everything now, so that ready means quick.
+        session.read.format("streampulse").options(**self._options).load().collect()
+        return True
+
+
+def _cause(error: BaseException) -> str:
+    """Return what Kafka said, where Spark's text on a failed task or plan has it, or else the text's beginning."""
+    found = _KAFKA.search(str(error))
+    return found[1] if found else one_line(error)[:500]
 
 
 def records_behind(latest: str | None, read_up_to: dict[int, int]) -> int:
     """Return how many records the log has beyond those that are committed, over all partitions.
 
-    :param latest: the ends of the topic's partitions as Spark's Kafka source writes them:
-        ``{"<topic>": {"<partition>": offset}}`` (Structured Streaming and Kafka, "Source-specific metrics"); nothing,
-        or ``null``, while the source has not asked for them yet.
+    :param latest: the ends of the topic's partitions, as Spark reports them: ``{"<partition>": offset}``; nothing, or
+        ``null``, while the source has not asked for them yet.
     :param read_up_to: by partition the offset after the last record that was committed.
     """
-    topics = (json.loads(latest) if latest else None) or {}
-    ends = {int(number): offset for topic in topics.values() for number, offset in topic.items()}
-    return sum(max(0, end - read_up_to.get(number, 0)) for number, end in ends.items())
+    ends = (json.loads(latest) if latest else None) or {}
+    return sum(max(0, end - read_up_to.get(int(number), 0)) for number, end in ends.items())
 
 
 def _patiently(name: str, action: Callable[[], Result]) -> Result:
@@ -247,39 +263,10 @@ def _patiently(name: str, action: Callable[[], Result]) -> Result:
             time.sleep(_LOOK_EVERY_SECONDS)
 
 
-class _InBackground:
-    """Calls a function in a thread and hands over its result or its exception."""
-
-    def __init__(self, function: Any) -> None:
-        self._function = function
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._function()
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller of result()
-            self._error = error
-
-    def result(self) -> Any:
-        """Wait for the function to end and return what it returned."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
 def _session() -> Any:
     from pyspark.sql import SparkSession
 
-    session = (
-        SparkSession.builder.appName("streampulse-job")
-        # Ten thousand records at the topic's size limit would be 2.6 GB on their way to Python.
-        .config("spark.sql.execution.arrow.maxBytesPerBatch", 16 * 1024 * 1024)
-        .getOrCreate()
-    )
+    session = SparkSession.builder.appName("streampulse-job").getOrCreate()
     session.sparkContext.setLogLevel("WARN")
     return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -60,10 +61,20 @@ for _reason in REASONS:
 def note_progress(progress: Mapping[str, Any]) -> None:
     """Take over what Spark says of the query's newest trigger; what it leaves out is not known.
 
+    Spark counts the source's rows, which are slices. So its rates are multiplied by the records in a slice, as the
+    offsets of the trigger's batch tell them.
+
     :param progress: ``StreamingQuery.lastProgress``. Rates that are no finite number (no time has passed) are left out
-        there; ``durationMs.triggerExecution`` is in milliseconds.
+        there; ``durationMs.triggerExecution`` is in milliseconds; ``startOffset`` and ``endOffset`` are texts
+        ``{"<partition>": offset}``, or ``null``.
     """
-    INPUT_RATE.set(progress.get("inputRowsPerSecond"))
-    PROCESSED_RATE.set(progress.get("processedRowsPerSecond"))
+    slices, source = progress["numInputRows"], progress["sources"][0]
+    scale = 1.0
+    if slices:
+        first, ends = (json.loads(source[name] or "null") or {} for name in ("startOffset", "endOffset"))
+        scale = sum(end - first.get(number, end) for number, end in ends.items()) / slices
+    for gauge, name in ((INPUT_RATE, "inputRowsPerSecond"), (PROCESSED_RATE, "processedRowsPerSecond")):
+        rate = progress.get(name)
+        gauge.set(None if rate is None else rate * scale)
     milliseconds = progress.get("durationMs", {}).get("triggerExecution")
     TRIGGER_SECONDS.set(None if milliseconds is None else milliseconds / 1000)

@@ -137,8 +137,9 @@ _DECODER = msgspec.msgpack.Decoder(
 class Slice:
     """One partition's slice of a batch as an executor decoded it.
 
-    ``records`` counts all records; ``first_offset`` and ``next_offset`` bound them; ``clock_us`` is the partition's
-    clock after the slice, None while no ordinary event has passed.
+    ``records`` counts all records; ``first_offset`` and ``next_offset`` are where reading began and where it goes on;
+    ``clock_us`` is the partition's clock after the slice, None while no ordinary event has passed; ``leader_epoch`` is
+    that of the last record, None where Kafka does not give it.
     """
 
     partition: int
@@ -149,6 +150,7 @@ class Slice:
     clock_us: int | None
     rows: Rows
     dead_letters: list[DeadLetter]
+    leader_epoch: int | None = None
 
     def encode(self) -> bytes:
         """Return the slice as bytes, for :meth:`decode`."""
@@ -162,13 +164,14 @@ class Slice:
                 self.clock_us,
                 self.rows.encode(),
                 [tuple(letter) for letter in self.dead_letters],
+                self.leader_epoch,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Slice:
         """Read what :meth:`encode` wrote."""
-        partition, records, first, following, arrival, clock, rows, letters = _SLICE_DECODER.decode(data)
+        partition, records, first, following, arrival, clock, rows, letters, epoch = _SLICE_DECODER.decode(data)
         return cls(
             partition,
             records,
@@ -178,10 +181,10 @@ class Slice:
             clock,
             Rows.decode(rows),
             [DeadLetter(*letter) for letter in letters],
+            epoch,
         )
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
-_SLICE_DECODER = msgspec.msgpack.Decoder(
-    tuple[int, int, int, int, int, int | None, bytes, list[tuple[int, int, str, str, bytes | None, bytes | None, bool]]]
-)
+_LETTER = tuple[int, int, str, str, bytes | None, bytes | None, bool]
+_SLICE_DECODER = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], int | None])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 
@@ -17,10 +16,6 @@ class Start:
 
     offsets: dict[int, int]
     gone_back: list[int]
-
-    def spark_option(self, topic: str) -> str:
-        """Return the value of the Kafka source's ``startingOffsets``."""
-        return json.dumps({topic: {str(number): offset for number, offset in sorted(self.offsets.items())}})
 
 
 def decide_start(topic: Log, next_offsets: dict[int, int], topic_id: str | None) -> Start:

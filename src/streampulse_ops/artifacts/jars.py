@@ -16,10 +16,9 @@ from streampulse_ops.command import CommandError, run
 from streampulse_ops.machines import Report, tools
 
 TOOLS = {"mvn": "maven"}
-SETS = ("kafka", "connector", "jmx")
+SETS = ("kafka", "jmx")
 PURPOSES = {
     "kafka": "fetching Kafka's jars",
-    "connector": "fetching the Spark-Kafka connector's jars",
     "jmx": "fetching the agent that shows Kafka's metrics",
 }
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
@@ -92,11 +91,7 @@ def check(pins: Mapping[str, str], folder: Path) -> None:
 
 
 def fetch(coordinates: Iterable[str], folder: Path, report: Report) -> None:
-    """Fetch jars one by one, without their dependencies.
-
-    For dependencies of a project Maven would also read their parents' descriptions, and Spark's parent names an
-    unreachable repository.
-    """
+    """Fetch jars one by one, without their dependencies, which the lock names themselves."""
     items = "".join(f"<artifactItem>{_xml(coordinate)}</artifactItem>" for coordinate in coordinates)
     plugin = (
         f"<configuration><outputDirectory>{escape(str(folder))}</outputDirectory>"

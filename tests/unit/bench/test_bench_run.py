@@ -15,7 +15,7 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.bench import options, place, run
 from streampulse_ops.bench.figures import Figure, Outcome
-from streampulse_ops.bench.measures import MEASURES, api, catch_up, growth, latency, memory, monitoring, recovery, start
+from streampulse_ops.bench.measures import MEASURES, api, growth, latency, memory, monitoring, recovery, start
 from streampulse_ops.bench.measures import up as up_measure
 from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
@@ -158,17 +158,6 @@ def test_latency_has_its_aims_at_one_rate_and_its_limit_at_all() -> None:
     slow = latency.figures(300, {"from_creation": times(9.0, 2.4), "sent_per_second": 200.0})
     assert [figure.verdict for figure in slow] == ["", "ok", ""]
     assert "only 200 events/s were sent" in slow[0].note
-
-
-def test_catching_up_is_held_against_spark_of_the_same_run() -> None:
-    batches = [{"records": 250, "at_seconds": 3.0}]
-    caught = {"records_per_second": 40.0, "records": 9, "first_commit_seconds": 5.0, "batches": batches}
-    made = {
-        f.name: f for f in catch_up.figures({"events": 300_000, "seconds": 2.0}, caught, {"records_per_second": 50.0})
-    }
-    assert made["catch_up.ratio"].value == 0.8
-    assert made["catch_up.ratio"].verdict == "aim missed"
-    assert made["fill.rate"].verdict == "ok"
 
 
 def test_starts_are_medians_and_a_jdk_without_archives_has_one_figure() -> None:

@@ -10,10 +10,10 @@ from streampulse.job.command import records_behind
 @pytest.mark.parametrize(
     ("latest", "read_up_to", "expected"),
     [
-        ('{"stream.events": {"0": 10, "1": 5}}', {0: 10, 1: 5}, 0),
-        ('{"stream.events": {"0": 10, "1": 5}}', {0: 4, 1: 5}, 6),
-        ('{"stream.events": {"0": 10, "1": 5}}', {0: 4}, 11),  # nothing of partition 1 was committed yet
-        ('{"stream.events": {"0": 10}}', {0: 12}, 0),  # the report is older than the newest commit
+        ('{"0": 10, "1": 5}', {0: 10, 1: 5}, 0),
+        ('{"0": 10, "1": 5}', {0: 4, 1: 5}, 6),
+        ('{"0": 10, "1": 5}', {0: 4}, 11),  # nothing of partition 1 was committed yet
+        ('{"0": 10}', {0: 12}, 0),  # the report is older than the newest commit
         (None, {0: 12}, 0),
         ("null", {0: 12}, 0),
     ],

@@ -15,9 +15,10 @@ REPORT: dict[str, Any] = {
     "timestamp": "2026-01-01T12:00:00.000Z",
     "batchId": 7,
     "durationMs": {"addBatch": 210, "latestOffset": 3, "triggerExecution": 250, "walCommit": 11},
-    "numInputRows": 120,
-    "inputRowsPerSecond": 300.0,
-    "processedRowsPerSecond": 480.0,
+    "numInputRows": 2,
+    "inputRowsPerSecond": 5.0,
+    "processedRowsPerSecond": 8.0,
+    "sources": [{"startOffset": '{"0": 20, "1": 0}', "endOffset": '{"0": 120, "1": 20}'}],
 }
 NAMES = ("input_records_per_second", "processed_records_per_second", "trigger_seconds")
 
@@ -26,9 +27,21 @@ def scraped() -> dict[str, float | None]:
     return {name: REGISTRY.get_sample_value(f"streampulse_job_{name}") for name in NAMES}
 
 
-def test_a_report_is_taken_over() -> None:
-    metrics.note_progress(REPORT)
-    assert scraped() == dict(zip(NAMES, (300.0, 480.0, 0.25), strict=True))
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        pytest.param({}, (300.0, 480.0, 0.25), id="60 records in a slice"),
+        pytest.param(
+            {"sources": [{"startOffset": "null", "endOffset": '{"0": 120}'}]}, (0.0, 0.0, 0.25), id="the first trigger"
+        ),
+        pytest.param(
+            {"numInputRows": 0, "inputRowsPerSecond": 0.0, "processedRowsPerSecond": 0.0}, (0.0, 0.0, 0.25), id="idle"
+        ),
+    ],
+)
+def test_a_report_is_taken_over(changed: dict[str, Any], expected: tuple[float, ...]) -> None:
+    metrics.note_progress(REPORT | changed)
+    assert scraped() == dict(zip(NAMES, expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,3 @@ def test_what_is_lost_is_said(caplog: pytest.LogCaptureFixture) -> None:
     decide_start(TOPIC, {0: 101, 1: 5}, "id")
     assert "partition 0: Kafka's log lost its end, it ends at offset 100 where 101 was reached" in caplog.text
     assert "partition 1: records 5 to 9 were deleted unread" in caplog.text
-
-
-def test_spark_option_names_every_partition() -> None:
-    assert Start({1: 5, 0: 7}, []).spark_option("t") == '{"t": {"0": 7, "1": 5}}'

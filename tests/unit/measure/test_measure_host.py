@@ -13,28 +13,13 @@ import httpx
 import pytest
 
 from streampulse.core import http
-from streampulse.core.errors import OperatorError
 from streampulse.core.settings import JobSettings
-from streampulse.host.measure import command, processor, recovery, spark, start, topic, units
+from streampulse.host.measure import command, processor, recovery, start, topic, units
 from streampulse.host.measure.match import Commit, Visibility
 from streampulse.host.measure.memory import title
 from streampulse.host.measure.phases import Phases
 from streampulse.host.measure.topic import Arrival
 from streampulse.host.measure.units import EXECUTOR, Process
-
-UNIT = """\
-# /etc/systemd/system/streampulse-job.service
-[Unit]
-Description=The job
-[Service]
-User=streampulse-job
-EnvironmentFile=/etc/streampulse/kafka.env
-Environment=SPARK_HOME=/opt/spark
-WatchdogSec=120
-ExecStartPre=/bin/true
-ExecStart=/opt/spark/bin/spark-submit --master spark://10.0.0.1:7077 --properties-file /etc/job.conf /x/__main__.py
-Restart=always
-"""
 
 
 def test_recovery_looks_at_records_that_arrived_after_the_kill() -> None:
@@ -46,30 +31,6 @@ def test_recovery_looks_at_records_that_arrived_after_the_kill() -> None:
         "longest_wait_seconds": pytest.approx(4.9),
     }
     assert recovery.between(records, visible, 15.0, 20.0) is None
-
-
-def test_spark_alone_takes_the_jobs_place_and_nothing_that_would_start_it_again() -> None:
-    words = spark.transient(UNIT, Path("/x/reading.py"))
-    assert words[0] == "systemd-run"
-    assert "--property=User=streampulse-job" in words
-    assert "--property=EnvironmentFile=/etc/streampulse/kafka.env" in words
-    assert "--property=Environment=SPARK_HOME=/opt/spark" in words
-    assert not any("Restart" in word or "Watchdog" in word or "ExecStart" in word for word in words)
-    assert words[-6:] == [
-        "/opt/spark/bin/spark-submit",
-        *("--master", "spark://10.0.0.1:7077"),
-        *("--properties-file", "/etc/job.conf"),
-        "/x/reading.py",
-    ]
-    with pytest.raises(OperatorError, match="no ExecStart"):
-        spark.transient("[Service]\nUser=x\n", Path("/x"))
-
-
-def test_sparks_rate_is_that_of_the_batches_after_the_first() -> None:
-    batches = [{"records": n, "seconds": s} for n, s in ((100, 50.0), (0, 9.0), (300, 2.0), (100, 2.0))]
-    assert spark.rate(batches)["records_per_second"] == 100.0
-    with pytest.raises(OperatorError, match="one batch"):
-        spark.rate(batches[:2])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ VARIABLES = {
     "full": True,
     "base_probe": {"release": "trixie", "machine": "x86_64", "packages": [], "artifacts": [], "container": True},
     "streampulse_artifacts": {
-        **dict.fromkeys(("kafka", "jmx", "spark", "connector", "release"), SET), "wheels": {"cp313": SET},
+        **dict.fromkeys(("kafka", "jmx", "spark", "release"), SET), "wheels": {"cp313": SET},
     },
     # What tasks before the configuration register.
     "__edge_ipv6": {"stat": {"exists": True}},

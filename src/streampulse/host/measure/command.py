@@ -19,7 +19,6 @@ MEASUREMENTS: Final = {
     "api": "events and a plain pool beside an API that is measured from elsewhere, until a signal ends them",
     "memory": "proportional set size of each process of the units, under a steady load",
     "processor": "processor time of each of the units over a while",
-    "spark": "Spark reading the topic with from_json and nothing else",
 }
 
 

@@ -1,4 +1,4 @@
-"""Catching up on a backlog, against Spark that only reads it; the numbers are verified in between."""
+"""Catching up on a backlog; the numbers are verified afterwards."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from streampulse_ops.bench.place import Place
 
 #: Events per second, all processes together.
 MUST_FILL: Final = 100_000
-#: The job's rate relative to Spark with from_json only.
-MUST_RATIO, AIM_RATIO = 0.5, 1.0
 # Event time of the backlog in minutes, and small fault shares as of real producers.
 _MINUTES: Final = 60
 _FAULTS: Final = {"duplicates": 0.01, "disorder": 0.02, "late": 0.0005, "garbage": 0.0005}
@@ -20,7 +18,7 @@ _SEED: Final = 1
 
 
 def measure(place: Place, options: Options) -> Outcome:
-    """Stop the job, fill the topic, start the job, verify; then let Spark alone read the same topic."""
+    """Stop the job, fill the topic, start the job, verify."""
     screen = place.session.screen
     # A backlog lies in the past: once live events have moved the event clocks, it would be late.
     place.renew()
@@ -40,18 +38,11 @@ def measure(place: Place, options: Options) -> Outcome:
         step.note("computing every number again")
         said = place.command(["verify"]).splitlines()
         step.done(said[-1].strip() if said else "")
-    place.stop("job")
-    with screen.step("Spark alone") as step:
-        step.note("reading the same topic with from_json")
-        alone = place.measure(["spark", "--unit", place.unit("job")])
-        step.done(f"{alone['records_per_second']:,.0f} records a second")
-    place.start("job")
-    return Outcome(figures(filled, caught, alone), {"fill": filled, "job": caught, "spark": alone})
+    return Outcome(figures(filled, caught), {"fill": filled, "job": caught})
 
 
-def figures(filled: dict[str, Any], caught: dict[str, Any], alone: dict[str, Any]) -> list[Figure]:
-    """Return the figures of the three results."""
-    rate, ceiling = caught["records_per_second"], alone["records_per_second"]
+def figures(filled: dict[str, Any], caught: dict[str, Any]) -> list[Figure]:
+    """Return the figures of both results."""
     return [
         Figure(
             "fill.rate",
@@ -65,19 +56,9 @@ def figures(filled: dict[str, Any], caught: dict[str, Any], alone: dict[str, Any
         Figure(
             "catch_up.rate",
             "catching up",
-            rate,
+            caught["records_per_second"],
             "records/s",
             note=f"after the first batch; all of {caught['records']:,} records, then verified",
-        ),
-        Figure("catch_up.spark", "Spark with from_json alone", ceiling, "records/s", note="after the first batch"),
-        Figure(
-            "catch_up.ratio",
-            "catching up / Spark alone",
-            rate / ceiling,
-            "",
-            aim=AIM_RATIO,
-            must=MUST_RATIO,
-            more_is_better=True,
         ),
         Figure(
             "catch_up.first_commit",

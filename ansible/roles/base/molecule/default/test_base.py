@@ -38,7 +38,7 @@ def test_the_hosts_name_is_not_loopback() -> None:
 
 def test_every_set_of_artifacts_arrived_whole() -> None:
     sets = sorted(Path("/var/cache/streampulse/artifacts").glob("*/*/.complete"))
-    assert {entry.parts[-3] for entry in sets} >= {"kafka", "connector", "spark", "release"}, sets
+    assert {entry.parts[-3] for entry in sets} >= {"kafka", "spark", "release"}, sets
 
 
 def test_the_journal_is_on_the_disk_and_bounded() -> None:

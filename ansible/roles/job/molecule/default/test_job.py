@@ -11,10 +11,12 @@ from pathlib import Path
 import psycopg2
 import pytest
 from asking import get, kill, postgres, run, said, settings, show, stopped, until
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 ENV = settings("kafka", "postgres-writer", "job")
 STREAM = f"__verify-{uuid.uuid4()}"
+TOPIC = ENV["STREAMPULSE_KAFKA_TOPIC"]
+BROKERS = ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(",")
 METRICS = f"http://{ENV['STREAMPULSE_JOB_METRICS_HOST']}:{ENV['STREAMPULSE_JOB_METRICS_PORT']}/metrics"
 
 
@@ -28,14 +30,19 @@ def sql(statement: str, *values: str) -> int:
             return int((cursor.fetchone() or (0,))[0]) if cursor.description else 0
 
 
-def chat() -> None:
-    """Send one chat message of the tests' stream."""
+def message() -> dict[str, bytes]:
+    """Return one chat message of the tests' stream."""
     event = {
         "event_id": str(uuid.uuid4()), "ts": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "event_type": "chat_message", "stream_id": STREAM, "user_id": "verify", "message_len": 3,
     }  # fmt: skip
-    with closing(KafkaProducer(bootstrap_servers=ENV["STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS"].split(","))) as producer:
-        producer.send(ENV["STREAMPULSE_KAFKA_TOPIC"], key=STREAM.encode(), value=json.dumps(event).encode()).get(20)
+    return {"key": STREAM.encode(), "value": json.dumps(event).encode()}
+
+
+def chat() -> None:
+    """Send one chat message of the tests' stream."""
+    with closing(KafkaProducer(bootstrap_servers=BROKERS)) as producer:
+        producer.send(TOPIC, **message()).get(20)
 
 
 def counted(messages: int, seconds: float) -> None:
@@ -67,6 +74,22 @@ def test_a_message_is_counted() -> None:
     counted(1, 90)
     assert ledger() > 0
     assert any(' msg="batches committed" batch_id=' in line for line in said("streampulse-job", "info"))
+
+
+def test_a_log_that_ends_with_an_aborted_transaction_is_read_to_its_end() -> None:
+    with closing(KafkaProducer(bootstrap_servers=BROKERS, transactional_id=STREAM)) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(TOPIC, **message()).get(20)
+        producer.abort_transaction()
+    with closing(KafkaConsumer(bootstrap_servers=BROKERS, isolation_level="read_committed")) as consumer:
+        ends = consumer.end_offsets([TopicPartition(TOPIC, number) for number in consumer.partitions_for_topic(TOPIC)])
+    newest = "SELECT coalesce((offsets ->> %s)::bigint, 0) FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+    until(
+        "the log is read to its end", 60,
+        lambda: all(sql(newest, str(partition.partition)) >= end for partition, end in ends.items()),
+    )  # fmt: skip
+    counted(1, 5)
 
 
 def test_a_killed_driver_resumes_at_its_position() -> None:

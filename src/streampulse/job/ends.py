@@ -1,0 +1,82 @@
+"""Where the log ends, and how the job's clients of librdkafka are configured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+
+log = logging.getLogger(__name__)
+
+#: Options of every consumer of the job.
+CONSUMER: Final[Mapping[str, str | int | bool]] = {
+    # Needed by the client. The job's consumers assign their partitions themselves and commit nothing.
+    "group.id": "streampulse-job",
+    "enable.auto.commit": False,
+    "isolation.level": "read_committed",
+    # A connection on which nothing comes back for 15 s is opened again.
+    "socket.timeout.ms": 15_000,
+    "reconnect.backoff.max.ms": 1_000,
+    # Critical lines of librdkafka only: the job writes one itself about an absent broker.
+    "log_level": 2,
+}
+#: Kafka may be away, start, or hand partitions over for this long.
+PATIENCE_SECONDS: Final = 60.0
+
+
+class LogLost(Exception):  # noqa: N818 - a finding
+    """Kafka's log does not hold the position any more. The next start of the job decides where to read on."""
+
+
+class Ends:
+    """Asks Kafka where the partitions of a topic end, as a ``read_committed`` consumer sees them.
+
+    :param client: librdkafka's options.
+    :param now: the monotonic clock, in seconds.
+    :param answer_seconds: limit for an answer.
+    """
+
+    def __init__(
+        self,
+        client: Mapping[str, str],
+        topic: str,
+        now: Callable[[], float] = time.monotonic,
+        answer_seconds: float = 10.0,
+    ) -> None:
+        self._consumer = Consumer({**client, **CONSUMER})
+        self._topic = topic
+        self._now = now
+        self._answer_seconds = answer_seconds
+        self._away_since: float | None = None
+
+    def after(self, first: Mapping[int, int]) -> dict[int, int] | None:
+        """Return the offset after the last committed record of each partition, None while Kafka does not tell.
+
+        :param first: the offsets up to which the partitions were read.
+        :raises LogLost: a partition ends before that.
+        :raises KafkaException: Kafka has not told for a minute.
+        """
+        # One request to each leader. AdminClient.list_offsets hides errors, and finds no leader again after a restart.
+        wanted = [TopicPartition(self._topic, number, OFFSET_END) for number in first]
+        try:
+            found = self._consumer.offsets_for_times(wanted, timeout=self._answer_seconds)
+            for partition in found:
+                if partition.error is not None:
+                    raise KafkaException(partition.error)
+        except KafkaException as error:
+            now = self._now()
+            if self._away_since is None:
+                self._away_since = now
+                log.warning("Kafka does not answer: %s", error.args[0].str())
+            if now - self._away_since > PATIENCE_SECONDS:
+                raise
+            return None
+        self._away_since = None
+        ends = {partition.partition: partition.offset for partition in found}
+        for number, offset in first.items():
+            if ends[number] < offset:
+                raise LogLost(f"partition {number} ends at offset {ends[number]}, and {offset} was reached")
+        return ends

@@ -1,0 +1,155 @@
+"""What runs on the executors: one task for each Kafka partition of a batch, from the broker to an encoded slice."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streampulse.job.decode.slices import Decoder
+from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
+from streampulse.job.ranges import Position, Range
+from streampulse.job.rows import Rows, Slice
+
+_LOOK_SECONDS: Final = 1.0
+_NEW_LEADER_SECONDS: Final = 10.0
+#: Messages that are decoded at a time.
+_CHUNK: Final = 2_000
+_OPTIONS: Final = {
+    **CONSUMER,
+    "enable.auto.offset.store": False,
+    # A position that the log does not hold is an error. The job decides at its next start where to read on.
+    "auto.offset.reset": "error",
+    # Says that the position has reached the log's end, which may be transaction markers or removed records.
+    "enable.partition.eof": True,
+    "check.crcs": True,
+    # A range is only read when its records are there. With the defaults the broker holds the last answer back for
+    # 500 ms, and the client waits for 1 s before it fetches on.
+    "fetch.wait.max.ms": 10,
+    "fetch.queue.backoff.ms": 2,
+    "queued.max.messages.kbytes": 16 * 1024,
+}
+# One for each worker process: a task takes over the connections of the one before.
+_consumers: dict[str, Consumer] = {}
+
+
+def consumer(client: Mapping[str, str]) -> Consumer:
+    """Return this process's consumer for a cluster.
+
+    :param client: librdkafka's options.
+    """
+    where = client["bootstrap.servers"]
+    if where not in _consumers:
+        _consumers[where] = Consumer({**client, **_OPTIONS})
+        # Spark's Python workers run a full garbage collection after each task. What is imported by now never becomes
+        # garbage; looking at it took a third of a worker's time at 300 events/s.
+        gc.freeze()
+    return _consumers[where]
+
+
+def read_slice(reader: Consumer, topic: str, part: Range, position: Position, partitions: int) -> Slice:
+    """Read and decode a partition's records from a position to the end of a range, or until its bytes are used up.
+
+    :param part: its end and its bound count; reading begins at the position.
+    :param partitions: number of partitions of the topic.
+    :raises LogLost: the log does not hold the position.
+    :raises KafkaException: Kafka does not hand out a record for a minute.
+    """
+    records = Records(reader, topic, part, position.offset)
+    clocks = {} if position.clock_us is None else {part.partition: position.clock_us}
+    slices = list(Decoder(clocks, partitions).slices(records.columns()))
+    piece = slices[0] if slices else Slice(part.partition, 0, 0, 0, 0, position.clock_us, Rows(part.partition), [])
+    piece.first_offset, piece.next_offset = position.offset, records.next_offset
+    piece.leader_epoch = records.leader_epoch
+    return piece
+
+
+class Records:
+    """The committed records of one partition, from an offset to the end of a range."""
+
+    def __init__(self, reader: Consumer, topic: str, part: Range, first: int) -> None:
+        self._reader = reader
+        self._topic = topic
+        self._range = part
+        self._bytes = 0
+        self._deadline = 0.0
+        # What to say when the time is over.
+        self._error = KafkaError(KafkaError._TIMED_OUT)
+        #: The offset up to which the log was read. It may lie beyond the last record: after transaction markers, or
+        #: records of aborted transactions, or records that compaction removed.
+        self.next_offset = first
+        #: The leader epoch of the last record, None where there is none.
+        self.leader_epoch: int | None = None
+
+    def columns(self) -> Iterator[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]:
+        """Yield the records in columns: partition, offset, arrival in microseconds, key, value.
+
+        :raises LogLost: the log does not hold the offset.
+        :raises KafkaException: Kafka does not hand out a record for a minute.
+        """
+        number, end = self._range.partition, self._range.end
+        self._reader.assign([TopicPartition(self._topic, number, self.next_offset)])
+        try:
+            self._deadline = time.monotonic() + PATIENCE_SECONDS
+            while self.next_offset < end and self._bytes < self._range.max_bytes:
+                offsets, arrivals, keys, values = self._taken(self._next_messages())
+                if offsets:
+                    self._deadline = time.monotonic() + PATIENCE_SECONDS
+                    yield [number] * len(offsets), offsets, arrivals, keys, values
+                elif time.monotonic() > self._deadline:
+                    raise KafkaException(self._error)
+        finally:
+            self._reader.unassign()
+
+    def _next_messages(self) -> list[Any]:
+        """Wait for a message and return it with those that are there already."""
+        first = self._reader.poll(_LOOK_SECONDS)
+        if first is None:
+            return []
+        # Without a wait: the client would otherwise wait until it has as many as it was asked for.
+        return [first, *self._reader.consume(_CHUNK, 0)]
+
+    def _taken(self, messages: list[Any]) -> tuple[list[int], list[int], list[bytes | None], list[bytes | None]]:
+        offsets: list[int] = []
+        arrivals: list[int] = []
+        keys: list[bytes | None] = []
+        values: list[bytes | None] = []
+        end, max_bytes = self._range.end, self._range.max_bytes
+        last = None
+        for message in messages:
+            offset = message.offset()
+            if message.error() is not None:
+                self._look_at(message.error(), offset)
+                continue
+            if offset >= end:
+                self.next_offset = end
+                break
+            key, value = message.key(), message.value()
+            offsets.append(offset)
+            arrivals.append(message.timestamp()[1] * 1000)
+            keys.append(key)
+            values.append(value)
+            self._bytes += len(key or b"") + len(value or b"")
+            self.next_offset = offset + 1
+            last = message
+            if self._bytes >= max_bytes:
+                break
+        if last is not None:
+            self.leader_epoch = last.leader_epoch()
+        return offsets, arrivals, keys, values
+
+    def _look_at(self, error: KafkaError, offset: int) -> None:
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            # The log may have grown since. Where it ends before the range does, it was cut off; a new leader of the
+            # partition may need a moment.
+            self.next_offset = max(self.next_offset, min(offset, self._range.end))
+            self._deadline = min(self._deadline, time.monotonic() + _NEW_LEADER_SECONDS)
+            self._error = KafkaError(KafkaError._PARTITION_EOF, f"no record at offset {self.next_offset}")
+        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise LogLost(f"partition {self._range.partition} does not hold offset {self.next_offset}")
+        else:
+            self._error = error
