@@ -151,13 +151,3 @@ def test_the_answer_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert json.loads(said) == [{"service": "job"}]
-
-
-@pytest.mark.parametrize("name", command.MEASUREMENTS)
-def test_every_measurement_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    with pytest.raises(SystemExit) as caught:
-        parser.parse_args([name, "--help"])
-    assert caught.value.code == 0
-    assert "--help" in capsys.readouterr().out

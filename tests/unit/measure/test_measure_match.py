@@ -9,17 +9,6 @@ from hypothesis import strategies as st
 from streampulse.host.measure.match import Commit, Visibility, percentile, summary
 
 
-def test_a_record_is_visible_with_the_first_commit_beyond_its_offset() -> None:
-    visible = Visibility([Commit(1, 10.0, {0: 5}), Commit(2, 11.0, {0: 5, 1: 2}), Commit(3, 12.0, {0: 9, 1: 2})])
-    assert [visible.at(0, offset) for offset in (0, 4, 5, 8, 9)] == [10.0, 10.0, 12.0, 12.0, None]
-    assert [visible.at(1, offset) for offset in (0, 1, 2)] == [11.0, 11.0, None]
-    assert visible.at(2, 0) is None
-
-
-def test_without_commits_nothing_is_visible() -> None:
-    assert Visibility([]).at(0, 0) is None
-
-
 @given(st.lists(st.dictionaries(st.integers(0, 2), st.integers(0, 5), max_size=3), max_size=12), st.data())
 def test_it_agrees_with_looking_through_all_commits(steps: list[dict[int, int]], data: st.DataObject) -> None:
     reached: dict[int, int] = {}
@@ -30,11 +19,6 @@ def test_it_agrees_with_looking_through_all_commits(steps: list[dict[int, int]],
     partition, offset = data.draw(st.integers(0, 2)), data.draw(st.integers(0, 20))
     expected = next((c.at for c in commits if c.offsets.get(partition, 0) > offset), None)
     assert Visibility(commits).at(partition, offset) == expected
-
-
-def test_percentiles_by_nearest_rank_as_in_the_textbook() -> None:
-    values = [15.0, 20.0, 35.0, 40.0, 50.0]
-    assert [percentile(values, p) for p in (5, 30, 40, 50, 100)] == [15.0, 20.0, 20.0, 35.0, 50.0]
 
 
 @given(st.lists(st.floats(0, 100), min_size=1), st.integers(1, 100))

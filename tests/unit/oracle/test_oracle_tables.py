@@ -73,23 +73,12 @@ def test_the_counts_of_a_minute() -> None:
     assert state == StateRow(0, T0 + 60 * S)
 
 
-def test_start_and_stop_make_a_row_but_no_viewer() -> None:
-    rows, _ = stream_tables([event("stream_start", 0), stop(MINUTE_US)], T0 + 3 * MINUTE_US, TIMEOUT)
-    assert rows == {T0: MinuteRow(0, 0, 0, 0, 0, 0, 0), T0 + MINUTE_US: MinuteRow(0, 0, 0, 0, 0, 0, 0)}
-
-
 def test_quiet_minutes_have_rows_while_someone_is_there() -> None:
     assert active([join(0)], clock=2 * MINUTE_US) == {0: 1, 1: 1, 2: 1, -1: 1}
     assert active([join(0), leave(MINUTE_US + 1)], clock=5 * MINUTE_US) == {0: 1, 1: 0, -1: 0}
     # A leave at the boundary: present at the end of minute 0; minute 1 has the leave's own row.
     assert active([join(0), leave(MINUTE_US)], clock=5 * MINUTE_US) == {0: 1, 1: 0, -1: 0}
     assert active([join(0), chat(4 * MINUTE_US, "x")], clock=4 * MINUTE_US) == {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, -1: 1}
-
-
-def test_the_window_of_the_clock_is_a_row_like_the_others() -> None:
-    assert active([join(0)], clock=0) == {0: 1, -1: 1}
-    assert active([join(0)], clock=MINUTE_US - 1) == {0: 1, -1: 1}
-    assert active([join(0)], clock=MINUTE_US) == {0: 1, 1: 1, -1: 1}
 
 
 def test_at_its_end_the_time_out_may_have_passed_that_has_not_at_the_clock() -> None:
@@ -109,32 +98,6 @@ def test_equal_times_are_ordered_by_event_id() -> None:
         assert active(order, clock=MINUTE_US) == {0: 1, 1: 1, -1: 1}
     for order in itertools.permutations([join(0, name=high), stop(0, name=low)]):
         assert active(order, clock=0) == {0: 1, -1: 1}
-
-
-def test_a_leave_without_a_join_and_chats_make_no_viewer_present() -> None:
-    assert active([leave(0), chat(1), event("donation", 2, cents=5), event("stream_start", 3)], clock=0) == {
-        0: 0,
-        -1: 0,
-    }
-
-
-def test_a_second_join_changes_nothing_but_the_last_events_time() -> None:
-    twice = [join(0), join(10 * MINUTE_US), leave(20 * MINUTE_US)]
-    assert active(twice, clock=30 * MINUTE_US) == {**dict.fromkeys(range(20), 1), 20: 0, -1: 0}
-    # One leave ends the stay after any number of joins; the join renews the time-out.
-    renewed = active([join(0), join(5 * MINUTE_US)], clock=20 * MINUTE_US, timeout=10 * MINUTE_US)
-    assert renewed == {**dict.fromkeys(range(14), 1), -1: 0}
-
-
-def test_a_stop_between_join_and_leave_ends_everybodys_presence_for_good() -> None:
-    events = [join(0, "a"), join(0, "b"), stop(2 * MINUTE_US + 1), chat(3 * MINUTE_US, "a"), leave(4 * MINUTE_US, "b")]
-    assert active(events, clock=5 * MINUTE_US) == {0: 2, 1: 2, 2: 0, 3: 0, 4: 0, -1: 0}
-    assert active([*events, join(5 * MINUTE_US, "a")], clock=5 * MINUTE_US)[-1] == 1
-
-
-def test_a_stop_does_not_end_later_joins() -> None:
-    assert active([join(0), stop(1)], clock=1) == {0: 0, -1: 0}
-    assert active([join(0), stop(1), join(2)], clock=2) == {0: 1, -1: 1}
 
 
 @pytest.mark.parametrize(("late_by", "there"), [(-1, 1), (0, 0), (1, 0)])
@@ -157,39 +120,6 @@ def test_any_event_of_the_user_renews_the_time_out_if_it_comes_in_time(kind: str
     assert active(events, clock=renewal, timeout=timeout)[-1] == there
     assert active(events, clock=renewal + timeout - 1, timeout=timeout)[-1] == there
     assert active(events, clock=renewal + timeout, timeout=timeout)[-1] == 0
-
-
-def test_a_join_after_the_time_out_is_a_new_presence() -> None:
-    timeout = 2 * MINUTE_US
-    got = active([join(0), chat(5 * MINUTE_US), join(6 * MINUTE_US)], clock=6 * MINUTE_US, timeout=timeout)
-    assert got == {0: 1, 5: 0, 6: 1, -1: 1}
-    # Exactly at the time-out: absent at the end of minute 1, and back with the join that opens minute 2.
-    assert active([join(0), join(timeout)], clock=timeout, timeout=timeout) == {0: 1, 2: 1, -1: 1}
-
-
-def test_one_users_events_do_not_renew_anothers() -> None:
-    got = active([join(0, "a"), chat(MINUTE_US, "b")], clock=3 * MINUTE_US, timeout=2 * MINUTE_US)
-    assert got == {0: 1, 1: 0, -1: 0}
-
-
-def test_a_leave_that_arrives_late_takes_rows_away() -> None:
-    before, _ = stream_tables([join(0)], T0 + 5 * MINUTE_US, TIMEOUT)
-    after, _ = stream_tables([join(0), leave(2 * MINUTE_US + 1)], T0 + 5 * MINUTE_US, TIMEOUT)
-    assert set(before) - set(after) == {T0 + 3 * MINUTE_US, T0 + 4 * MINUTE_US, T0 + 5 * MINUTE_US}
-    assert after[T0 + 2 * MINUTE_US] == MinuteRow(0, 0, 0, 0, 1, 1, 0)
-
-
-def test_the_order_of_arrival_does_not_matter() -> None:
-    events = [join(0, "a"), join(5, "b"), stop(MINUTE_US), join(MINUTE_US + 1, "a"), leave(2 * MINUTE_US, "a")]
-    expected = stream_tables(events, T0 + 4 * MINUTE_US, TIMEOUT)
-    for order in itertools.permutations(events):
-        assert stream_tables(order, T0 + 4 * MINUTE_US, TIMEOUT) == expected
-
-
-def test_money_is_exact() -> None:
-    events = [event("donation", at, cents=10) for at in range(3)] + [event("donation", 4, cents=10**11)]
-    rows, _ = stream_tables(events, T0, TIMEOUT)
-    assert rows[T0].donations_cents == 10**11 + 30
 
 
 def test_the_event_clock_is_the_newest_of_all_partitions_and_drives_every_stream() -> None:

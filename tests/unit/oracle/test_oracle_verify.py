@@ -334,13 +334,6 @@ def test_an_empty_value_and_none_are_two_things() -> None:
     assert "its bytes are not the record's" in found
 
 
-def test_dead_letters_of_internal_streams_are_checked() -> None:
-    kafka, snapshot = a_right_world()
-    assert json.loads(kafka.letters.pop().record.value or b"")["stream_id"] == "__smoke-1"
-    (found,) = differences(kafka, snapshot)
-    assert "missing, the record is invalid" in found
-
-
 def test_a_recreated_or_truncated_topic_is_an_operator_error() -> None:
     kafka, snapshot = a_right_world()
     kafka.id = uuid.UUID(int=7)

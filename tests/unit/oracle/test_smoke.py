@@ -107,9 +107,3 @@ def test_the_apis_address() -> None:
     )
     with pytest.raises(OperatorError, match="--api-url"):
         smoke._api_url({})
-
-
-def test_a_hop_not_passed_is_one_line_with_cause_and_command() -> None:
-    assert str(smoke.NotPassed("Spark", "the job has committed no batch", "inv logs job")) == (
-        "Spark: the job has committed no batch. Look: inv logs job"
-    )

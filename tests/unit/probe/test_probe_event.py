@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import http_server
 import pytest
+from http_server import Answer, Request
 from prometheus_client import REGISTRY
 
 from streampulse.events import Event, partition_of
@@ -41,8 +42,6 @@ ROW: dict[str, Any] = {
 EARLIER = ROW | {"window_start": "2026-03-01T11:59:00Z", "chat_messages": 2}
 PATIENCE = 0.6
 
-Answer = tuple[int, object]
-
 
 class Kafka:
     """Substitute for Kafka: accepts events at once, or rejects them."""
@@ -58,33 +57,16 @@ class Kafka:
 
 
 @contextlib.contextmanager
-def serving(answers: Callable[[int], Answer]) -> Iterator[tuple[str, list[Any]]]:
-    """Serve ``answers`` for the n-th request; yield the address and the requests' paths and headers."""
-    asked: list[Any] = []
+def serving(answers: Callable[[int], Answer]) -> Iterator[tuple[str, list[Request]]]:
+    """Serve ``answers`` for the n-th request; yield the address and the requests."""
+    asked: list[Request] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers))
-            status, document = answers(len(asked))
-            body = document if isinstance(document, bytes) else json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            # The client has given up and disconnected.
-            with contextlib.suppress(BrokenPipeError):
-                self.wfile.write(body)
+    def answer(request: Request) -> Answer:
+        asked.append(request)
+        return answers(len(asked))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server.serving(answer) as url:
+        yield url, asked
 
 
 def counted(name: str, **labels: str) -> float:
@@ -147,10 +129,10 @@ def test_an_event_whose_row_appears_is_exact() -> None:
     assert outcome.outcomes == {"exact"}
     assert outcome.in_buckets == outcome.observed == 1
     assert counted("streampulse_probe_last_exact_timestamp_seconds") == pytest.approx(time.time(), abs=10)
-    assert [path for path, _ in asked] == ["/metrics/history?minutes=15&stream_id=__probe"] * 3
+    assert [request.path for request in asked] == ["/metrics/history?minutes=15&stream_id=__probe"] * 3
     (taken,) = kafka.taken
     # The event's id finds the request in the API's log.
-    assert {headers["X-Request-ID"] for _, headers in asked} == {f"probe-{taken['event_id']}"}
+    assert {request.headers["X-Request-ID"] for request in asked} == {f"probe-{taken['event_id']}"}
     assert (taken["key"], taken["stream_id"], taken["user_id"]) == ("__probe",) * 3
     assert taken["ts"] == "2026-03-01T12:00:10.123456Z"
 
@@ -285,9 +267,9 @@ def request(url: str, key: str | None = None, timeout: float = 0.5) -> tuple[set
 def test_an_answer_with_rows_is_ok_and_the_key_is_sent() -> None:
     with serving(lambda _: (200, {"rows": []})) as (url, asked):
         assert request(url, key="k" * 16) == ({"ok"}, 1)
-    ((path, headers),) = asked
-    assert path == "/metrics/latest?limit=1"
-    assert headers["Authorization"] == f"Bearer {'k' * 16}"
+    (asking,) = asked
+    assert asking.path == "/metrics/latest?limit=1"
+    assert asking.headers["Authorization"] == f"Bearer {'k' * 16}"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 499])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from ansible_runs import ANSIBLE, shown
 
@@ -70,26 +69,16 @@ def contents(found: Files) -> dict[str, str]:
     return {entry["path"]: entry["content"] for entry in listed}
 
 
-@pytest.fixture(scope="module")
-def before(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Return what the host has alone."""
+def test_an_added_host_changes_only_files_that_services_read_again(tmp_path: Path) -> None:
     VARIABLES["streampulse_secrets"] = secrets.generate()
-    return configured(tmp_path_factory.mktemp("before"), ALONE)
-
-
-@pytest.mark.parametrize(
-    ("group", "restarted"),
-    # The probe's own settings name the hosts of the API.
-    [("spark_worker", set()), ("generator", set()), ("api", {"/etc/streampulse/probe.env"})],
-)
-def test_an_added_host_changes_only_files_that_services_read_again(
-    before: Files, group: str, restarted: set[str], tmp_path: Path
-) -> None:
-    after = configured(tmp_path, {**ALONE, group: ["one", "second"]})
+    before = configured(tmp_path / "before", ALONE)
+    added = {name: ["one", "second"] for name in ("spark_worker", "generator", "api")}
+    after = configured(tmp_path / "after", {**ALONE, **added})
     watched = {path for kept in before.values() for path in kept["watch"]}
     assert watched == {path for kept in after.values() for path in kept["watch"]}
     old, new = contents(before), contents(after)
     changed = {path for path in old.keys() | new.keys() if old.get(path) != new.get(path)}
-    assert changed & watched == restarted
+    # The probe's own settings name the hosts of the API.
+    assert changed & watched == {"/etc/streampulse/probe.env"}
     # The comparison sees the added host: Prometheus scrapes it.
     assert "/etc/prometheus/streampulse/prometheus.yml" in changed

@@ -29,18 +29,3 @@ def test_a_service_restarts_with_its_unit_and_not_with_files_that_it_reloads(rol
         assert part not in found
     text = (ROLES / role / "tasks/service.yml").read_text()
     assert f'watch: "{{{{ _{role}_watch }}}}"' in text
-
-
-@pytest.mark.parametrize(
-    ("role", "file"),
-    [
-        ("postgres", "pg_hba.conf"),
-        ("prometheus", "_prometheus_rule_paths"),
-        ("alertmanager", "_alertmanager_config_file"),
-        ("edge", "nginx.conf"),
-    ],
-)
-def test_a_service_that_can_reload_reloads(role: str, file: str) -> None:
-    variables = yaml.safe_load((ROLES / role / "vars/main.yml").read_text())
-    assert file in str(variables[f"_{role}_reload"])
-    assert f'reload: "{{{{ _{role}_reload }}}}"' in (ROLES / role / "tasks/service.yml").read_text()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from streampulse.core.settings import ApiSettings
 from streampulse_ops import paths
 
 ROOT = paths.repository()
@@ -62,10 +61,3 @@ def test_every_value_in_an_environment_file_is_quoted() -> None:
                 assert re.fullmatch(r"[A-Z_]+(\{\{ name \| upper \}\})?=\{\{ .+ \| streampulse_env \}\}", line), (
                     f"{file}: {line}"
                 )
-
-
-def test_the_connections_of_the_api_are_counted_with_its_own_defaults() -> None:
-    text = (ROOT / "ansible/roles/postgres/vars/main.yml").read_text()
-    fields = ApiSettings.model_fields
-    counted = f"{{workers: {fields['workers'].default}, pool_size: {fields['pool_size'].default}}}"
-    assert f"_postgres_api_defaults: {counted}" in text

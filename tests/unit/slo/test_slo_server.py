@@ -32,13 +32,13 @@ def test_values_that_are_no_numbers_are_none(told: Told) -> None:
     found = Prometheus(told.settings()).query("up")
     assert [(dict(labels), value) for labels, value in found] == [({"a": "1"}, 0.5), ({}, None), ({}, None)]
     assert told.asked[0].path == "/api/v1/query?query=up"
-    assert told.asked[0].authorization is None
+    assert told.asked[0].headers["Authorization"] is None
 
 
 def test_name_and_password_are_sent_where_there_are_any(told: Told) -> None:
     told.answers[QUERY] = vector()
     Prometheus(told.settings("streampulse", "secret")).query("up")
-    assert told.asked[0].authorization == f"Basic {base64.b64encode(b'streampulse:secret').decode()}"
+    assert told.asked[0].headers["Authorization"] == f"Basic {base64.b64encode(b'streampulse:secret').decode()}"
 
 
 @pytest.mark.parametrize(

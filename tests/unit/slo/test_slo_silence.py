@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from monitoring_server import Answer, Asked, Told, serving
+from http_server import Answer, Request
+from monitoring_server import Told, serving
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.host import cli
@@ -43,21 +44,6 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration_is_explained(text: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         silence.seconds_of(text)
-
-
-def test_a_reason_is_asked_for_and_is_one_line() -> None:
-    assert silence.why("  new\ndisks ") == "new disks"
-    with pytest.raises(UsageError, match="why"):
-        silence.why(" \n ")
-
-
-def test_something_must_be_named() -> None:
-    with pytest.raises(UsageError, match="silent about what"):
-        silence.matchers(None, "", None, everything=False)
-    with pytest.raises(UsageError, match="which of the two"):
-        silence.matchers(None, None, "a", everything=True)
-    with pytest.raises(UsageError, match="alarms when it is silent"):
-        silence.matchers("Watchdog", None, None, everything=False)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +84,12 @@ class Quiet:
             "DELETE /api/v2/silence/": self.end,
         }
 
-    def make(self, asked: Asked) -> Answer:
+    def make(self, asked: Request) -> Answer:
         identity = f"{len(self.kept):04x}0000-0000-4000-8000-000000000000"
         self.kept[identity] = {"id": identity, "status": {"state": "active"}, **asked.document, **self.garble}
         return 200, {"silenceID": identity}
 
-    def end(self, asked: Asked) -> Answer:
+    def end(self, asked: Request) -> Answer:
         self.kept[asked.path.rpartition("/")[2]]["status"] = {"state": "expired"}
         return 200, b""
 

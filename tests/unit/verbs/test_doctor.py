@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from http_server import serving
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.cli.console import Screen
@@ -140,21 +139,8 @@ def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: 
 def test_what_the_api_says_of_itself_is_what_is_said_of_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, body: Any, why: str
 ) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        finding = api_finding(monkeypatch, tmp_path, server.server_port)
-        server.shutdown()
-        thread.join()
+    with serving(lambda _request: (status, body)) as url:
+        finding = api_finding(monkeypatch, tmp_path, url)
     assert (finding.ok, finding.cause) == (not why, why)
     assert finding.fix == ("inv logs api --env demo" if why else "")
 
@@ -162,14 +148,14 @@ def test_what_the_api_says_of_itself_is_what_is_said_of_it(
 def test_an_api_that_does_not_answer_is_behind_a_firewall_or_down(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cause = api_finding(monkeypatch, tmp_path, 1).cause
+    cause = api_finding(monkeypatch, tmp_path, "http://127.0.0.1:1").cause
     assert cause.startswith("no answer (")
     assert "a firewall" in cause
 
 
-def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, port: int) -> doctor.Finding:
+def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> doctor.Finding:
     monkeypatch.setattr(links, "only_there", lambda _environment: False)
-    monkeypatch.setattr(links, "api", lambda _environment: f"http://127.0.0.1:{port}/")
+    monkeypatch.setattr(links, "api", lambda _environment: f"{url}/")
     environment = Environment("demo", folder, (Host("a", frozenset({"api"})),), {"provider": "existing"})
     own = Existing(environment)
     monkeypatch.setattr(own, "running", lambda _host: True)
