@@ -151,7 +151,7 @@ def test_first_the_whole_state_then_changes(server: Gunicorn, filled: Database) 
         reader.wait(lambda: any(event.data["removed"] == ["b"] for event in reader.named("update")), "b is removed")
 
 
-@pytest.mark.parametrize(("streams", "minutes"), [(1_400, 14), (3_000, 6), (20_001, 0)])
+@pytest.mark.parametrize(("streams", "minutes"), [(3_000, 6), (20_001, 0)])
 def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
     database: Database, streams: int, minutes: int
 ) -> None:
@@ -177,14 +177,6 @@ def test_with_more_streams_than_a_reading_has_room_for_nothing_is_invented(
             "donations_usd": f"{windows * streams * 1.25:.2f}",
         }
         assert first["totals"]["current_minute"]["chat_messages"] == 2 * streams
-
-
-def test_without_updates_there_are_heartbeats(server: Gunicorn) -> None:
-    with reading(server.url) as reader:
-        reader.wait(lambda: len(reader.named("status")) >= 2, "two signs of life")
-        assert all(event.data["stale"] is False for event in reader.named("status"))
-        assert all(event.id is None for event in reader.named("status"))
-        assert len(reader.named("snapshot")) == 1
 
 
 def test_a_resumed_reader_gets_missed_updates_from_any_worker(server: Gunicorn, filled: Database) -> None:
@@ -245,11 +237,11 @@ def test_each_answer_says_at_once_whether_the_numbers_are_stale(filled: Database
             assert back.events[0].name == "status"
 
 
-@pytest.mark.parametrize("nonsense", ["", "x", "-1", "1", "9" * 18, "9" * 400, "1e3", "'; --"])
-def test_an_unknown_id_gives_the_whole_state(server: Gunicorn, nonsense: str) -> None:
-    with reading(server.url, **{"Last-Event-ID": nonsense}) as reader:
-        reader.wait(lambda: reader.events, "an event")
-        assert reader.events[0].name == "snapshot"
+def test_an_unknown_id_gives_the_whole_state(server: Gunicorn) -> None:
+    for nonsense in ("", "x", "-1", "1", "9" * 18, "9" * 400, "1e3", "'; --"):
+        with reading(server.url, **{"Last-Event-ID": nonsense}) as reader:
+            reader.wait(lambda reader=reader: reader.events, "an event")  # type: ignore[misc]
+            assert reader.events[0].name == "snapshot", nonsense
 
 
 def test_readers_hear_that_the_database_is_away_and_back(filled: Database) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.postgres
 STREAMS = 1_000
 MINUTES = 1_440
 #: Rows between two minutes with rows, so that the test fills a day in seconds.
-STEP = 12
+STEP = 36
 
 
 def test_a_day_of_a_thousand_streams_for_eight_clients_at_once(database: Database) -> None:

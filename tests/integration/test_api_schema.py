@@ -28,7 +28,7 @@ def test_answers_are_as_described(database: Database, tmp_path: Path) -> None:
             *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json"),
             # An event stream has no end: tests/integration/test_api_live.py covers it.
             *("--exclude-path", "/live"),
-            *("--max-examples", "100", "--seed", "1", "--checks", "all", "--no-color", "--continue-on-failure"),
+            *("--max-examples", "30", "--seed", "1", "--checks", "all", "--no-color", "--continue-on-failure"),
         ]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
