@@ -85,9 +85,12 @@ def test_a_time_out_names_the_last_observation(address: str, capsys: pytest.Capt
 )
 def test_an_invalid_page_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert wait("--url", url) == 2
-    said = capsys.readouterr().err
-    assert f"--url {url} is no address of a page: " in said
-    assert "write http://HOST:PORT/PATH" in said
+    assert f"--url {url} is no address of a page: " in capsys.readouterr().err
+
+
+def test_wrong_usage_shows_the_form_of_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    wait("--url", "foo")
+    assert "write http://HOST:PORT/PATH" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("password", "code"), [("right", 0), ("wrong", 1), ("", 0)])
