@@ -33,7 +33,7 @@ all:
     machine_os: {machine_os}
     nspawn_subnet: {subnet}
     nspawn_layer: "{layer}"
-    generator_settings: {{duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
+    generator_settings: {{rate: 60, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
     kafka: {{hosts: {{{host}: }}}}
     spark_master: {{hosts: {{{host}: }}}}
