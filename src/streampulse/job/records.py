@@ -30,6 +30,9 @@ _OPTIONS: Final = {
     # 500 ms, and the client waits for 1 s before it fetches on.
     "fetch.wait.max.ms": 10,
     "fetch.queue.backoff.ms": 2,
+    # Messages fetched ahead beyond the end of a range are thrown away. With the default of 100,000 a task took half as
+    # much processor time again.
+    "queued.min.messages": 5_000,
     "queued.max.messages.kbytes": 16 * 1024,
 }
 # One for each worker process: a task takes over the connections of the one before.
