@@ -53,7 +53,7 @@ reason: {description: Why the unit was started or restarted, type: str, returned
 
 PROPERTIES = (
     "LoadState,ActiveState,UnitFileState,NeedDaemonReload,"
-    "ExecMainStartTimestamp,ActiveEnterTimestamp,StateChangeTimestamp"
+    "ExecMainStartTimestamp,InactiveExitTimestamp,ActiveEnterTimestamp,StateChangeTimestamp"
 )
 
 
@@ -98,6 +98,10 @@ class Unit:
     def started_at(self) -> float:
         """Return the main process's start, in seconds since the epoch; 0 if it never started."""
         return self.stamp("ExecMainStartTimestamp")
+
+    def begun_at(self) -> float:
+        """Return when systemd began to start the unit, in seconds since the epoch; 0 if it never did."""
+        return self.stamp("InactiveExitTimestamp")
 
     def loaded_at(self) -> float:
         """Return the main process's last start or reload, in seconds since the epoch."""
@@ -162,10 +166,10 @@ def start(module: AnsibleModule, unit: Unit) -> None:
 
 def needed(module: AnsibleModule, unit: Unit) -> tuple[str, str]:
     """Return the systemctl verb that brings the unit to its state, and the reason; two empty texts for none."""
-    # A unit that starts by itself, for example after a boot, may have read the change already. Before its main process
-    # has started it has read nothing.
-    if unit.active or (unit.starting and unit.started_at()):
-        newer = unit.newer(module.params["watch"], unit.started_at())
+    # A unit that starts by itself, for example after a boot, may have begun with the earlier configuration, and its
+    # command may wait for an address of it that nobody has.
+    if unit.active or unit.starting:
+        newer = unit.newer(module.params["watch"], unit.started_at() if unit.active else unit.begun_at())
         if newer:
             return "restart", f"{', '.join(newer)} changed after it had started"
     if not unit.active:
