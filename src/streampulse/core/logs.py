@@ -110,6 +110,8 @@ def configure(level: int = logging.INFO, stream: TextIO | None = None, relayed: 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # httpx writes a line for each request. The caller says what an answer means.
+    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
     sys.excepthook = _ended
     threading.excepthook = lambda ended: _ended(ended.exc_type, ended.exc_value, ended.exc_traceback)
 

@@ -122,3 +122,11 @@ def test_a_relay_takes_them_to_the_journal_where_there_is_one(file: Path, tmp_pa
 def test_a_stream_without_a_file_reaches_no_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "0:0")
     assert not logfmt.reaches_journal(io.StringIO())
+
+
+def test_requests_of_the_http_client_are_not_logged() -> None:
+    program = "import logging; from streampulse.core import logs; logs.configure();"
+    asked = f"{program} logging.getLogger('httpx').info('GET'); logging.getLogger('streampulse').info('said')"
+    done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1
+    assert "said" in done.stdout
