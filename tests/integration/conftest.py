@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psycopg2.extensions
 import pytest
+from broker import Broker
 from postgres import READER, WRITER, PostgresServer
 
 from streampulse.core.settings import PostgresSettings
@@ -66,3 +67,9 @@ def own_database(server: PostgresServer, template: str) -> Iterator[Database]:
 def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
     with own_database(postgres_server, migrated_template) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    with Broker() as server:
+        yield server

@@ -1,0 +1,171 @@
+"""A Kafka broker for tests: one node with its own controller, in a temporary folder, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import KafkaError
+from ports import free_port
+
+from streampulse.core.settings import KafkaSettings
+from streampulse_ops import paths
+from streampulse_ops.artifacts import jars
+from streampulse_ops.artifacts.store import Store
+
+# Any 16 bytes.
+_CLUSTER = "c3RyZWFtcHVsc2UtdGVzdA"
+_START_SECONDS = 60.0
+
+
+class Broker:
+    """One broker. Use as a context manager."""
+
+    def __init__(self) -> None:
+        store, item = Store(paths.cache_home() / "artifacts"), jars.jar_set("kafka", jars.read_lock(paths.repository()))
+        store.ensure(item, lambda _: None)
+        self._jars = store.folder(item)
+        self._base = Path(tempfile.mkdtemp(prefix="streampulse-test-kafka-"))
+        self._port, self._controller = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._config = self._base / "server.properties"
+        #: The folder with a folder for each partition.
+        self.data = self._base / "data"
+        self.address = f"127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Broker:
+        listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self._controller}"
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller}",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": self.data,
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "transaction.state.log.num.partitions": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "log.cleaner.dedupe.buffer.size": 16777216,
+            # A killed broker is let in again when its session has ended.
+            "broker.session.timeout.ms": 1000,
+            "broker.heartbeat.interval.ms": 200,
+        }
+        self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        try:
+            tool = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER)
+            subprocess.run([*tool, "--config", str(self._config)], check=True, capture_output=True, timeout=60)
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        shutil.rmtree(self._base, ignore_errors=True)
+
+    def _java(self, main: str, *arguments: str) -> list[str]:
+        flags = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]
+        return ["java", *flags, "-cp", f"{self._jars}/*", main, *arguments]
+
+    def start(self) -> None:
+        """Start the broker and wait until it answers."""
+        with (self._base / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._java("kafka.Kafka", str(self._config)), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                with self.admin() as admin:
+                    admin.list_topics()
+            except KafkaError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError((self._base / "log").read_text()[-4000:]) from None
+                time.sleep(0.1)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End the broker at once, as a power cut does; what it wrote is in the kernel's cache and stays."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def lose_end(self, topic: str, partition: int, first: int) -> None:
+        """Remove the batches from an offset on from a partition's log. The broker must be down.
+
+        :raises AssertionError: the log has no such batch.
+        """
+        folder = self.data / f"{topic}-{partition}"
+        for file in sorted(folder.glob("*.log"), reverse=True):
+            data, position = file.read_bytes(), 0
+            while position + 12 <= len(data):
+                offset, size = struct.unpack_from(">qi", data, position)
+                if size <= 0:
+                    break
+                if offset >= first:
+                    with file.open("r+b") as handle:
+                        handle.truncate(position)
+                    for index in folder.glob("*.snapshot"):
+                        index.unlink()
+                    (self.data / ".kafka_cleanshutdown").unlink(missing_ok=True)
+                    return
+                position += 12 + size
+        raise AssertionError(f"{folder} has no batch from offset {first} on")
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[Any]:
+        """Return a client that makes and removes topics."""
+        client = KafkaAdminClient(bootstrap_servers=self.address, bootstrap_timeout_ms=2_000, request_timeout_ms=5_000)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def topics(self, name: str, partitions: int = 1) -> KafkaSettings:
+        """Make a topic of events and its topic of dead letters, as the role does, and return the settings of both."""
+        configs = {"message.timestamp.type": "LogAppendTime"}
+        with self.admin() as admin:
+            admin.create_topics(
+                [
+                    NewTopic(name, partitions, 1, topic_configs=configs),
+                    NewTopic(f"{name}.dlq", 1, 1, topic_configs=configs),
+                ]
+            )
+        return KafkaSettings(bootstrap_servers=self.address, topic=name, dlq_topic=f"{name}.dlq")
+
+    @contextlib.contextmanager
+    def producer(self, **options: Any) -> Iterator[Any]:
+        """Return a producer; all that was sent is out at the end."""
+        producer = KafkaProducer(bootstrap_servers=self.address, **options)
+        try:
+            yield producer
+            producer.flush()
+        finally:
+            producer.close()
+
+    def end(self, topic: str, partition: int = 0) -> int:
+        """Return the offset after the last record of a partition."""
+        consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None)
+        try:
+            where = TopicPartition(topic, partition)
+            return int(consumer.end_offsets([where])[where])
+        finally:
+            consumer.close()
