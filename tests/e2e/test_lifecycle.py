@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from browser import SIZES, chromium, opened
+from browser import chromium, opened
 from kafka import KafkaProducer
 from live_page import LIVE, expect_equal, figure
 from playwright.sync_api import Browser
@@ -26,46 +26,12 @@ pytestmark = [
 ]
 
 SERVICES = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
-# A bound on waiting, not the figure to hold: how long it takes is for the benchmark to say.
-COMES_BACK_SECONDS = 120
-ROW = {
-    "window_start",
-    "stream_id",
-    "chat_messages",
-    "donations",
-    "donations_usd",
-    "joins",
-    "leaves",
-    "unique_viewers",
-    "active_viewers",
-}
 
 
 def test_up_from_nothing(stack: Stack) -> None:
     said = stack.inv_ok("up", seconds=900)
     assert re.search(r"smoke +\d+ events sent, 1 row exact, API agrees", said)
     assert re.search(rf"up in .*http://{re.escape(stack.address)}:8000/", said)
-
-
-def test_a_second_up_changes_nothing(stack: Stack) -> None:
-    assert re.search(r"(?<!\d)0 changed", stack.inv_ok("up"))
-
-
-def test_every_path_of_the_api_answers_in_its_shape(stack: Stack) -> None:
-    assert stack.get("/health") == {"ok": True}
-    listed = stack.get("/metrics?minutes=10&limit=5")
-    assert set(listed) == {"latest_window_start", "rows"}
-    assert listed["rows"]
-    assert set(listed["rows"][0]) >= ROW
-    assert set(stack.get("/metrics/latest?limit=3")["rows"][0]) >= ROW
-    stream = listed["rows"][0]["stream_id"]
-    history = stack.get(f"/metrics/history?minutes=10&stream_id={stream}")["rows"]
-    assert [row["window_start"] for row in history] == sorted(row["window_start"] for row in history)
-    assert set(stack.get("/state?limit=3")["rows"][0]) == {"stream_id", "active_viewers", "updated_at"}
-    assert len(stack.get("/streams/top?minutes=10&by=donations_usd&n=5")["rows"]) == 5
-    assert "# TYPE" in stack.text("/prometheus")
-    assert "openapi" in stack.text("/docs")
-    assert stack.text("/")
 
 
 @pytest.fixture(scope="module")
@@ -90,32 +56,6 @@ def test_the_page_shows_what_the_api_says(stack: Stack, browser: Browser) -> Non
             stack.ssh_ok("systemctl start streampulse-generator")
         assert watched.complaints == []
         assert watched.hosts == {stack.address}
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_the_page_in_every_size_and_theme(stack: Stack, browser: Browser, size: str, scheme: str) -> None:
-    with opened(browser, f"http://{stack.address}:8000", size, scheme) as watched:
-        watched.page.wait_for_selector(LIVE)
-        watched.page.wait_for_selector("#viewers-chart canvas")
-        assert watched.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert watched.violations() == []
-        assert watched.complaints == []
-
-
-def test_the_page_while_the_database_goes_away_and_comes_back(stack: Stack, browser: Browser) -> None:
-    with opened(browser, f"http://{stack.address}:8000") as watched:
-        watched.page.wait_for_selector(LIVE)
-        stack.ssh_ok("systemctl stop postgresql@17-main")
-        try:
-            watched.page.wait_for_selector("body[data-state=stale]")
-            until(lambda: "error" in stack.get("/metrics"), 30, "numbers that are too old are not given")
-            assert stack.get("/health")["ok"] is False
-        finally:
-            stack.ssh_ok("systemctl start postgresql@17-main")
-        watched.page.wait_for_selector("body[data-state=live]")
-        before = figure(watched.page, "viewers")
-        until(lambda: figure(watched.page, "viewers") != before, COMES_BACK_SECONDS, "the page moves again")
 
 
 def test_the_numbers_grow_and_are_right(stack: Stack) -> None:
@@ -176,23 +116,13 @@ def test_looking_finds_a_healthy_stack(stack: Stack) -> None:
     assert "Started" in stack.inv_ok("logs", "kafka") or "INFO" in stack.inv_ok("logs", "kafka")
 
 
-def test_a_machine_that_is_killed_comes_up_with_its_data(stack: Stack) -> None:
+def test_a_killed_machine_keeps_its_data_through_an_interrupted_up(stack: Stack) -> None:
     before = stack.totals()
     # The machine's own PID 1, seen from outside: as if its power were cut.
     for pid in stack.init_pids():
         os.kill(pid, signal.SIGKILL)
     until(lambda: not stack.machine_pids(), 20, "the machine is gone")
     assert stack.inv("status").code == 1
-    stack.inv_ok("up")
-    assert stack.totals() > before
-    assert "all equal" in stack.inv_ok("verify")
-
-
-def test_down_twice_then_an_interrupted_up_and_one_that_completes_it_keep_the_data(stack: Stack) -> None:
-    before = stack.totals()
-    stack.inv_ok("down")
-    assert not stack.machine_pids()
-    stack.inv_ok("down")
     running = stack.start("up")
     until(lambda: bool(stack.machine_pids()), 60, "the machine is started")
     time.sleep(3)
@@ -233,26 +163,3 @@ def test_a_reset_state_is_new_and_a_second_task_says_who_is_at_it(stack: Stack) 
         said, _ = reset.communicate(timeout=600)
     assert reset.returncode == 0, said
     assert "all equal" in stack.inv_ok("verify")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "env", "code", "expected"),
-    [
-        (["up"], "e2f", 1, "e2f is not an environment. There are:"),
-        (["status"], "../e2e", 1, "is not an environment"),
-        (["logs", "kafak"], None, 1, "kafka"),
-        (["down", "--wipe"], None, 1, "--yes"),
-        (["open", "grafanna"], None, 1, "api"),
-        (["ssh", "nobody"], None, 1, "sp-e2e"),
-        (["peek", "no.such.topic"], None, 1, "no.such.topic"),
-        (["frobnicate"], None, 2, "frobnicate"),
-        (["up", "--frobnicate"], None, 2, "frobnicate"),
-    ],
-)
-def test_wrong_input_is_explained(
-    stack: Stack, arguments: list[str], env: str | None, code: int, expected: str
-) -> None:
-    done = stack.inv(*arguments, env=env)
-    assert done.code == code, done.text
-    assert expected in done.text
-    assert "Traceback" not in done.text

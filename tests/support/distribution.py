@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 # The beginning of a test's path, and its group. The first that fits counts.
 GROUPS = (
     ("tests/molecule/", "roles and monitoring"),
-    ("tests/e2e/test_monitoring_held_down", "end to end"),
+    ("tests/e2e/test_monitoring_alerts", "end to end"),
     ("tests/e2e/test_monitoring", "roles and monitoring"),
     ("tests/e2e/test_debian12", "Debian 12"),
     ("tests/e2e/", "end to end"),

@@ -152,10 +152,6 @@ class Stack:
         except urllib.error.HTTPError as error:
             return json.load(error)
 
-    def text(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self.address}:8000{path}", timeout=10) as answer:
-            return str(answer.read().decode())
-
     def totals(self) -> tuple[int, int]:
         """Return the numbers of records read and of events counted, from the ledger."""
         answer = self.ssh_ok(
