@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import re
 import resource
 import socket
 import time
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -198,71 +195,3 @@ def test_clients_that_ask_and_never_read(server: Gunicorn) -> None:
     finally:
         for connection in deaf:
             connection.close()
-
-
-PAYLOADS = [
-    "'",
-    "'; DROP TABLE stream_metrics_minute; --",
-    "1 OR 1=1",
-    "1; SELECT pg_sleep(10)",
-    "%27%20UNION%20SELECT%20passwd%20FROM%20pg_shadow--",
-    "$$; DELETE FROM stream_presence; $$",
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "{{7*7}}${7*7}",
-    "../../../etc/passwd",
-    "\r\nSet-Cookie: a=b",
-    "\x00",
-    "\ud7ff\ue000\U0010ffff",
-    "%s%n%(x)s",
-    "-9223372036854775809",
-    "NaN",
-    "[]",
-    "a" * 5000,
-]
-PARAMETERS = {
-    "/metrics": ("minutes", "limit", "stream_id", "unknown"),
-    "/metrics/latest": ("limit", "after", "stream_id"),
-    "/metrics/history": ("minutes", "limit", "stream_id"),
-    "/state": ("limit", "after", "stream_id"),
-    "/streams/top": ("minutes", "by", "n"),
-    "/live": ("since",),
-}
-
-
-def test_sql_and_html_in_every_parameter(server: Gunicorn, filled: Database) -> None:
-    before = filled.query("SELECT count(*) FROM stream_metrics_minute")
-    with httpx.Client(base_url=server.url, timeout=20) as client:
-        for path, names in PARAMETERS.items():
-            for name, payload in itertools.product(names, PAYLOADS):
-                response = client.get(f"{path}?{urlencode({name: payload})}")
-                assert response.status_code in (200, 422), f"{path} {name} {payload!r}: {response.text[:200]}"
-                assert response.headers["content-type"] == "application/json"
-                assert response.headers["x-content-type-options"] == "nosniff"
-                assert "set-cookie" not in response.headers
-                if response.status_code == 422:
-                    assert response.json()["parameters"][0]["parameter"] == name
-                    assert len(response.content) < 30_000
-        for header in (
-            "X-Request-ID",
-            "If-None-Match",
-            "Last-Event-ID",
-            "Authorization",
-            "Cookie",
-            "X-API-Key",
-            "Accept",
-        ):
-            for payload in PAYLOADS:
-                value = (
-                    payload.encode("utf-8", "surrogatepass")
-                    .replace(b"\r", b"")
-                    .replace(b"\n", b"")
-                    .replace(b"\x00", b"")
-                )
-                response = client.get("/metrics", headers={header.encode(): value})
-                assert response.status_code in (200, 304)
-                if header == "X-Request-ID" and not re.fullmatch(rb"[A-Za-z0-9._-]{1,64}", value):
-                    assert re.fullmatch("[0-9a-f]{16}", response.headers["x-request-id"])
-    assert filled.query("SELECT count(*) FROM stream_metrics_minute") == before
-    # The log has one line for each request, malformed ones included.
-    assert all(line.startswith("ts=") for line in server.log.splitlines())

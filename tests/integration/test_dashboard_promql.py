@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from stack import until
 
 from streampulse_ops.monitoring import promtools, rules
 
-ROOT = Path(__file__).parents[2]
 CONFIGURATION = """\
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: ["{rules}/*.yml"]
@@ -83,11 +81,8 @@ HISTORIES = [
 ]
 
 
-@pytest.mark.parametrize(("history", "expected", "what"), HISTORIES, ids=[what for *_, what in HISTORIES])
-def test_a_deploy_is_marked_and_an_outage_is_not(
-    tmp_path: Path, history: list[tuple[int, str]], expected: dict[int, str], what: str
-) -> None:
-    del what
+def case(history: list[tuple[int, str]], expected: dict[int, str], what: str) -> dict[str, Any]:
+    """Return a test of promtool: the annotation's series at some moments of a history."""
     marks = {mark["name"]: mark["expr"] for mark in boards()["streampulse-overview"]["annotations"]["list"]}
     last = 240
     ends = [begin for begin, _ in history[1:]] + [last]
@@ -108,8 +103,11 @@ def test_a_deploy_is_marked_and_an_outage_is_not(
         }
         for at, version in expected.items()
     ]
-    tests = [{"interval": "10s", "input_series": series, "promql_expr_test": asked}]
-    test = {"rule_files": [], "evaluation_interval": "10s", "tests": tests}
+    return {"name": what, "interval": "10s", "input_series": series, "promql_expr_test": asked}
+
+
+def test_a_deploy_is_marked_and_an_outage_is_not(tmp_path: Path) -> None:
+    test = {"rule_files": [], "evaluation_interval": "10s", "tests": [case(*history) for history in HISTORIES]}
     (tmp_path / "deploys.yml").write_text(yaml.safe_dump(test))
     done = subprocess.run(
         [promtools.find("promtool", print), "test", "rules", str(tmp_path / "deploys.yml")],
@@ -117,24 +115,3 @@ def test_a_deploy_is_marked_and_an_outage_is_not(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-
-
-def broken(board: dict[str, Any]) -> None:
-    board["panels"][1]["targets"][0]["expr"] = "sum(rate(up[5m])"
-
-
-def broken_annotation(board: dict[str, Any]) -> None:
-    board["annotations"]["list"][0]["expr"] = "count by (version ("
-
-
-def broken_variable(board: dict[str, Any]) -> None:
-    board["templating"]["list"][1]["query"]["query"] = 'label_values(up{job="kafka", host)'
-
-
-@pytest.mark.parametrize("break_it", [broken, broken_annotation, broken_variable])
-def test_a_query_that_does_not_parse_is_reported(prometheus: Prometheus, tmp_path: Path, break_it: Any) -> None:
-    board = boards()["streampulse-kafka"]
-    break_it(board)
-    (tmp_path / "streampulse-kafka.json").write_text(json.dumps(board))
-    (line,) = wrong_in_prometheus(prometheus, tmp_path, need_series=False)
-    assert "parse error" in line

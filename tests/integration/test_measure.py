@@ -84,7 +84,7 @@ def test_simulated_days_are_counted_and_forgotten(database: Database, monkeypatc
     monkeypatch.setattr(
         growth, "load", lambda kind: CountingSettings(history_days=1) if kind is CountingSettings else settings
     )
-    marks = growth.measure(argparse.Namespace(days=[1, 2], per_minute=2))
+    marks = growth.measure(argparse.Namespace(days=[1, 2], per_minute=1))
     assert [mark["days"] for mark in marks] == [1, 2]
     for mark in marks:
         assert 0 < mark["rows"] <= 50 * (24 * 60 + 120)

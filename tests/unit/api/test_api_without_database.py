@@ -80,23 +80,6 @@ def test_a_server_that_never_answers_costs_bounded_time() -> None:
     assert "hidden-word" not in response.text
 
 
-def test_a_bad_parameter_is_refused_before_the_database_is_asked(client: TestClient) -> None:
-    response = client.get("/metrics?minutes=1441&limit=x")
-    assert response.status_code == 422
-    assert response.json() == {
-        "error": "minutes: an integer from 1 to 1440, not '1441'; limit: an integer from 1 to 1000, not 'x'",
-        "parameters": [
-            {"parameter": "minutes", "value": "1441", "allowed": "an integer from 1 to 1440"},
-            {"parameter": "limit", "value": "x", "allowed": "an integer from 1 to 1000"},
-        ],
-    }
-
-
-@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/prometheus"])
-def test_pages_need_no_database(client: TestClient, path: str) -> None:
-    assert client.get(path).status_code == 200
-
-
 def test_an_unexpected_error_is_a_plain_500_with_the_request_id(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -16,7 +16,7 @@ import yaml
 from streampulse.core.errors import OperatorError
 from streampulse_ops import artifacts, paths
 from streampulse_ops.artifacts import jars, release, wheels
-from streampulse_ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
+from streampulse_ops.artifacts.store import ArtifactSet, Store, sha256_of
 from streampulse_ops.environments.environment import Environment
 
 LOCK = """\
@@ -174,10 +174,6 @@ def test_the_wheel_is_built_as_pyproject_says(checkout: Path, tmp_path: Path) ->
     made = release.release_set(checkout)
     made.make(tmp_path, lambda _: None)
     assert {file.name for file in tmp_path.iterdir()} == {made.more["wheel"], "host.lock"}
-
-
-def test_a_digest_tells_where_one_part_ends() -> None:
-    assert digest_of("ab", "c") != digest_of("a", "bc")
 
 
 @pytest.mark.parametrize(

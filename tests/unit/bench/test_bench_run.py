@@ -15,7 +15,7 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.bench import options, place, run
 from streampulse_ops.bench.figures import Figure, Outcome
-from streampulse_ops.bench.measures import MEASURES, api, growth, latency, memory, monitoring, recovery, start
+from streampulse_ops.bench.measures import MEASURES, api, growth, latency, monitoring
 from streampulse_ops.bench.measures import up as up_measure
 from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
@@ -126,11 +126,6 @@ def test_the_comparison_is_read_before_anything_is_made(did: list[str], tmp_path
     assert did == []
 
 
-def test_options_are_lists_of_names_and_numbers() -> None:
-    assert options.names("only", "latency, up") == ("latency", "up")
-    assert options.numbers("rates", "300,3_000") == (300, 3_000)
-
-
 @pytest.mark.parametrize(
     ("read", "option", "value"),
     [
@@ -158,31 +153,6 @@ def test_latency_has_its_aims_at_one_rate_and_its_limit_at_all() -> None:
     slow = latency.figures(300, {"from_creation": times(9.0, 2.4), "sent_per_second": 200.0})
     assert [figure.verdict for figure in slow] == ["", "ok", ""]
     assert "only 200 events/s were sent" in slow[0].note
-
-
-def test_starts_are_medians_and_a_jdk_without_archives_has_one_figure() -> None:
-    answer = {"seconds": [9.0, 5.0, 6.0], "archives": 2, "there": 2}
-    both = start.figures({"with": answer, "without": {**answer, "seconds": [12.0]}})
-    assert [(figure.name, figure.value) for figure in both] == [("start.with", 6.0), ("start.without", 12.0)]
-    none = {"seconds": [9.0], "archives": 0, "there": 0}
-    assert [figure.name for figure in start.figures({"with": none, "without": none})] == ["start.with"]
-
-
-def test_recovery_must_be_within_half_a_minute() -> None:
-    made = recovery.figures(
-        {
-            "job": {"to_commit_seconds": 8.0, "longest_wait_seconds": 7.0},
-            "kafka": {"to_commit_seconds": 31.0, "longest_wait_seconds": 1.0},
-        }
-    )
-    assert [figure.verdict for figure in made] == ["ok", "MUST missed"]
-
-
-def test_memory_is_added_up_by_service() -> None:
-    rows = [("job", "java SparkSubmit", 2048), ("job", "python", 1024), ("kafka", "java Kafka", 1024)]
-    made = memory.figures([{"service": s, "process": p, "pss_kib": k} for s, p, k in rows])
-    assert {figure.name: figure.value for figure in made} == {"memory.total": 4, "memory.job": 3, "memory.kafka": 1}
-    assert made[1].note == "java SparkSubmit 2, python 1"
 
 
 def mark(days: int, seconds: float) -> dict[str, Any]:

@@ -88,11 +88,6 @@ def test_an_invalid_page_address_is_wrong_usage(url: str, capsys: pytest.Capture
     assert f"--url {url} is no address of a page: " in capsys.readouterr().err
 
 
-def test_wrong_usage_shows_the_form_of_an_address(capsys: pytest.CaptureFixture[str]) -> None:
-    wait("--url", "foo")
-    assert "write http://HOST:PORT/PATH" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("password", "code"), [("right", 0), ("wrong", 1), ("", 0)])
 def test_a_guarded_page_is_ready_unless_the_password_is_wrong(
     address: str, monkeypatch: pytest.MonkeyPatch, password: str, code: int

@@ -139,7 +139,7 @@ PLAY = """\
 """
 
 
-@pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("stop", True), ("monitoring_stop", True)])
+@pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("monitoring_stop", True)])
 def test_a_host_that_fails_ends_all_but_stopping(tmp_path: Path, playbook: str, goes_on: bool) -> None:
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "hosts.yml").write_text("all: {hosts: {bad: , good: }, vars: {ansible_connection: local}}")

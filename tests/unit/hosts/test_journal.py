@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import queue
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -233,35 +231,3 @@ def test_a_signal_ends_what_follows(hosts: Hosts, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(journal.Journals, "_merge", told)
     logs.show(session, "kafka", Wish(follow=True))
     assert [process.returncode for process in started] == [-signal.SIGTERM, -signal.SIGTERM]
-
-
-def test_one_host_is_not_held_back(hosts: Hosts, capsys: pytest.CaptureFixture[str]) -> None:
-    session, _ = hosts
-    journals = journal.Journals(
-        session, [(session.environment.hosts[0], [])], NAMES, [], lambda one: session.screen.line(one.line())
-    )
-    arrived: queue.SimpleQueue[tuple[float, Entry | None]] = queue.SimpleQueue()
-    merging = threading.Thread(target=journals._merge, args=(arrived, 1, 0.0))
-    merging.start()
-    arrived.put((0.0, entry(1)))
-    arrived.put((0.0, entry(0)))
-    arrived.put((0.0, None))
-    merging.join(10)
-    assert not merging.is_alive()
-    assert capsys.readouterr().out.count("kafka: x") == 2
-
-
-def test_what_is_asked_of_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = Host("a", frozenset({"kafka"}), {"ansible_host": "192.0.2.1", "ansible_user": "ops"})
-    environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
-    session = Session(environment, Existing(environment), Screen())
-    journals = journal.Journals(session, [], NAMES, [], lambda one: session.screen.line(one.line()))
-    ran: list[list[str]] = []
-    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))
-    journals._start(host, ["kafka.service"], ["--lines=5", "--priority=err"], live=False)
-    journals._start(host, ["kafka.service"], ["--follow"], live=True)
-    assert ran[0][-1].startswith(
-        "sudo -n env SYSTEMD_COLORS=0 TZ=UTC journalctl --no-pager --quiet --all --output=json "
-    )
-    assert ran[0][-1].endswith(" --lines=5 --priority=err --unit=kafka.service")
-    assert ["-tt" in command for command in ran] == [False, True]

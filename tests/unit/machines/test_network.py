@@ -15,7 +15,6 @@ from streampulse_ops.machines import network
 from streampulse_ops.machines.network import Network
 
 NET = Network("demo", ipaddress.IPv4Network("10.99.0.0/24"), Path("inventories/demo/hosts.yml"))
-OURS = {"ifname": "sp-demo", "ifalias": "streampulse demo", "mtu": 1500}
 UPLINK = {"ifname": "eth0", "mtu": 1400}
 ABSENT = CommandError("no such rule")
 
@@ -41,26 +40,6 @@ def state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(network, "FORWARDING", tmp_path / "ip_forward")
     network.FORWARDING.write_text("1\n")
     return tmp_path
-
-
-def test_a_bridge_is_made_with_its_mark_address_and_rules(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
-    fake = facts(monkeypatch, [UPLINK], [{"dst": "192.0.2.0/24", "dev": "eth0"}], rules=False)
-    NET.raise_bridge(state)
-    assert fake.changes() == [
-        "ip link add name sp-demo type bridge",
-        "ip link set sp-demo alias streampulse demo",
-        "ip address replace 10.99.0.1/24 dev sp-demo",
-        "ip link set sp-demo up",
-        "iptables -w -t nat -I POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
-        "iptables -w -t filter -I FORWARD -i sp-demo -j ACCEPT",
-        "iptables -w -t filter -I FORWARD -o sp-demo -m state --state RELATED,ESTABLISHED -j ACCEPT",
-    ]
-
-
-def test_a_bridge_that_is_there_gets_no_second_rule(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
-    fake = facts(monkeypatch, [UPLINK, OURS], [{"dst": "10.99.0.0/24", "dev": "sp-demo"}], rules=True)
-    NET.raise_bridge(state)
-    assert fake.changes() == ["ip address replace 10.99.0.1/24 dev sp-demo", "ip link set sp-demo up"]
 
 
 @pytest.mark.parametrize(
@@ -97,46 +76,6 @@ def test_removing_leaves_a_foreign_bridge(monkeypatch: pytest.MonkeyPatch, state
     fake = facts(monkeypatch, [UPLINK, {"ifname": "sp-demo", "mtu": 1500}], [], rules=False)
     NET.remove_bridge(state)
     assert fake.changes() == []
-
-
-def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
-    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=False)
-    left = {"nat": 2}
-
-    def nat(_words: list[str]) -> str:
-        if not left["nat"]:
-            raise ABSENT
-        return ""
-
-    def delete(_words: list[str]) -> str:
-        left["nat"] -= 1
-        return ""
-
-    fake.answers |= {"iptables -w -t nat -C": nat, "iptables -w -t nat -D": delete}
-    NET.remove_bridge(state)
-    assert fake.changes() == [
-        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
-        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
-        "ip link delete sp-demo",
-    ]
-
-
-def test_a_machine_is_connected_with_the_packet_size_of_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
-    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=True)
-    NET.connect("one", "10.99.0.11")
-    veth = NET.veth("one")
-    assert fake.changes() == [
-        "ip netns add demo.one",
-        f"ip link add name {veth} mtu 1400 type veth peer name eth0 netns demo.one mtu 1400",
-        f"ip link set {veth} master sp-demo up",
-        "ip -netns demo.one link set lo up",
-        "ip -netns demo.one address add 10.99.0.11/24 dev eth0",
-        "ip -netns demo.one link set eth0 up",
-        "ip -netns demo.one route add default via 10.99.0.1",
-    ]
 
 
 def test_a_namespace_with_foreign_processes_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,18 +121,3 @@ def test_forwarding_is_set_back_with_the_last_bridge_of_all_environments(
     assert network.FORWARDING.read_text() == "1"
     other.remove_bridge(state)
     assert network.FORWARDING.read_text() == before
-
-
-def test_a_cable_that_the_kernel_has_just_taken_away_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
-    cable = {"ifname": NET.veth("one"), "mtu": 1500}
-    listings = iter([[UPLINK, cable], [UPLINK]])
-    fake = facts(monkeypatch, [], [], rules=True)
-    fake.answers |= {
-        "ip -json link show": lambda _words: json.dumps(next(listings)),
-        "ip link delete": CommandError("Cannot find device"),
-    }
-    NET.disconnect("one")
-    assert next(listings, None) is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -14,7 +12,7 @@ import pytest
 
 from streampulse.core import http
 from streampulse.core.settings import JobSettings
-from streampulse.host.measure import command, processor, recovery, start, topic, units
+from streampulse.host.measure import processor, recovery, start, topic, units
 from streampulse.host.measure.match import Commit, Visibility
 from streampulse.host.measure.memory import title
 from streampulse.host.measure.phases import Phases
@@ -140,14 +138,3 @@ def test_phases_are_means_between_two_moments(monkeypatch: pytest.MonkeyPatch) -
     phases = Phases(JobSettings(checkpoint_dir="/x", metrics_port=1))
     phases.begin()
     assert phases.end() == {"decode": pytest.approx(0.3)}
-
-
-def test_the_answer_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    args = parser.parse_args(["memory", "job=streampulse-job.service"])
-    args.measure = lambda _: [{"service": "job"}]
-    assert command.run(args) == 0
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1
-    assert json.loads(said) == [{"service": "job"}]

@@ -47,19 +47,6 @@ def test_a_password_of_any_characters_arrives_as_it_is() -> None:
     assert made["global"]["smtp_require_tls"] is True
 
 
-def test_a_mail_server_without_a_log_in() -> None:
-    email = {"to": "a@example.org", "from": "b@example.org", "smarthost": "127.0.0.1:25", "require_tls": False}
-    made = configuration({"alertmanager_email": email})["global"]
-    assert made["smtp_require_tls"] is False
-    assert "smtp_auth_username" not in made
-
-
-def test_grouping_and_waiting_are_what_the_time_to_a_page_needs() -> None:
-    route = configuration({})["route"]
-    assert route["group_by"] == ["alertname", "host", "service"]
-    assert (route["group_wait"], route["group_interval"], route["repeat_interval"]) == ("5s", "1m", "4h")
-
-
 def matchers(texts: list[str]) -> Any:
     for text in texts:
         name, operator, value = re.fullmatch(r'(\w+)(=~|!=|=)"([^"]*)"', text).groups()  # type: ignore[union-attr]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from streampulse.core.errors import OperatorError
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.monitoring import promlint, promtools
 from streampulse_ops.quality import suite as quality
@@ -85,13 +84,6 @@ def test_a_missing_program_comes_out_of_its_package_once(machine: Path) -> None:
     assert ran(machine) == ["apt-get download promtool", "apt-get download prometheus"]
 
 
-def test_a_machine_without_lists_of_packages_gets_them(machine: Path) -> None:
-    with_apt(machine, "promtool", listed=False)
-    assert promtools.find("promtool", lambda _: None).exists()
-    assert "apt-get update -qq" in ran(machine)
-    assert promtools.find("promtool", pytest.fail).exists(), "the second time nothing is downloaded"
-
-
 @pytest.mark.parametrize(("apt", "said"), [(False, "apt-get"), (True, "Unable to locate package prometheus")])
 def test_a_program_that_apt_cannot_download_is_one_line(machine: Path, apt: bool, said: str) -> None:
     if apt:
@@ -114,14 +106,6 @@ def test_the_linter_says_what_it_could_not_do_and_that_is_no_complaint(
         assert quality.lint(Screen(Console(file=file, width=200))) == "no complaint"
     assert "not done" in out.read_text()
     assert "the rules were not looked at" in out.read_text()
-
-
-def test_another_linter_that_ends_with_that_code_complains(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = [sys.executable, "-c", f"exit({promlint.NOT_DONE})"]
-    monkeypatch.setattr(quality, "linters", lambda _: [("mypy", command)])
-    monkeypatch.setattr("streampulse_ops.machines.tools.ensure", lambda *_: None)
-    with (machine / "out").open("w") as file, pytest.raises(OperatorError, match="mypy: see above"):
-        quality.lint(Screen(Console(file=file)))
 
 
 def test_a_rule_that_promtool_refuses_is_shown(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:

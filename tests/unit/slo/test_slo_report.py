@@ -57,13 +57,6 @@ def test_what_machines_ask_is_no_part_of_a_figure(name: str) -> None:
     assert ("/live" in left_out.split("|")) == (name == "request_p99_seconds")
 
 
-def test_a_figure_that_nobody_knows_is_none() -> None:
-    found = report.figures_of([Sample({"figure": "lag_seconds"}, 1.5)])
-    assert found["lag_seconds"] == 1.5
-    assert found["requests_per_second"] is None
-    assert set(found) == set(report.FIGURES)
-
-
 @pytest.mark.parametrize(
     ("sums", "counts", "mean"),
     [

@@ -190,12 +190,6 @@ def test_top_shows_the_services_where_nobody_watches(
     assert "active (running)" in shown
 
 
-@pytest.mark.parametrize("every", [0, -1, 3601])
-def test_top_wants_a_time_between_two_looks(session: Session, every: int) -> None:
-    with pytest.raises(UsageError, match="a number from 1 to 3600"):
-        top.show(session, every=every, once=True)
-
-
 def test_top_on_a_terminal_goes_on_until_it_is_ended(
     tmp_path: Path, host: Host_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,26 +250,6 @@ def test_targets_that_are_down_and_alerts_that_fire_are_faults(session: Session,
     assert {finding.where for finding in found if finding.ok} == {
         "api on a", "Quiet (a): silenced", "Follows (a): follows from another one",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("problem", "cause", "fix"),
-    [
-        (
-            "not known: alertmanager does not answer at http://a:9093 (refused): inv logs alertmanager; inv up --full",
-            "not known: alertmanager does not answer at http://a:9093 (refused)",
-            "inv logs alertmanager --env demo; inv up --full --env demo",
-        ),
-        ("of a release that names no command: at all", "of a release that names no command: at all", "inv up --full"),
-    ],
-)
-def test_the_fix_of_what_is_not_known_is_a_command(
-    session: Session, host: Host_, problem: str, cause: str, fix: str
-) -> None:
-    host(answer(report(problems=[problem])))
-    (fault,) = [finding for finding in doctor.monitoring_is_content(session) if not finding.ok]
-    assert fault.cause == cause
-    assert fault.fix.startswith(fix)
 
 
 def test_monitoring_that_is_not_there_is_no_fault_and_one_that_does_not_answer_is(
@@ -368,20 +342,6 @@ def test_what_was_made_together_ends_together(pair: Pair, capsys: pytest.Capture
     assert "01234567 is ended: host a" in capsys.readouterr().out
     with pytest.raises(OperatorError, match=r"dddd is not a silence that stands.*See: inv silence --env demo"):
         silence.run(sessions[0], silence.Wish(expire="dddd"), as_json=False)
-
-
-def test_hosts_that_differ_are_told_apart(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    sessions: list[Session] = []
-    pair(sessions, a=[STANDING], b=[])
-    silence.run(sessions[0], silence.Wish(), as_json=False)
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["a:", "b:"]
-
-
-def test_nothing_asked_for_is_a_list(session: Session, host: Host_, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = host((0, json.dumps({"silences": []}), ""))
-    silence.run(session, silence.Wish(), as_json=True)
-    assert asked == [["silence", "--json"]]
-    assert json.loads(capsys.readouterr().out) == {"a": {"silences": []}}
 
 
 @pytest.mark.parametrize(

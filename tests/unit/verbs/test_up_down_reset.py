@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from streampulse_ops.verbs import down as down_verb
 from streampulse_ops.verbs import reset as reset_verb
 from streampulse_ops.verbs import up as up_verb
 from streampulse_ops.verbs.down import down
-from streampulse_ops.verbs.reset import kept, plan, question, reset
+from streampulse_ops.verbs.reset import plan, question, reset
 from streampulse_ops.verbs.up import up
 
 GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
@@ -244,15 +243,6 @@ def test_without_full_monitoring_is_left_alone(watched: World) -> None:
     assert not [done for done in watched.did if done.startswith("monitoring")]
 
 
-@pytest.mark.parametrize("verb", ["up", "down", "reset", "plan"])
-def test_full_needs_somebody_who_watches(world: World, verb: str) -> None:
-    verbs: dict[str, Callable[..., Any]] = {"up": up, "reset": reset, "plan": plan}
-    verbs["down"] = functools.partial(down, wipe=False)
-    with pytest.raises(OperatorError, match=r"demo has no host in group monitoring: add one to .*hosts\.yml"):
-        verbs[verb](world.session, full=True)
-    assert world.did == []
-
-
 def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def play(_environment: Environment, playbook: str, *_more: Any, **named: Any) -> int:
         watched.did.append(playbook)
@@ -269,24 +259,6 @@ def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: p
         "To try again: inv up --full --env demo"
     )
     assert caught.value.done.startswith("2 changed · http://")
-
-
-@pytest.mark.parametrize("keep", ["kafka", "kafka,postgres", " kafka , postgres,checkpoints ", "metrics"])
-def test_what_can_be_kept(keep: str) -> None:
-    assert kept(keep) == tuple(word.strip() for word in keep.split(",") if word.strip())
-
-
-@pytest.mark.parametrize(
-    ("keep", "reason"),
-    [
-        ("kafka,topics", "topics is nothing that can be kept. There are: kafka, postgres, checkpoints, metrics"),
-        ("postgres", r"postgres cannot be kept without kafka: .* inv reset --keep kafka,postgres"),
-        ("kafka,checkpoints", r"checkpoints cannot be kept without postgres: .* inv reset --keep postgres,kafka,check"),
-    ],
-)
-def test_what_would_lose_or_double_numbers_is_refused_with_the_reason(keep: str, reason: str) -> None:
-    with pytest.raises(OperatorError, match=reason):
-        kept(keep)
 
 
 def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> None:
