@@ -66,7 +66,6 @@ def test_every_target_is_read_and_a_second_run_changes_nothing(stack: Stack) -> 
     assert jobs >= services | {"node-exporter", "postgres-exporter", "alertmanager", "prometheus"}
     assert {target["labels"]["host"] for target in targets} == {stack.host}
     assert re.search(r"(?<!\d)0 changed", up_full(stack))
-    stack.inv_ok("smoke", "--full")
 
 
 def test_the_rules_are_evaluated_and_the_runbooks_shown(stack: Stack) -> None:

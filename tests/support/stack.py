@@ -23,7 +23,6 @@ STATE = Path("/var/lib/streampulse-machines")
 DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)
 DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)
 WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)
-FAULTY = ("e2e-faulty", "debian13", "10.79.5.0/24", True)
 
 INVENTORY = """\
 ---
