@@ -22,6 +22,11 @@ ALLOWED_FUTURE_US: Final = 5 * 60 * 1_000_000
 #: Id prefix of internal streams. They move no clock but their own.
 INTERNAL_PREFIX: Final = "__"
 
+#: Bytes of a record's key and value together, uncompressed. No larger record is parsed.
+MAX_RECORD_BYTES: Final = 262_144
+#: A larger record's dead letter has this many bytes of its key and of its value.
+CUT_BYTES: Final = 65_536
+
 MAX_DEPTH: Final = 100
 MAX_INTEGER_DIGITS: Final = 4_000
 MAX_ID_LENGTH: Final = 128
@@ -273,6 +278,8 @@ def parse(key: bytes | None, value: bytes | None, partition: int, partitions: in
     :raises InvalidEvent: the record breaks a rule of the contract; ``detail`` begins with a field's name, ``value`` for
         the JSON text itself, ``key`` or ``partition``.
     """
+    if is_too_large(key, value):
+        raise InvalidEvent(f"value: larger than {MAX_RECORD_BYTES} bytes")
     document = parse_object(value)
     event_id = _text(document, "event_id")
     if not _EVENT_ID.fullmatch(event_id):
@@ -293,6 +300,18 @@ def parse(key: bytes | None, value: bytes | None, partition: int, partitions: in
     if partition_of(key, partitions) != partition:
         raise InvalidEvent("partition: not the one of the key, murmur2(key) mod the number of partitions")
     return Event(stream_id, user_id, event_id.lower(), ts_us, event_type, amount_cents)
+
+
+def is_too_large(key: bytes | None, value: bytes | None) -> bool:
+    """Tell whether a record is larger than the contract allows."""
+    return len(key or b"") + len(value or b"") > MAX_RECORD_BYTES
+
+
+def letter_bytes(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:
+    """Return the key and value of a record's dead letter: the record's own, cut where the record is too large."""
+    if not is_too_large(key, value):
+        return key, value
+    return key and key[:CUT_BYTES], value and value[:CUT_BYTES]
 
 
 def is_internal(stream_id: str) -> bool:

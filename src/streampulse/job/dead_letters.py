@@ -18,6 +18,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
+from streampulse.events import letter_bytes
 from streampulse.job.rows import DeadLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
@@ -176,7 +177,8 @@ class DeadLetters:
                     continue
                 reader = reader or _Reader(self._settings)
                 record = reader.read(TopicPartition(self._settings.topic, letter.partition), letter.offset)
-                yield letter._replace(key=record.key, value=record.value, carried=True)
+                key, value = letter_bytes(record.key, record.value)
+                yield letter._replace(key=key, value=value, carried=True)
         finally:
             if reader is not None:
                 reader.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from streampulse.events import partition_of
+from streampulse.events import letter_bytes, partition_of
 from streampulse.oracle.decide import DEAD_LETTER_REASONS, INVALID, LATE, Decision, Record
 from streampulse.oracle.reader import Bounds, Letter
 from streampulse.oracle.tables import MinuteRow, StateRow, Tables
@@ -118,7 +118,8 @@ class ExpectedLetter(NamedTuple):
     def of(cls, record: Record, decision: Decision) -> ExpectedLetter:
         """Return the expected dead letter of a record."""
         named = decision.detail.partition(":")[0] if decision.detail is not None else None
-        return cls(decision.outcome, named, record.key, digest(record.value))
+        key, value = letter_bytes(record.key, record.value)
+        return cls(decision.outcome, named, key, digest(value))
 
 
 def digest(value: bytes | None) -> bytes | None:

@@ -240,6 +240,15 @@ def test_unclosed_depth_is_invalid_and_quick() -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_record_of_more_than_262144_bytes_is_invalid_whatever_is_in_it() -> None:
+    event = changed()
+    padded = event + b" " * (262_144 - len(event) - len(b"stream-1"))
+    assert parse(b"stream-1", padded, partition_of(b"stream-1", 4), 4).stream_id == "stream-1"
+    for key, value in ((b"stream-1", padded + b" "), (b"k" * 262_145, None), (b"k" * 262_144, b"\xff")):
+        with pytest.raises(InvalidEvent, match=r"^value: larger than 262144 bytes$"):
+            parse(key, value, 0, 4)
+
+
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_integers_of_more_than_4000_digits_are_invalid_anywhere(sign: str) -> None:
     assert read(raw("other", sign + "9" * 4000))

@@ -195,6 +195,13 @@ def test_absent_key_or_value_is_a_dead_letter(key: bytes | None, value: bytes | 
     agree(key, value, 0)
 
 
+def test_a_large_record_is_cut_before_the_driver_gets_it() -> None:
+    piece = decoded(b"k" * 70_000, b"v" * 60_000 + b"x" * 200_000, 1)
+    detail = "value: larger than 262144 bytes"
+    expected = (1, 3, "invalid", detail, b"k" * 65_536, b"v" * 60_000 + b"x" * 5_536, True)
+    assert piece.dead_letters[1] == expected
+
+
 def _event(ts: str, stream: str = "a") -> bytes:
     return json.dumps(
         {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": "u"}
@@ -221,7 +228,7 @@ def test_late_and_future_to_the_microsecond() -> None:
 
 
 def test_dead_letters_are_carried_only_up_to_a_bound() -> None:
-    count, size = 20, 262_144
+    count, size = 20, 262_143
     columns = ([0] * count, list(range(count)), [ARRIVAL_US] * count, [b"a"] * count, [b"x" * size] * count)
     (piece,) = Decoder({}, PARTITIONS).slices([columns])  # type: ignore[list-item]
     carried = [letter for letter in piece.dead_letters if letter.carried]

@@ -11,7 +11,7 @@ import pytest
 
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import CountingSettings
-from streampulse.events import Event, partition_of
+from streampulse.events import Event, letter_bytes, partition_of
 from streampulse.oracle import command
 from streampulse.oracle.command import Report, Snapshot, text, verify_snapshot
 from streampulse.oracle.decide import Decision, PartitionLog, Record
@@ -96,7 +96,8 @@ class Kafka:
             "partition": str(record.partition).encode(),
             "offset": str(record.offset).encode(),
         }
-        written = Record(0, len(self.letters), record.stamp_ms + 5, record.key, record.value)
+        cut = letter_bytes(record.key, record.value)
+        written = Record(0, len(self.letters), record.stamp_ms + 5, *cut)
         self.letters.append(Letter(written, tuple({**headers, **changes}.items())))
 
     def decide_all(self) -> tuple[list[tuple[Record, Decision]], dict[int, PartitionLog]]:
@@ -125,6 +126,7 @@ def a_right_world() -> tuple[Kafka, Snapshot]:
         kafka.send(stream, 700, "chat_message", message_len=-1)  # invalid
         kafka.put(stream.encode(), None)
         kafka.put(stream.encode(), b"")
+    kafka.put(b"stream-1", b"x" * 300_000)
     kafka.put(b"stream-1", kafka.records[0].value)  # late by now
     kafka.put(b"stream-1", kafka.records[9].value)  # a duplicate
     kafka.send("__smoke-1", 710, "viewer_join")
@@ -168,9 +170,9 @@ def test_a_right_world_is_all_equal() -> None:
     report = verify_snapshot(kafka, snapshot, (TOPIC, DLQ), COUNTING)
     assert report.differences == []
     assert report.not_checked == []
-    assert (report.records, report.streams, report.dead_letters) == (31, 3, 17)
-    assert report.outcomes == {"accepted": 13, "late": 4, "future": 3, "invalid": 10, "duplicate": 1}
-    assert text(report).endswith("verify  31 records, 36 rows, 3 streams, 17 dead letters: all equal (0.0 s)")
+    assert (report.records, report.streams, report.dead_letters) == (32, 3, 18)
+    assert report.outcomes == {"accepted": 13, "late": 4, "future": 3, "invalid": 11, "duplicate": 1}
+    assert text(report).endswith("verify  32 records, 36 rows, 3 streams, 18 dead letters: all equal (0.0 s)")
 
 
 def test_a_world_without_a_batch_says_that_nothing_was_checked() -> None:
@@ -474,7 +476,7 @@ def test_many_differences_are_counted_and_the_first_shown(
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 4
     assert shown[2] == "... and 34 more differences"
-    assert shown[3].startswith("verify  31 records, 36 rows, 3 streams, 17 dead letters: 36 differences")
+    assert shown[3].startswith("verify  32 records, 36 rows, 3 streams, 18 dead letters: 36 differences")
     assert command.run(argparse.Namespace(json=True, show=1)) == 1
     printed = json.loads(capsys.readouterr().out)
     assert (printed["ok"], printed["difference_count"], len(printed["differences"])) == (False, 36, 1)

@@ -172,6 +172,8 @@ class _SliceBuilder:
         return source
 
     def dead(self, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None) -> None:
+        # Here, on the executor: the driver never gets a large record whole.
+        key, value = events.letter_bytes(key, value)
         self._carried += len(key or b"") + len(value or b"")
         if self._carried <= CARRIED_BYTES:
             self._dead.append(DeadLetter(self.partition, offset, reason, detail, key, value))
