@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def test_the_page_shows_what_the_api_says(stack: Stack, browser: Browser) -> None:
+def test_the_page_shows_the_apis_numbers(stack: Stack, browser: Browser) -> None:
     url = f"http://{stack.address}:8000"
     with opened(browser, url) as watched:
         watched.page.wait_for_selector(LIVE)
@@ -147,7 +147,7 @@ def test_the_documents_pictures(stack: Stack, browser: Browser, size: str, schem
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_reset_state_is_new_and_a_second_task_says_who_is_at_it(stack: Stack) -> None:
+def test_a_reset_makes_new_state_and_blocks_a_second_task(stack: Stack) -> None:
     assert "would" in stack.inv_ok("reset", "--dry-run")
     before = stack.totals()
     until(lambda: stack.totals()[0] > before[0], 20, "a dry run stops nothing")

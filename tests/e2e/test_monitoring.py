@@ -88,7 +88,7 @@ def test_every_panel_of_every_dashboard_finds_something(stack: Stack) -> None:
     assert wrong == []
 
 
-def test_the_terminal_tells_what_a_dashboard_would(stack: Stack) -> None:
+def test_the_terminal_shows_the_figures_of_a_dashboard(stack: Stack) -> None:
     # An alert of the outages before may still page, which is exit code 1.
     exact = "exact_age_seconds"
     until(lambda: full_status(stack)["figures"][exact] is not None, 150, "an event of the probe came out exactly")

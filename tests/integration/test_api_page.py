@@ -485,7 +485,7 @@ def test_events_that_do_not_come_any_more_are_seen(
         page.wait_for_selector("#behind", state="hidden")
 
 
-def test_with_more_streams_than_a_reading_has_room_for_the_page_says_how_far_back_it_sees(
+def test_with_very_many_streams_the_page_states_its_shorter_range(
     browser: Browser, postgres_server: PostgresServer, migrated_template: str
 ) -> None:
     streams = 20_001

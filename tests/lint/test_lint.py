@@ -14,7 +14,7 @@ LINTERS = dict(quality.linters(paths.repository()))
 
 
 @pytest.mark.parametrize("name", LINTERS)
-def test_nothing_to_complain_about(name: str) -> None:
+def test_a_linter_has_no_complaint(name: str) -> None:
     done = quality.look(LINTERS[name])
     if name == quality.RULES and done.returncode == promlint.NOT_DONE and os.environ.get("CI") != "true":
         pytest.skip(done.stdout.strip())

@@ -21,14 +21,14 @@ Money = Annotated[
 
 
 class Measures(BaseModel):
-    """The numbers of a stream over some time."""
+    """Counts of one stream over a time span."""
 
     stream_id: StreamId
     chat_messages: Count = Field(description="chat messages", examples=[412])
-    donations: Count = Field(description="donations, how many", examples=[7])
+    donations: Count = Field(description="number of donations", examples=[7])
     donations_usd: Money
-    joins: Count = Field(description="joins of viewers", examples=[95])
-    leaves: Count = Field(description="leaves of viewers", examples=[88])
+    joins: Count = Field(description="viewers' joins", examples=[95])
+    leaves: Count = Field(description="viewers' leaves", examples=[88])
 
 
 class MetricsRow(Measures):
@@ -42,14 +42,14 @@ class MetricsRow(Measures):
 
 
 class TopRow(Measures):
-    """One stream over the windows that were asked for."""
+    """One stream over the requested windows."""
 
     unique_viewers: Count = Field(description="the highest number of unique viewers in one minute", examples=[260])
     active_viewers: Count = Field(description="the highest number of active viewers at a minute's end", examples=[1870])
 
 
 class StateRow(BaseModel):
-    """Who is there now."""
+    """Viewers who are present in one stream."""
 
     stream_id: StreamId
     active_viewers: Count = Field(description="viewers present just after the event clock", examples=[1850])
@@ -86,13 +86,13 @@ class State(BaseModel):
 
 
 class Top(BaseModel):
-    """A ranking."""
+    """A ranking of streams."""
 
     rows: list[TopRow] = Field(description="highest first, equal ones by stream_id")
 
 
 class Health(BaseModel):
-    """All is well."""
+    """PostgreSQL answers."""
 
     ok: bool = Field(examples=[True])
 
@@ -105,21 +105,21 @@ class Unhealthy(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """The reason for a refusal."""
 
     error: str = Field(description="one line", examples=["PostgreSQL does not answer: Connection refused"])
 
 
 class BadParameter(BaseModel):
-    """One parameter that cannot be used."""
+    """One rejected parameter."""
 
-    parameter: str = Field(description="its name", examples=["minutes"])
-    value: str | None = Field(description="what was given", examples=["5000"])
-    allowed: str = Field(description="what may be given", examples=["an integer from 1 to 1440"])
+    parameter: str = Field(description="name of the parameter", examples=["minutes"])
+    value: str | None = Field(description="the given value", examples=["5000"])
+    allowed: str = Field(description="the allowed values", examples=["an integer from 1 to 1440"])
 
 
 class BadRequest(BaseModel):
-    """Which parameters cannot be used, and what may stand there."""
+    """The rejected parameters with their allowed values."""
 
     error: str = Field(examples=["minutes: an integer from 1 to 1440, not '5000'"])
     parameters: list[BadParameter]

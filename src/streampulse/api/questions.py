@@ -73,7 +73,7 @@ StreamName = (
             min_length=1,
             max_length=MAX_ID_LENGTH,
             pattern=r"^[^\x00]*$",
-            description="only this stream; the only way to see one whose id begins with `__`",
+            description="only this stream; a stream whose id begins with `__` appears only this way",
             examples=["speedrun-lounge-1"],
         ),
     ]
@@ -84,7 +84,7 @@ After = Annotated[
     Field(
         max_length=MAX_ID_LENGTH,
         pattern=r"^[^\x00]*$",
-        description="go on after this stream_id: the last one of the previous answer (order of code points)",
+        description="continue after this stream_id, the last one of the previous response (order of code points)",
         examples=["speedrun-lounge-1"],
     ),
 ]
@@ -212,7 +212,7 @@ class TopQuestion(Question):
     """``/streams/top``: a ranking over the last windows."""
 
     minutes: Minutes = 10
-    by: Annotated[Ranking, Field(description="what is ranked: sums over the windows, for viewers the maximum")] = (
+    by: Annotated[Ranking, Field(description="ranking criterion: sums over the windows, for viewers the maximum")] = (
         "donations_usd"
     )
     n: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="streams at most", examples=[5]), _WHOLE] = 5

@@ -45,27 +45,27 @@ router = APIRouter()
 heads = APIRouter(include_in_schema=False)
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
-_SECONDS: dict[str, Any] = {"description": "seconds", "schema": {"type": "integer"}}
+_SECONDS: dict[str, Any] = {"description": "time to wait, in seconds", "schema": {"type": "integer"}}
 _AGE: dict[str, Any] = {
     "X-Snapshot-Age": {
-        "description": "how old the numbers are, in seconds; at most 0.5 when all is well",
+        "description": "age of the numbers in seconds; at most 0.5 while PostgreSQL answers",
         "schema": {"type": "number"},
     },
     "X-Snapshot-Stale": {
-        "description": "`true` while PostgreSQL does not answer and older numbers are given; else absent",
+        "description": "`true` while PostgreSQL does not answer and older numbers are returned; otherwise absent",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    "ETag": {"description": "of this answer, for If-None-Match", "schema": {"type": "string"}},
+    "ETag": {"description": "entity tag of this response, for If-None-Match", "schema": {"type": "string"}},
 }
 _UNAVAILABLE: dict[str, Any] = {
     "model": Problem,
-    "description": "The database cannot answer now, and no numbers are in memory that are young enough",
+    "description": "The database does not answer, and the numbers in memory are too old",
     "headers": {"Retry-After": _SECONDS},
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"headers": _AGE},
-    304: {"description": "The client has this answer already"},
-    422: {"model": BadRequest, "description": "A parameter cannot be used; the answer says which"},
+    304: {"description": "The client has this response already"},
+    422: {"model": BadRequest, "description": "A parameter is rejected; the response names it"},
     503: _UNAVAILABLE,
 }
 
@@ -113,7 +113,7 @@ _numbers(
     "/metrics/latest",
     LatestQuestion,
     Latest,
-    "The newest window of each stream, by stream; longer lists go on with `after`.",
+    "The newest window of each stream, by stream; longer lists continue with `after`.",
 )
 _numbers(
     "/metrics/history",
@@ -125,7 +125,7 @@ _numbers(
     "/state",
     StateQuestion,
     State,
-    "Viewers of each stream just after the event clock, by stream; longer lists go on with `after`.",
+    "Viewers of each stream just after the event clock, by stream; longer lists continue with `after`.",
 )
 _numbers(
     "/streams/top",
@@ -142,7 +142,7 @@ _numbers(
     tags=["operation"],
 )
 async def health(request: Request) -> Response:
-    """Say whether PostgreSQL answers; if not, why and since when."""
+    """Report whether PostgreSQL answers, and otherwise the reason and the time since then."""
     database = _runtime(request).database
     try:
         await database.check()
@@ -163,16 +163,14 @@ async def health(request: Request) -> Response:
             "whether the numbers are stale, `reconnect` that the server is about to stop",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        422: {"model": BadRequest, "description": "A parameter cannot be used; the answer says which"},
+        422: {"model": BadRequest, "description": "A parameter is rejected; the response names it"},
         503: _UNAVAILABLE,
     },
     tags=["numbers"],
 )
 async def live(
     request: Request,
-    last_event_id: Annotated[
-        str | None, Header(description="the id of the last event that was received: go on after it")
-    ] = None,
+    last_event_id: Annotated[str | None, Header(description="id of the last received event: continue after it")] = None,
 ) -> Response:
     """Numbers as they change, as server-sent events. An event's id is the time of its numbers, in microseconds."""
     read_query(NoParameters, request.scope["query_string"])
@@ -183,6 +181,6 @@ async def live(
 
 @_get("/prometheus", response_class=Response, tags=["operation"])
 def prometheus() -> Response:
-    """Metrics of the API's own, over all of its workers, in Prometheus' text format."""
+    """Metrics of the API, over all of its workers, in Prometheus' text format."""
     body, content_type = observe.scrape()
     return Response(body, media_type=None, headers={"Content-Type": content_type})

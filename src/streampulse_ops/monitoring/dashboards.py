@@ -175,7 +175,7 @@ def _panel(panel: Json, source: Json) -> Json:
         made["links"] = links
     if "columns" in panel:
         made["transformations"] = _transformations(panel)
-    # Parts of Grafana's form that a key of ours adds.
+    # Parts of Grafana's form that one of these keys adds.
     added = {"stacked", "word", "legend"} & panel.keys() | ({f"{kind}_with_steps"} if len(steps) > 1 else set())
     return _merged(common["panel"], common[kind], *(common[name] for name in sorted(added)), made)
 

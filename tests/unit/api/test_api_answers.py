@@ -7,7 +7,7 @@ import asyncio
 from streampulse.api.answers import Asker
 
 
-def test_equal_questions_are_one_query_at_a_time_and_outlive_the_client_that_asked_first() -> None:
+def test_equal_questions_share_one_query_that_outlives_its_client() -> None:
     asked = []
 
     async def query(key: str) -> str:

@@ -100,12 +100,12 @@ def test_docs_can_be_turned_off() -> None:
     assert "/docs" not in TestClient(app).get("/").text
 
 
-def test_the_log_in_escapes_what_went_wrong() -> None:
+def test_the_log_in_page_escapes_its_problem() -> None:
     assert "<b>" not in page.login_page("<b>")
     assert "&lt;b&gt;" in page.login_page("<b>")
 
 
-def test_what_is_not_ours_is_what_was_pinned() -> None:
+def test_vendored_files_match_their_pins() -> None:
     assert vendor.check(paths.repository()) == []
     manifest = json.loads((paths.repository() / vendor.MANIFEST).read_text())
     lock = json.loads((paths.repository() / vendor.PINS[1]).read_text())["packages"]

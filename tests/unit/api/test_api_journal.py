@@ -14,7 +14,7 @@ print(generate_latest().decode())
 """
 
 
-def test_failures_of_every_route_are_there_from_the_start_so_that_the_first_ones_are_an_increase() -> None:
+def test_failure_counters_of_every_route_exist_from_the_start() -> None:
     # A process of its own: other tests of this one have counted already.
     scrape = subprocess.run([sys.executable, "-c", FRESH], check=True, capture_output=True, text=True).stdout
     made = [line for line in scrape.splitlines() if line.startswith("streampulse_api_http_requests_total{")]

@@ -85,7 +85,7 @@ def test_sets_that_nothing_uses_are_removed_but_the_last_ones(tmp_path: Path) ->
     assert sorted(folder.name for folder in (tmp_path / "kafka").iterdir()) == ["d0", "d1", "d4", "d5"]
 
 
-def test_what_an_environment_was_brought_up_with_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifacts_of_an_environment_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(paths, "MACHINES_STATE", tmp_path / "none")
     (tmp_path / "streampulse/demo").mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_a_wrong_hash_names_the_jar(tmp_path: Path) -> None:
         jars.check({"org.x:y:1": right}, tmp_path)
 
 
-def test_mavens_list_is_read_and_what_is_no_plain_jar_refused() -> None:
+def test_mavens_list_is_read_and_other_files_than_jars_are_refused() -> None:
     text = "\nThe following files have been resolved:\n   org.x:y:jar:1.0:runtime -- module y\n   a:b:jar:2:compile\n"
     assert jars.parse_listing(text) == ["a:b:2", "org.x:y:1.0"]
     with pytest.raises(OperatorError, match="native"):
@@ -158,7 +158,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("src/streampulse_ops/services.py", False),
     ],
 )
-def test_a_release_changes_with_what_hosts_run_and_with_nothing_else(checkout: Path, name: str, counts: bool) -> None:
+def test_a_release_changes_only_with_files_of_hosts(checkout: Path, name: str, counts: bool) -> None:
     before = release.release_set(checkout).digest
     with (checkout / name).open("a") as handle:
         handle.write("\n# changed\n")
@@ -220,7 +220,7 @@ esac
 """
 
 
-def test_a_host_that_was_upgraded_to_another_python_gets_another_virtual_environment(tmp_path: Path) -> None:
+def test_an_upgraded_host_gets_another_virtual_environment(tmp_path: Path) -> None:
     role = paths.repository() / "ansible/roles/release"
     script = (role / "files/install-release").read_text().replace("/opt/streampulse", str(tmp_path / "opt"))
     (tmp_path / "install-release").write_text(script)

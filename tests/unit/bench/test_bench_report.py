@@ -28,7 +28,7 @@ def test_verdicts_follow_from_the_limits() -> None:
     assert [figure.ratio for figure in ALL] == [pytest.approx(0.8), 2.0, 0.8, 0.9, None]
 
 
-def test_what_was_missed_is_said_with_its_limit() -> None:
+def test_a_missed_figure_is_reported_with_its_limit() -> None:
     assert missed(ALL) == ["b | p95: 3 s, must be at most 2.5", "d: 90,000 events/s, must be at least 100,000"]
 
 
@@ -61,7 +61,7 @@ def test_written_files_are_read_back_and_compared_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"form": 1, "figures": [{}]}'])
-def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(OperatorError, match="is no bench"):
         earlier_figures(tmp_path / "x.json")

@@ -68,7 +68,7 @@ def test_everything_is_measured_and_the_machine_removed(did: list[str], tmp_path
     assert document["figures"][0]["name"] == "up.first"
 
 
-def test_only_what_was_asked_for_and_the_machine_is_kept(did: list[str]) -> None:
+def test_selected_measurements_run_and_the_machine_is_kept(did: list[str]) -> None:
     run.run(session(), options.Options(only=("memory",), keep_machine=True))
     assert did == ["up", "measured"]
 
@@ -98,7 +98,7 @@ def test_several_hosts_have_several_clocks(did: list[str]) -> None:
     assert did == []
 
 
-def test_a_failure_keeps_what_was_measured_and_removes_the_machine(
+def test_a_failure_keeps_the_figures_and_removes_the_machine(
     did: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_place: Place, _options: options.Options) -> Outcome:
@@ -209,7 +209,7 @@ def test_the_api_is_held_against_a_plain_pool_of_the_same_rounds() -> None:
     assert made["api.live.served"].verdict == "aim missed"
 
 
-def test_the_cost_of_monitoring_is_its_own_and_what_it_makes_others_do() -> None:
+def test_the_cost_of_monitoring_includes_its_effect_on_others() -> None:
     answer = {
         "up_seconds": 91.0,
         "again_seconds": 20.0,

@@ -13,7 +13,7 @@ from streampulse_ops.cli.console import confirm
 @pytest.mark.parametrize(
     ("answer", "goes_on"), [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)]
 )
-def test_who_is_asked_must_say_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+def test_a_question_needs_a_yes(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -26,7 +26,7 @@ def test_who_is_asked_must_say_yes(monkeypatch: pytest.MonkeyPatch, answer: str,
             confirm("All of it?", yes=False, command="inv down --wipe --yes")
 
 
-def test_nobody_there_to_ask_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_without_a_terminal_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(OperatorError, match="Nobody is there to ask: inv down --wipe --yes"):
         confirm("All of it?", yes=False, command="inv down --wipe --yes")

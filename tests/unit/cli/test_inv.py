@@ -68,7 +68,7 @@ echo "$UV_DEFAULT_INDEX $UV_SYSTEM_CERTS $HTTPS_PROXY $UV_INSECURE_HOST" >>"$(di
         ),
     ],
 )
-def test_what_is_set_for_pip_counts_for_uv(tmp_path: Path, given: dict[str, str], index: str) -> None:
+def test_settings_of_pip_apply_to_uv(tmp_path: Path, given: dict[str, str], index: str) -> None:
     checkout, programs = tmp_path / "checkout", tmp_path / "programs"
     checkout.mkdir()
     programs.mkdir()

@@ -1,4 +1,4 @@
-"""Who owns what was made through sudo, and what is said of files that cannot be had."""
+"""Ownership of files made through sudo, and messages about unusable files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[int, int]]:
     return found
 
 
-def test_what_root_makes_belongs_to_who_called_sudo(
+def test_files_made_by_root_belong_to_the_caller_of_sudo(
     given: dict[str, tuple[int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -56,7 +56,7 @@ def test_without_sudo_nothing_is_given_away(
     assert given == {}
 
 
-def test_a_path_that_cannot_be_had_is_named_with_its_owner_and_what_mends_it(tmp_path: Path) -> None:
+def test_an_unusable_path_is_named_with_its_owner_and_the_fix(tmp_path: Path) -> None:
     ours = tmp_path / "streampulse"
     ours.mkdir()
     owner = ours.owner()
@@ -70,6 +70,6 @@ def test_a_path_that_cannot_be_had_is_named_with_its_owner_and_what_mends_it(tmp
     assert explain(OSError("odd")).startswith("odd: ")
 
 
-def test_a_read_only_file_system_is_not_mended_by_another_owner(tmp_path: Path) -> None:
+def test_a_read_only_file_system_has_its_own_fix(tmp_path: Path) -> None:
     said = explain(OSError(errno.EROFS, "Read-only file system", str(tmp_path / "lock")))
     assert said == f"{tmp_path}/lock: Read-only file system: mount for writing what `findmnt --target {tmp_path}` shows"

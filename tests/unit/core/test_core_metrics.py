@@ -32,7 +32,7 @@ def test_there_is_no_sample_before_the_first_value(registry: CollectorRegistry, 
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan, math.inf])
-def test_what_is_no_number_takes_the_sample_away(
+def test_an_unknown_value_removes_the_sample(
     registry: CollectorRegistry, gauge: KnownGauge, unknown: float | None
 ) -> None:
     gauge.set(3)

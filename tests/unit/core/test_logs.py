@@ -98,7 +98,7 @@ def test_lines_to_the_journal_begin_with_their_priority(file: Path) -> None:
     assert lines[5] == "<3>printed"
 
 
-def test_what_ends_a_thread_or_the_process_is_one_line(file: Path) -> None:
+def test_an_uncaught_exception_is_one_line(file: Path) -> None:
     thread, _, process = said(file, journal=None)[4:]
     for line, error in ((thread, "ZeroDivisionError"), (process, "ValueError: a first line\\nlevel=info")):
         assert ' level=critical logger=streampulse.core.logs msg="unexpected error" exception="Traceback' in line

@@ -13,7 +13,7 @@ from streampulse_ops.docs import pages as docs
 ROOT = Path(__file__).parents[3]
 
 
-def test_pages_are_what_the_code_says() -> None:
+def test_generated_files_are_fresh() -> None:
     assert docs.stale(ROOT) == [], f"make them again: {docs.COMMAND}"
 
 

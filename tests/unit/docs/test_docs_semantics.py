@@ -235,7 +235,7 @@ def a_batch_each(records: list[oracle.Record]) -> Iterable[list[oracle.Record]]:
         pytest.param(by_job(a_batch_each), id="job in a batch for each record"),
     ],
 )
-def test_the_example_is_what_comes_out(example: Example, computed: Callable[[Example], Outcome]) -> None:
+def test_an_example_has_its_documented_result(example: Example, computed: Callable[[Example], Outcome]) -> None:
     assert computed(example) == example.expected
 
 

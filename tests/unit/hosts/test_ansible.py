@@ -27,7 +27,7 @@ def event(kind: str, part: str, **more: Any) -> dict[str, Any]:
     return {"event": kind, "part": part, "task": "Do it", "host": "h", **more}
 
 
-def test_one_line_for_each_role_with_what_it_changed() -> None:
+def test_each_role_is_one_line_with_its_changes() -> None:
     shown, out = screen()
     progress = ansible.Progress(shown)
     for kind, part in [
@@ -69,7 +69,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
         ([], "playbook syntax is wrong"),
     ],
 )
-def test_a_failure_says_what_where_why_and_where_the_rest_is(
+def test_a_failure_names_task_host_reason_and_log(
     environment: Environment, tmp_path: Path, events: list[dict[str, Any]], said: str
 ) -> None:
     log = tmp_path / "site.log"
@@ -91,7 +91,7 @@ SAYING = """\
 """
 
 
-def test_what_tasks_have_to_say_to_the_caller_arrives(tmp_path: Path) -> None:
+def test_statistics_of_tasks_reach_the_caller(tmp_path: Path) -> None:
     (tmp_path / "play.yml").write_text(SAYING)
     (tmp_path / "hosts.yml").write_text("all: {hosts: {one: , two: }, vars: {ansible_connection: local}}")
     file = tmp_path / "progress"

@@ -66,11 +66,11 @@ def test_an_entry_as_it_is_shown(given: bytes, shown: str) -> None:
 
 
 @pytest.mark.parametrize("given", [b"", b"-- No entries --", b"{", b'{"MESSAGE": "x"}', b"[]"])
-def test_what_is_no_entry_is_passed_over(given: bytes) -> None:
+def test_lines_that_are_no_entries_are_skipped(given: bytes) -> None:
     assert journal.read(given, "a", NAMES) is None
 
 
-def test_what_waited_long_enough_comes_in_the_order_of_time_with_what_goes_before_it() -> None:
+def test_held_entries_are_released_in_the_order_of_time() -> None:
     held = [(10.0, entry(5)), (10.4, entry(3, "b")), (10.4, entry(7, "b"))]
     ready, rest = journal.due(held, now=10.5, window=0.5)
     assert [(each.at, each.host) for each in ready] == [(3, "b"), (5, "a")]
@@ -171,7 +171,7 @@ def test_a_time_that_is_none_is_wrong_usage(hosts: Hosts) -> None:
         logs.show(session, "kafka", Wish(since="noonish"))
 
 
-def test_what_comes_is_merged_and_goes_on_where_the_first_look_ended(
+def test_followed_journals_are_merged_and_continue_after_the_last_cursor(
     hosts: Hosts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, say = hosts
@@ -194,7 +194,7 @@ def test_what_comes_is_merged_and_goes_on_where_the_first_look_ended(
     assert asked["b"][2].startswith("--since=@")
 
 
-def test_what_is_followed_has_one_beginning_and_the_same_level(hosts: Hosts) -> None:
+def test_a_followed_journal_has_one_beginning_and_the_given_level(hosts: Hosts) -> None:
     session, say = hosts
     asked: list[tuple[bool, Sequence[str]]] = []
 
@@ -212,7 +212,7 @@ def test_what_is_followed_has_one_beginning_and_the_same_level(hosts: Hosts) -> 
         assert (beginnings[0] == "--since=-10m") is not live
 
 
-def test_a_signal_ends_what_follows(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_the_followed_journals(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     session, say = hosts
     started: list[subprocess.Popen[bytes]] = []
     say(lambda _host, _options, live: ["sleep", "600"] if live else ["true"])

@@ -40,7 +40,7 @@ def test_each_failure_is_one_line(error: Exception, said: str, monkeypatch: pyte
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_that_is_somebody_elses_is_named_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_key_is_named_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     environment = Environment("demo", tmp_path, (), {"provider": "vagrant"})
     key = environment.state / "id_ed25519"

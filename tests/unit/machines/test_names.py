@@ -17,7 +17,7 @@ from streampulse_ops.machines.names import _nameservers, write_hosts
 ADDRESSES = {"b-2": "10.99.0.12", "a": "10.99.0.11", "b-10": "10.99.0.13"}
 
 
-def test_the_role_finds_nothing_to_change_in_what_the_provider_wrote(tmp_path: Path) -> None:
+def test_the_role_changes_nothing_in_the_providers_file(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     write_hosts(tmp_path, ADDRESSES)
     tasks = yaml.safe_load((paths.repository() / "ansible/roles/base/tasks/configure.yml").read_text())

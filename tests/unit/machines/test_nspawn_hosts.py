@@ -66,7 +66,7 @@ def test_two_machines_with_one_address_are_refused(old: object) -> None:
         provider(A, taken).address(A)
 
 
-def test_what_the_inventory_no_longer_names_is_stopped_and_kept(old: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_a_machine_without_an_inventory_entry_is_stopped_and_kept(old: subprocess.Popen[bytes], tmp_path: Path) -> None:
     own = provider(A)
     assert own.running(OLD)
     assert machines.bring_down(own.environment, own) == [Host("old", frozenset())]

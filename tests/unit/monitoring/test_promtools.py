@@ -93,7 +93,7 @@ def test_a_program_that_apt_cannot_download_is_one_line(machine: Path, apt: bool
     assert "\n" not in str(caught.value)
 
 
-def test_the_linter_says_what_it_could_not_do_and_that_is_no_complaint(
+def test_a_linter_without_its_program_reports_that_and_does_not_fail(
     machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert promlint.main() == promlint.NOT_DONE

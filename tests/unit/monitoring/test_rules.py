@@ -26,7 +26,7 @@ def services_of_units() -> dict[str, str]:
 
 
 @every_alert
-def test_an_alert_says_what_is_needed(rule: dict[str, Any]) -> None:
+def test_an_alert_has_every_annotation(rule: dict[str, Any]) -> None:
     told = rule["annotations"]
     assert set(told) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert told["description"].endswith(".")
@@ -96,7 +96,7 @@ def test_every_limit_has_a_reason_and_is_used() -> None:
         assert line.lstrip().startswith("#"), line
 
 
-def test_an_outage_is_remembered_for_as_long_as_what_follows_from_it_can_fire() -> None:
+def test_an_outage_inhibits_for_as_long_as_its_consequences_can_fire() -> None:
     limits, outages = VALUES.limits, VALUES.outages
     assert rules.seconds(outages.just_over.window) > rules.seconds(limits.api_error_rate.window)
     longest = max(

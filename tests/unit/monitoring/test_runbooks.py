@@ -119,7 +119,7 @@ def test_tasks_options_and_commands_are_those_that_there_are(book: Runbook, step
 
 
 @every_book
-def test_what_only_full_sets_up_is_put_right_with_full(book: Runbook) -> None:
+def test_monitoring_is_repaired_with_full(book: Runbook) -> None:
     about = {alert.service for alert in rules.alerts() if alert.name in book.alerts}
     # A host may be one that only watches, and any unit may be one of those.
     full = {service.name for service in services.all_services() if service.full} | {"host"}

@@ -311,7 +311,7 @@ def test_the_next_request_is_due_an_interval_after_the_last_began() -> None:
         assert 0 < Requests(Api([url], None, 2), 1).step() <= 0.7
 
 
-def test_every_outcome_is_there_from_the_start_so_that_the_first_of_each_is_an_increase() -> None:
+def test_counters_of_every_outcome_exist_from_the_start() -> None:
     fresh = (
         "from prometheus_client import generate_latest; import streampulse.probe.metrics; "
         "print(generate_latest().decode())"

@@ -163,7 +163,7 @@ def test_unreadable_records_leave_their_number() -> None:
     assert world.look() == {**KAFKA, **POSTGRES, "lag_records": 4}
 
 
-def test_a_ledger_that_does_not_answer_is_not_waited_for_longer_than_it_may_take() -> None:
+def test_the_wait_for_a_silent_ledger_is_bounded() -> None:
     source, entries = Source(), LatestReading()
     topics = TopicReader(source, entries, lambda: None, 5, 0.3)  # type: ignore[arg-type]
     begun = time.monotonic()

@@ -69,7 +69,7 @@ def root(tmp_path: Path) -> Path:
         ("Makefile", {"tests"}),
     ],
 )
-def test_a_file_touches_what_uses_it(root: Path, name: str, tests: set[str]) -> None:
+def test_a_file_touches_its_users(root: Path, name: str, tests: set[str]) -> None:
     (root / name).write_text("\n")
     assert set(changed.tests_for(root, None)) == tests
 

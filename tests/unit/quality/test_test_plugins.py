@@ -52,7 +52,7 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
     assert len(set(workers.values())) == 3, workers
 
 
-def test_what_takes_twice_as_long_is_named() -> None:
+def test_a_doubled_duration_is_reported() -> None:
     slow, file = "tests/unit/test_a.py::test_it[a/b]", "tests/unit/test_b.py"
     before = {slow: 6.0, **dict.fromkeys([f"{file}::test_{n}" for n in range(9)], 1.0), f"{file}::removed": 90.0}
     now = {slow: 14.0, **dict.fromkeys([f"{file}::test_{n}" for n in range(9)], 2.0), f"{file}::new": 90.0}

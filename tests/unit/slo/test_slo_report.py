@@ -25,7 +25,7 @@ def firing(name: str, severity: str = "page", since: float = 0, **more: bool) ->
     return Firing(name, severity, "kafka", "a", "", since, "s", "r", **quiet)
 
 
-def test_promises_come_in_the_order_of_the_documentation_with_what_is_known_of_them() -> None:
+def test_promises_have_their_order_and_their_known_values() -> None:
     found = report.promises_of(
         [
             sample("slo:objective:ratio", 0.5, "zzz"),
@@ -50,7 +50,7 @@ def test_figures_are_made_of_metrics_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", ["requests_per_second", "request_p99_seconds"])
-def test_what_machines_ask_is_no_part_of_a_figure(name: str) -> None:
+def test_figures_exclude_requests_of_machines(name: str) -> None:
     (left_out,) = re.findall(r'route!~"([^"]+)"', report.FIGURES[name])
     assert {"/health", "/prometheus"} <= set(left_out.split("|"))
     # How long a reader stays is no duration of an answer; that it came is a request.
@@ -76,7 +76,7 @@ def test_the_newest_observation_of_a_histogram(
     assert report.newest_mean(sums, counts) == mean
 
 
-def test_what_wakes_somebody_stands_first_and_what_nobody_is_told_of_nowhere() -> None:
+def test_pages_come_first_and_alerts_without_receivers_are_left_out() -> None:
     alerts = [
         firing("Ticket", "ticket", 1),
         firing("Watchdog", "none", 0),

@@ -61,14 +61,14 @@ def test_an_answer_that_is_none_is_one_line(told: Told, status: int, document: o
     assert "very-secret" not in str(caught.value)
 
 
-def test_nobody_there(told: Told) -> None:
+def test_a_server_that_is_away(told: Told) -> None:
     settings = told.settings()
     settings.alertmanager_url = "http://127.0.0.1:9"
     with pytest.raises(OperatorError, match=r"alertmanager does not answer at http://127.0.0.1:9 \(.*refused\): inv"):
         Alertmanager(settings).alerts()
 
 
-def test_what_is_not_there_is_not_found(told: Told) -> None:
+def test_a_missing_object_is_not_found(told: Told) -> None:
     with pytest.raises(NotFound):
         Alertmanager(told.settings()).silence("x/../y")
     assert told.asked[0].path == "/api/v2/silence/x%2F..%2Fy"
@@ -152,7 +152,9 @@ def test_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["problems"] == []
 
 
-def test_without_alertmanager_prometheus_says_what_fires(watching: Told, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_alertmanager_the_alerts_come_from_prometheus(
+    watching: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
     watching.answers["GET /api/v2/alerts"] = (500, b"")
     assert cli.main(["slo", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -172,7 +174,7 @@ def test_a_missing_dead_mans_switch_and_missing_rules_are_problems(
 
 
 @pytest.mark.parametrize(("fired", "missing"), [("1970-01-01T00:02:10Z", 0), ("1970-01-01T00:00:30Z", 2)])
-def test_what_may_still_be_to_come_after_a_start_is_no_problem(
+def test_data_missing_shortly_after_a_start_is_no_problem(
     watching: Told, capsys: pytest.CaptureFixture[str], fired: str, missing: int
 ) -> None:
     watching.answers["GET /api/v2/alerts"] = (200, [])

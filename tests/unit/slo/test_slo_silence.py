@@ -41,7 +41,7 @@ def test_durations(text: str, seconds: int) -> None:
         ("31d", "more than 30 days"),
     ],
 )
-def test_what_is_no_duration_is_explained(text: str | None, said: str) -> None:
+def test_an_invalid_duration_is_explained(text: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         silence.seconds_of(text)
 
@@ -58,7 +58,7 @@ def test_what_is_no_duration_is_explained(text: str | None, said: str) -> None:
         ({"everything": True}, True),
     ],
 )
-def test_what_a_silence_is_about(chosen: dict[str, Any], quiet: bool) -> None:
+def test_the_alerts_that_a_silence_matches(chosen: dict[str, Any], quiet: bool) -> None:
     given = {"alert": None, "service": None, "host": None, "everything": False, **chosen}
     assert silence.fits(silence.matchers(**given), KAFKA) is quiet
 

@@ -136,7 +136,7 @@ def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: 
         (403, {"error": "only for private networks"}, ""),
     ],
 )
-def test_what_the_api_says_of_itself_is_what_is_said_of_it(
+def test_doctor_reports_the_apis_own_health(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, body: Any, why: str
 ) -> None:
     with serving(lambda _request: (status, body)) as url:

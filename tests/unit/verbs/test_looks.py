@@ -63,7 +63,7 @@ def test_a_machine_that_is_down_is_said_to_be_down(down: Session, task: Callable
         (1, "", "exit code 1"),
     ],
 )
-def test_what_peek_cannot_show_is_one_line(
+def test_a_failed_peek_is_one_line(
     down: Session, monkeypatch: pytest.MonkeyPatch, code: int, errors: str, said: str
 ) -> None:
     monkeypatch.setattr(command, "on_master", lambda *_asked, **_more: (code, "", errors))
@@ -76,7 +76,7 @@ def test_what_peek_cannot_show_is_one_line(
     assert ("inv doctor --env demo" in str(caught.value)) == (code == 1)
 
 
-def test_peek_prints_what_the_host_said(
+def test_peek_prints_the_hosts_output(
     down: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "on_master", lambda *_asked, **_more: (0, "partition 0\n  [x]\n", ""))

@@ -119,7 +119,7 @@ def test_everything_at_a_glance(session: Session, host: Host_, capsys: pytest.Ca
         assert words in said, words
 
 
-def test_a_page_that_nobody_silenced_is_exit_1(session: Session, host: Host_) -> None:
+def test_an_active_page_is_exit_1(session: Session, host: Host_) -> None:
     host(answer(report([alert(), alert(name="Follows", inhibited=True), alert(name="T", severity="ticket")])))
     with pytest.raises(OperatorError) as caught:
         status.show_full(session, [row("failed (failed)")], as_json=False)
@@ -149,7 +149,7 @@ def test_the_same_as_json(session: Session, host: Host_, capsys: pytest.CaptureF
         ((0, "{}", ""), "another release"),
     ],
 )
-def test_what_keeps_status_from_being_full_is_said_after_the_table(
+def test_a_missing_report_is_explained_after_the_table(
     session: Session, host: Host_, capsys: pytest.CaptureFixture[str], said: Said, why: str
 ) -> None:
     host(said)
@@ -160,7 +160,7 @@ def test_what_keeps_status_from_being_full_is_said_after_the_table(
     assert "kafka" in capsys.readouterr().out
 
 
-def test_an_environment_that_nobody_watches(tmp_path: Path) -> None:
+def test_an_environment_without_a_monitoring_host(tmp_path: Path) -> None:
     environment = Environment("demo", tmp_path, (Host("a", frozenset({"kafka"})),), {"provider": "existing"})
     alone = Session(environment, Existing(environment), Screen())
     with pytest.raises(OperatorError, match="demo has no host in group monitoring: add one to"):
@@ -180,7 +180,7 @@ def test_without_a_terminal_top_is_one_look(session: Session, host: Host_, capsy
 
 
 @pytest.mark.parametrize("said", [answer(None), (127, "", "")])
-def test_top_shows_the_services_where_nobody_watches(
+def test_top_shows_the_services_without_monitoring(
     session: Session, host: Host_, capsys: pytest.CaptureFixture[str], said: Said
 ) -> None:
     host(said)
@@ -252,7 +252,7 @@ def test_targets_that_are_down_and_alerts_that_fire_are_faults(session: Session,
     }  # fmt: skip
 
 
-def test_monitoring_that_is_not_there_is_no_fault_and_one_that_does_not_answer_is(
+def test_missing_monitoring_is_no_fault_and_a_silent_one_is(
     session: Session, host: Host_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host(answer(None))
@@ -271,7 +271,7 @@ def test_monitoring_that_is_not_there_is_no_fault_and_one_that_does_not_answer_i
 GOOD: dict[str, Any] = {"duration": "1h30m", "reason": " new\ndisks ", "host": "a"}
 
 
-def test_a_silence_is_asked_for_with_who_asks(
+def test_a_silence_has_its_author(
     session: Session, host: Host_, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SUDO_USER", "anna")
@@ -332,7 +332,7 @@ def test_every_host_that_notifies_is_silenced(pair: Pair, capsys: pytest.Capture
     assert capsys.readouterr().out.count("is silent about") == 1
 
 
-def test_what_was_made_together_ends_together(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+def test_silences_made_together_end_together(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
     sessions: list[Session] = []
     twin = {**STANDING, "identity": "89abcdef-0", "ends": 5401}
     later = {**STANDING, "identity": "ffffffff-0", "ends": 9000}
@@ -390,7 +390,7 @@ def test_a_host_of_another_environment_is_no_wrong_usage(session: Session, host:
         ((0, "[]", ""), OperatorError, "does not answer as it should"),
     ],
 )
-def test_what_the_host_refuses(session: Session, host: Host_, said: Said, kind: type[OperatorError], why: str) -> None:
+def test_a_refusal_by_the_host(session: Session, host: Host_, said: Said, kind: type[OperatorError], why: str) -> None:
     host(said)
     with pytest.raises(OperatorError, match=why) as caught:
         silence.run(session, silence.Wish(**GOOD), as_json=False)

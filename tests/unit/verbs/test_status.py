@@ -30,7 +30,7 @@ def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
     assert not api.healthy
 
 
-def test_monitoring_that_nobody_has_set_up_is_not_missed() -> None:
+def test_monitoring_without_a_set_up_has_no_rows() -> None:
     listed = [Service("prometheus", "prometheus.service", "monitoring", full=True)]
     nowhere = "== prometheus.service\nActiveState=inactive\nSubState=dead\nFragmentPath=\nDropInPaths=\n"
     assert status.parse(HOST, listed, nowhere) == []

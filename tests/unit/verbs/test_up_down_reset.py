@@ -159,7 +159,7 @@ def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, m
     assert "a cannot be reached" in world.out.getvalue()
 
 
-def test_wiping_removes_the_machines_and_what_was_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wiping_removes_the_machines_and_the_kept_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     up(world.session, full=False)
     clear_away, cleared = down_verb.clear_away, []
 
@@ -224,7 +224,7 @@ def watched(world: World) -> World:
     return dataclasses.replace(world, session=dataclasses.replace(world.session, environment=environment))
 
 
-def test_full_comes_after_the_base_and_ends_before_it(watched: World) -> None:
+def test_monitoring_starts_after_the_base_and_stops_before_it(watched: World) -> None:
     up(watched.session, full=True)
     assert watched.did[-3:] == ["site", "monitoring", "smoke"]
     watched.did.clear()
@@ -243,7 +243,7 @@ def test_without_full_monitoring_is_left_alone(watched: World) -> None:
     assert not [done for done in watched.did if done.startswith("monitoring")]
 
 
-def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_components_are_named_at_the_end(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def play(_environment: Environment, playbook: str, *_more: Any, **named: Any) -> int:
         watched.did.append(playbook)
         if playbook == "monitoring":
@@ -261,7 +261,7 @@ def test_what_could_not_be_had_is_said_at_the_end(watched: World, monkeypatch: p
     assert caught.value.done.startswith("2 changed · http://")
 
 
-def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> None:
+def test_a_recount_of_kept_events_gets_more_time(watched: World) -> None:
     watched.session.environment.state.mkdir(parents=True)
     reset(watched.session, full=False, keep=("kafka",))
     assert watched.did[-1] == f"smoke {reset_verb.RECOUNT_SECONDS}"
@@ -269,7 +269,7 @@ def test_events_that_are_counted_anew_get_the_time_for_it(watched: World) -> Non
     assert watched.did[-1] == "smoke"
 
 
-def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_state_is_passed_to_the_wiping_playbook(watched: World, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.session.environment.state.mkdir(parents=True)
     given = {}
 
@@ -295,7 +295,7 @@ def test_what_is_kept_reaches_the_playbook_that_wipes(watched: World, monkeypatc
         (False, ("kafka", "postgres", "checkpoints"), [], ["events", "checkpoints", "rows"]),
     ],
 )
-def test_a_plan_says_what_goes_and_what_stays(
+def test_a_plan_lists_removed_and_kept_state(
     watched: World, full: bool, keep: tuple[str, ...], removed: list[str], left: list[str]
 ) -> None:
     watched.session.environment.state.mkdir(parents=True)
@@ -312,7 +312,7 @@ def test_a_plan_says_what_goes_and_what_stays(
     assert not any(word in asked for word in left)
 
 
-def test_what_was_never_there_is_not_reset(world: World) -> None:
+def test_an_environment_without_state_is_not_reset(world: World) -> None:
     for verb in (reset, plan):
         with pytest.raises(OperatorError, match=r"nothing of demo is there that could be reset: inv up --env demo$"):
             verb(world.session, full=False)

@@ -79,7 +79,7 @@ def test_it_has_three_sources_and_eight_dashboards() -> None:
 
 
 @pytest.mark.parametrize("uid", BOARDS)
-def test_a_dashboard_refers_to_what_is_there_and_is_shown(uid: str) -> None:
+def test_a_dashboard_has_existing_sources_and_is_shown(uid: str) -> None:
     variables = BOARDS[uid]["templating"]["list"]
     assert {each["current"]["value"] for each in variables if each["type"] == "datasource"} <= set(SOURCES)
     runbooks = re.findall(r'"(http[^"]*/user/runbooks/[a-z-]+\.html)', json.dumps(BOARDS[uid]))

@@ -153,7 +153,7 @@ def test_the_time_of_requests_is_shown(shown: dict[str, dict[str, float]], reque
     assert 0 <= half <= most < math.inf
 
 
-def test_what_was_sent_and_refused_is_counted(shown: dict[str, dict[str, float]], sent: Any) -> None:
+def test_sent_and_refused_records_are_counted(shown: dict[str, dict[str, float]], sent: Any) -> None:
     ends, dead = shown["kafka_log_log_logendoffset"], f'partition="0",topic="{DLQ}"'
     # A transaction of one record takes two offsets: the record and the marker.
     assert ends[dead] >= sent.offset + 2
