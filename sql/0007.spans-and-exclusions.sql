@@ -14,6 +14,9 @@ CREATE TABLE IF NOT EXISTS lost_spans (
   noted_at     timestamptz NOT NULL DEFAULT now()
 );
 
+-- The column positions of batch_ledger has, besides what migration 0005 names, "record": the offset of the record that
+-- the fingerprint is of.
+
 -- Records that do not count although the log holds them, by the offsets first_offset to last_offset of a generation.
 -- reason is future or invalid. A pending entry has no effect until a recount with it replaces the tables.
 CREATE TABLE IF NOT EXISTS excluded_records (

@@ -161,6 +161,11 @@ class Broker:
         finally:
             producer.close()
 
+    def remove_records(self, topic: str, before: int) -> None:
+        """Remove the records of partition 0 before an offset, as retention does."""
+        with self.admin() as admin:
+            admin.delete_records({TopicPartition(topic, 0): before})
+
     def end(self, topic: str, partition: int = 0) -> int:
         """Return the offset after the last record of a partition."""
         consumer = KafkaConsumer(bootstrap_servers=self.address, group_id=None)

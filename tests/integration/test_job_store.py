@@ -20,6 +20,7 @@ from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Store
 from streampulse.job.store import state as state_module
+from streampulse.job.store.state import Span
 
 MINUTE_US = 60_000_000
 TIMEOUT_US = 6 * 3_600 * 1_000_000
@@ -32,6 +33,7 @@ class Letters:
     def __init__(self) -> None:
         self.written: list[DeadLetter] = []
         self.positions: dict[int, int] = {}
+        self.generations: dict[int, int] = {}
 
     def write(self, letters: list[DeadLetter], next_offsets: dict[int, int], on_progress: Callable[[], None]) -> int:
         due = [letter for letter in letters if letter.offset >= self.positions.get(letter.partition, 0)]
@@ -71,6 +73,10 @@ def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]
 def process(batches: Batches, first: int, records: list[tuple[bytes, bytes]]) -> None:
     """Have a batch of a query of its own counted and committed."""
     batches.process(str(uuid.uuid4()), 0, slices(batches.clocks(), first, records), time.monotonic())
+
+
+def lost_spans(topic_id: str, reached: int, first: int = 0) -> list[Span]:
+    return [Span(topic_id, number, "lost", first, reached, None, None) for number in (0, 1)]
 
 
 def batches_of(store: Store) -> tuple[Batches, Letters]:
@@ -239,11 +245,11 @@ def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_aw
     database: Database, store: Store
 ) -> None:
     batches, letters = batches_of(store)
-    batches.start_topic("first", Start({0: 0, 1: 0}, []))
+    batches.start_topic("first", Start({0: 0, 1: 0}, {}, []))
     process(batches, 1_000, FIRST)
     counted = database.query("SELECT sum(donations) FROM stream_metrics_minute")
 
-    batches.start_topic("second", Start({0: 0, 1: 0}, [0, 1]))
+    batches.start_topic("second", Start({0: 0, 1: 0}, {0: None, 1: None}, lost_spans("first", 1_004)))
     store.close()  # as a lost connection: the batch is retried from the committed state
     process(batches, 0, [record(NAME, "donation", "2026-09-21T12:00:09Z", amount_usd="1"), (b"y", b"more")])
     assert counted == [(2,)]
@@ -254,9 +260,9 @@ def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_aw
 
 def test_a_log_that_lost_its_end_is_read_on_from_there(database: Database, store: Store) -> None:
     batches, letters = batches_of(store)
-    batches.start_topic("topic", Start({0: 0, 1: 0}, []))
+    batches.start_topic("topic", Start({0: 0, 1: 0}, {}, []))
     process(batches, 0, FIRST)
-    batches.start_topic("topic", Start({0: 2, 1: 2}, [0, 1]))
+    batches.start_topic("topic", Start({0: 2, 1: 2}, {0: None, 1: None}, lost_spans("topic", 4, 2)))
     # Recorded before the first read, so that the next start does not take the new records for counted ones.
     assert database.query("SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [({"0": 2, "1": 2},)]
     after = [record(NAME, "donation", "2026-09-21T12:00:08Z", amount_usd="3"), (b"x", b"new garbage")]

@@ -450,6 +450,21 @@ def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         yield _fine("job.progress", f"newest batch {age:.0f} s ago, {lag:,} records behind")
 
 
+@check("job.lost", "job")
+def lost(host: Host, _: dict[str, str]) -> Iterator[Finding]:
+    """Check whether Kafka lost records a short while ago."""
+    noted = _query(
+        "SELECT partition, first_offset, next_offset - 1, kind, extract(epoch FROM now() - noted_at)::float8"
+        " FROM lost_spans ORDER BY seq DESC LIMIT 20"
+    )
+    spans = [(*span, kind) for *span, kind, age in noted if age < host.limits()["records_lost"]]
+    for partition, first, last, kind in spans:
+        said = "lost after they were counted" if kind == "lost" else "removed before the job read them"
+        yield _fault("job.lost", f"records {first} to {last} of partition {partition} were {said}", "inv verify")
+    if not spans:
+        yield _fine("job.lost", "no record was lost in the last hour")
+
+
 def _bounds() -> dict[int, tuple[int, int]]:
     """Return the first and the end offset of each partition of the raw topic."""
     from streampulse.core import kafka

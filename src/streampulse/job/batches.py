@@ -17,6 +17,7 @@ from streampulse.job.report import Report
 from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store
+from streampulse.job.store.state import LedgerRow
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,15 @@ class Batches:
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
 
-    def open(self) -> tuple[dict[int, int], str | None]:
-        """Become the writer and load the state.
+    def open(self) -> LedgerRow:
+        """Become the writer, load the state and return the newest row of the ledger.
 
-        :returns: for each partition the next offset to read, and the id of the topic these are of.
         :raises OperatorError: another driver is the writer.
         :raises psycopg2.OperationalError: the server does not answer.
         """
         started = time.monotonic()
         self._store.open()
-        self._engine, topic_id = self._store.load()
+        self._engine, newest = self._store.load()
         size = self._engine.size()
         log.info(
             "state loaded in %.2f s: %d streams, %d viewers, %d event ids",
@@ -69,27 +69,30 @@ class Batches:
             size["event_ids"],
         )
         self.read_up_to = self._engine.next_offsets()
-        return self.read_up_to, topic_id
+        return newest
 
     def start_topic(self, topic_id: str, start: Start) -> None:
-        """Say which topic the batches are of, and where reading it begins.
+        """Set the topic of the batches, and where reading it begins.
 
-        A log that was lost, or lost its end, is noted in Kafka and in the ledger before anything is read from it: who
-        starts again finds the position in the log that there is now.
+        Lost spans are committed, in Kafka and in PostgreSQL, before anything is read behind them. A driver that starts
+        after that finds its position in the log.
 
         :param topic_id: its id, which a topic that was deleted and made again does not keep.
         """
         self._topic_id = topic_id
-        if not start.gone_back:
-            return
-        back = {number: start.offsets[number] for number in start.gone_back}
-        self._letters.go_back(back)
-        engine = self._state()
-        for number, offset in back.items():
-            engine.go_back(number, offset)
-        changes, accepted = engine.apply([])
-        self._store.commit(Batch(str(uuid.uuid4()), 0, topic_id, {}), engine, changes, accepted)
-        self.read_up_to = engine.next_offsets()
+        if start.spans:
+            back = {span.partition: start.offsets[span.partition] for span in start.spans}
+            self._letters.go_back(back)
+            engine = self._state()
+            for number, offset in back.items():
+                engine.go_back(number, offset)
+            changes, accepted = engine.apply([])
+            last = {number: start.last[number] for number in back}
+            batch = Batch(str(uuid.uuid4()), 0, topic_id, {}, last, start.spans)
+            self._store.commit(batch, engine, changes, accepted)
+            self.read_up_to = engine.next_offsets()
+        self._letters.generations = self._store.generations(topic_id)
+        metrics.LOST_SPAN.set(self._store.newest_span_s())
 
     def clocks(self) -> dict[int, int]:
         """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
@@ -142,7 +145,10 @@ class Batches:
             changes, accepted = engine.apply((piece.rows, piece.next_offset) for piece in slices)
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
-            written = self._store.commit(Batch(query_id, batch_id, self._topic_id, reasons), engine, changes, accepted)
+            batch = Batch(
+                query_id, batch_id, self._topic_id, reasons, {piece.partition: piece.last for piece in slices}
+            )
+            written = self._store.commit(batch, engine, changes, accepted)
         self.commits += 1
         self.read_up_to = engine.next_offsets()
         now = time.time()

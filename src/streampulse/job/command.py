@@ -16,11 +16,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psycopg2
 import sdnotify
+from confluent_kafka import KafkaException
 from kafka.errors import KafkaError
 
 from streampulse.core import logs as logfmt
@@ -31,8 +33,9 @@ from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettin
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.lost import LogReader, Read, first_difference
 from streampulse.job.overlap import InBackground, Overlap
-from streampulse.job.ranges import Position
+from streampulse.job.positions import Position
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
@@ -83,15 +86,10 @@ def _drive() -> int:
     # Spark's own start takes longer than everything else here, so the two run side by side.
     session = InBackground(_session)
     try:
-        next_offsets, topic_id = _patiently("PostgreSQL", batches.open)
-        with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_uncommitted") as reader:
-            topic = _patiently("Kafka", reader.log)
-        start = decide_start(topic, next_offsets, topic_id)
-        _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
-        batches.start_topic(topic.topic_id, start)
+        start = begin(kafka, store, letters, batches)
     except psycopg2.Error as error:
         raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {one_line(error)} (inv doctor)") from None
-    except KafkaError as error:
+    except (KafkaError, KafkaException) as error:
         raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)} (inv doctor)") from None
     serve_metrics(settings.metrics_host, settings.metrics_port)
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
@@ -99,6 +97,38 @@ def _drive() -> int:
     gc.set_threshold(100_000, 20, 100)
     driver = Driver(batches, settings, kafka)
     return driver.run(session.result(), start)
+
+
+def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Batches) -> Start:
+    """Become the writer, load the state, and find where reading goes on.
+
+    :raises OperatorError: another driver is the writer, or there is no topic.
+    :raises psycopg2.Error: PostgreSQL does not answer.
+    :raises KafkaError: Kafka does not answer.
+    :raises KafkaException: the same.
+    """
+    ledger = _patiently("PostgreSQL", batches.open)
+    with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_uncommitted") as reader:
+        topic = _patiently("Kafka", reader.log)
+
+    def read(number: int) -> Read:
+        return Read(
+            ledger.offsets.get(number, 0),
+            ledger.last.get(number),
+            ledger.clocks.get(number),
+            lambda: store.earlier_positions(topic.topic_id, number),
+            lambda first: store.accepted_ids(number, first),
+        )
+
+    with closing(LogReader(kafka.librdkafka_options("streampulse-job"), kafka.topic)) as log_reader:
+        start = decide_start(
+            topic,
+            ledger,
+            lambda number: _patiently("Kafka", lambda: first_difference(log_reader, number, topic, read(number))),
+        )
+    _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
+    batches.start_topic(topic.topic_id, start)
+    return start
 
 
 class Driver:
@@ -157,7 +187,9 @@ class Driver:
         from streampulse.job.spark_source import POSITIONS, LogSource, options
 
         kafka, clocks = self._kafka, self._batches.clocks()
-        positions = {number: Position(offset, clocks.get(number)) for number, offset in start.offsets.items()}
+        positions = {
+            number: Position(offset, clocks.get(number), start.last[number]) for number, offset in start.offsets.items()
+        }
         client = kafka.librdkafka_options("streampulse-job")
         limit = self._settings.max_offsets_per_trigger
         self._options = options(client, kafka.topic, start.offsets, len(positions), limit)
@@ -178,7 +210,9 @@ class Driver:
             if slices:
                 batch_id = next(numbers)
                 self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun))
-                positions.update({piece.partition: Position(piece.next_offset, piece.clock_us) for piece in slices})
+                positions.update(
+                    {piece.partition: Position(piece.next_offset, piece.clock_us, piece.last) for piece in slices}
+                )
             return any(row["unread"] for row in rows)
 
         def process(frame: Any, _: int) -> None:
@@ -256,7 +290,7 @@ def _patiently(name: str, action: Callable[[], Result]) -> Result:
     while True:
         try:
             return action()
-        except (psycopg2.OperationalError, KafkaError) as error:
+        except (psycopg2.OperationalError, KafkaError, KafkaException) as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("%s does not answer yet: %s", name, one_line(error))

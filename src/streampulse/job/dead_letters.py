@@ -50,6 +50,8 @@ class DeadLetters:
         self._producer: Any = None
         self._topic_id = ""
         self._written: dict[int, int] = {}
+        #: By partition the number of spans that its log lost; 0 where a partition is absent.
+        self.generations: dict[int, int] = {}
 
     def open(self, partitions: int, topic_id: str) -> None:
         """Fence earlier writers and learn up to where letters are out.
@@ -150,6 +152,7 @@ class DeadLetters:
                     ("topic", topic.encode()),
                     ("partition", str(letter.partition).encode()),
                     ("offset", str(letter.offset).encode()),
+                    ("generation", str(self.generations.get(letter.partition, 0)).encode()),
                 ],
             )
             for letter in letters

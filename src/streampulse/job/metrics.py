@@ -39,6 +39,10 @@ LAG_RECORDS: Final = Gauge(
     "streampulse_job_lag_records",
     "Records in the topic of the events that are not committed yet, as of the query's newest report.",
 )
+LOST_SPAN: Final = KnownGauge(
+    "streampulse_job_lost_span_timestamp_seconds",
+    "When the job last noted that Kafka lost records, in seconds since the epoch.",
+)
 STATE: Final = Gauge("streampulse_job_state_entries", "Entries of the working state, by kind.", ["kind"])
 INPUT_RATE: Final = KnownGauge(
     "streampulse_job_input_records_per_second",

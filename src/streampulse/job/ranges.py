@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 #: Bytes of keys and values in one micro-batch at most, over all partitions. It bounds what executors send to the
 #: driver. A quarter of a million events of the usual size are half of it.
 BATCH_BYTES: Final = 128 * 1024 * 1024
-
-
-class Position(NamedTuple):
-    """Where reading a partition goes on: the next offset, and the partition's clock in microseconds, if it has one."""
-
-    offset: int
-    clock_us: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streampulse.job.decode.slices import Decoder
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
-from streampulse.job.ranges import Position, Range
+from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
+from streampulse.job.ranges import Range
 from streampulse.job.rows import Rows, Slice
 
 _LOOK_SECONDS: Final = 1.0
+_NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _NEW_LEADER_SECONDS: Final = 10.0
 #: Messages that are decoded at a time.
 _CHUNK: Final = 2_000
@@ -37,6 +39,8 @@ _OPTIONS: Final = {
 }
 # One for each worker process: a task takes over the connections of the one before.
 _consumers: dict[str, Consumer] = {}
+# One entry for each time that no broker was reachable.
+_outages: list[KafkaError] = []
 
 
 def consumer(client: Mapping[str, str]) -> Consumer:
@@ -46,34 +50,53 @@ def consumer(client: Mapping[str, str]) -> Consumer:
     """
     where = client["bootstrap.servers"]
     if where not in _consumers:
-        _consumers[where] = Consumer({**client, **_OPTIONS})
+        _consumers[where] = Consumer({**client, **_OPTIONS, "error_cb": _note})
         # Spark's Python workers run a full garbage collection after each task. What is imported by now never becomes
         # garbage; looking at it took a third of a worker's time at 300 events/s.
         gc.freeze()
     return _consumers[where]
 
 
+def _note(error: KafkaError) -> None:
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:
+        _outages.append(error)
+
+
 def read_slice(reader: Consumer, topic: str, part: Range, position: Position, partitions: int) -> Slice:
-    """Read and decode a partition's records from a position to the end of a range, or until its bytes are used up.
+    """Read and decode a partition's records from a position on.
+
+    The slice ends with the range, when its bytes are used up, or before a record of another leader epoch: each slice
+    begins with a look at the record before its position, so the log may change between slices and not within one.
 
     :param part: its end and its bound count; reading begins at the position.
     :param partitions: number of partitions of the topic.
     :raises LogLost: the log does not hold the position.
     :raises KafkaException: Kafka does not hand out a record for a minute.
     """
-    records = Records(reader, topic, part, position.offset)
     clocks = {} if position.clock_us is None else {part.partition: position.clock_us}
-    slices = list(Decoder(clocks, partitions).slices(records.columns()))
+    while True:
+        _outages.clear()
+        records = Records(reader, topic, part, position)
+        slices = list(Decoder(clocks, partitions).slices(records.columns()))
+        # A broker that was away may have come back with a shorter log and the same epoch.
+        if not _outages:
+            break
     piece = slices[0] if slices else Slice(part.partition, 0, 0, 0, 0, position.clock_us, Rows(part.partition), [])
-    piece.first_offset, piece.next_offset = position.offset, records.next_offset
-    piece.leader_epoch = records.leader_epoch
+    piece.first_offset, piece.next_offset, piece.last = position.offset, records.next_offset, records.last
     return piece
 
 
-class Records:
-    """The committed records of one partition, from an offset to the end of a range."""
+def last_record(message: Any) -> LastRecord:
+    """Return what identifies the position after a message."""
+    return LastRecord(
+        message.offset(), message.leader_epoch(), fingerprint(message.timestamp()[1], message.key(), message.value())
+    )
 
-    def __init__(self, reader: Consumer, topic: str, part: Range, first: int) -> None:
+
+class Records:
+    """The committed records of one partition and one leader epoch, from a position to the end of a range."""
+
+    def __init__(self, reader: Consumer, topic: str, part: Range, position: Position) -> None:
         self._reader = reader
         self._topic = topic
         self._range = part
@@ -83,9 +106,13 @@ class Records:
         self._error = KafkaError(KafkaError._TIMED_OUT)
         #: The offset up to which the log was read. It may lie beyond the last record: after transaction markers, or
         #: records of aborted transactions, or records that compaction removed.
-        self.next_offset = first
-        #: The leader epoch of the last record, None where there is none.
-        self.leader_epoch: int | None = None
+        self.next_offset = position.offset
+        #: The last record before it.
+        self.last = position.last
+        self._epoch: int | None = None
+        self._ended = False
+        # The record that must be there before any other.
+        self._expected = position.last
 
     def columns(self) -> Iterator[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]:
         """Yield the records in columns: partition, offset, arrival in microseconds, key, value.
@@ -94,10 +121,10 @@ class Records:
         :raises KafkaException: Kafka does not hand out a record for a minute.
         """
         number, end = self._range.partition, self._range.end
-        self._reader.assign([TopicPartition(self._topic, number, self.next_offset)])
+        self._assign(self.next_offset if self._expected is None else self._expected.offset)
         try:
             self._deadline = time.monotonic() + PATIENCE_SECONDS
-            while self.next_offset < end and self._bytes < self._range.max_bytes:
+            while self.next_offset < end and self._bytes < self._range.max_bytes and not self._ended:
                 offsets, arrivals, keys, values = self._taken(self._next_messages())
                 if offsets:
                     self._deadline = time.monotonic() + PATIENCE_SECONDS
@@ -106,6 +133,9 @@ class Records:
                     raise KafkaException(self._error)
         finally:
             self._reader.unassign()
+
+    def _assign(self, offset: int) -> None:
+        self._reader.assign([TopicPartition(self._topic, self._range.partition, offset)])
 
     def _next_messages(self) -> list[Any]:
         """Wait for a message and return it with those that are there already."""
@@ -122,14 +152,24 @@ class Records:
         values: list[bytes | None] = []
         end, max_bytes = self._range.end, self._range.max_bytes
         last = None
+        # Epochs ascend: where the last record has the epoch of the slice, all have.
+        newest = next((each.leader_epoch() for each in reversed(messages) if each.error() is None), None)
         for message in messages:
             offset = message.offset()
             if message.error() is not None:
                 self._look_at(message.error(), offset)
                 continue
+            if self._expected is not None or offset < self.next_offset:
+                self._compare(message)
+                continue
             if offset >= end:
                 self.next_offset = end
                 break
+            if newest != self._epoch:
+                self._epoch = self._epoch or message.leader_epoch()
+                if message.leader_epoch() != self._epoch:
+                    self._ended = True
+                    break
             key, value = message.key(), message.value()
             offsets.append(offset)
             arrivals.append(message.timestamp()[1] * 1000)
@@ -141,18 +181,33 @@ class Records:
             if self._bytes >= max_bytes:
                 break
         if last is not None:
-            self.leader_epoch = last.leader_epoch()
+            self.last = last_record(last)
         return offsets, arrivals, keys, values
+
+    def _compare(self, message: Any) -> None:
+        """Compare a record before the position with the one that was there when the position was reached.
+
+        :raises LogLost: it is another one.
+        """
+        expected, self._expected = self._expected, None
+        if expected is None or not is_same(last_record(message), expected):
+            raise LogLost(f"partition {self._range.partition} has another record at offset {message.offset()}")
 
     def _look_at(self, error: KafkaError, offset: int) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
             # The log may have grown since. Where it ends before the range does, it was cut off; a new leader of the
             # partition may need a moment.
+            if self._expected is not None and offset <= self._expected.offset:
+                raise LogLost(f"partition {self._range.partition} ends at offset {offset}")
             self.next_offset = max(self.next_offset, min(offset, self._range.end))
             self._deadline = min(self._deadline, time.monotonic() + _NEW_LEADER_SECONDS)
             self._error = KafkaError(KafkaError._PARTITION_EOF, f"no record at offset {self.next_offset}")
-        elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        elif code in _NOT_HELD and self._expected is not None:
+            # Retention may have removed the record before the position.
+            self._expected = None
+            self._assign(self.next_offset)
+        elif code in _NOT_HELD:
             raise LogLost(f"partition {self._range.partition} does not hold offset {self.next_offset}")
         else:
             self._error = error

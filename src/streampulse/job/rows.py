@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from streampulse.events import EVENT_TYPES, is_internal
+from streampulse.job.positions import LastRecord
 
 #: Length of an ``event_id`` as bytes. The order of the bytes is the order of the lower-case text.
 EVENT_ID_BYTES: Final = 16
@@ -138,8 +139,8 @@ class Slice:
     """One partition's slice of a batch as an executor decoded it.
 
     ``records`` counts all records; ``first_offset`` and ``next_offset`` are where reading began and where it goes on;
-    ``clock_us`` is the partition's clock after the slice, None while no ordinary event has passed; ``leader_epoch`` is
-    that of the last record, None where Kafka does not give it.
+    ``clock_us`` is the partition's clock after the slice, None while no ordinary event has passed; ``last`` is the last
+    record before ``next_offset``.
     """
 
     partition: int
@@ -150,7 +151,7 @@ class Slice:
     clock_us: int | None
     rows: Rows
     dead_letters: list[DeadLetter]
-    leader_epoch: int | None = None
+    last: LastRecord | None = None
 
     def encode(self) -> bytes:
         """Return the slice as bytes, for :meth:`decode`."""
@@ -164,14 +165,14 @@ class Slice:
                 self.clock_us,
                 self.rows.encode(),
                 [tuple(letter) for letter in self.dead_letters],
-                self.leader_epoch,
+                self.last,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Slice:
         """Read what :meth:`encode` wrote."""
-        partition, records, first, following, arrival, clock, rows, letters, epoch = _SLICE_DECODER.decode(data)
+        partition, records, first, following, arrival, clock, rows, letters, last = _SLICE_DECODER.decode(data)
         return cls(
             partition,
             records,
@@ -181,10 +182,12 @@ class Slice:
             clock,
             Rows.decode(rows),
             [DeadLetter(*letter) for letter in letters],
-            epoch,
+            last,
         )
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
 _LETTER = tuple[int, int, str, str, bytes | None, bytes | None, bool]
-_SLICE_DECODER = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], int | None])
+_SLICE_DECODER = msgspec.msgpack.Decoder(
+    tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None]
+)

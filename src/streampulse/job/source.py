@@ -1,56 +1,70 @@
-"""Where reading starts: the ledger's offsets held against the log as it is now."""
+"""Where reading starts: the ledger's positions held against the log as it is now."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from streampulse.core.kafka import Log
+from streampulse.job.lost import Difference
+from streampulse.job.positions import LastRecord
+from streampulse.job.store.state import LedgerRow, Span
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """First offset to read, by partition, and the partitions whose logs are shorter than that or were created again."""
+    """By partition the first offset to read and the record before it, and the spans that were found to be lost."""
 
     offsets: dict[int, int]
-    gone_back: list[int]
+    last: dict[int, LastRecord | None]
+    spans: list[Span]
 
 
-def decide_start(topic: Log, next_offsets: dict[int, int], topic_id: str | None) -> Start:
-    """Decide from where each partition is read, and say in the log what cannot be read any more.
+def decide_start(topic: Log, ledger: LedgerRow, compare: Callable[[int], Difference | None]) -> Start:
+    """Decide from where each partition is read, and log what cannot be read any more.
 
-    :param next_offsets: the ledger's offsets; a partition without one is read from its beginning.
-    :param topic_id: the id of the topic that these are of, None where nothing was committed.
+    :param ledger: the newest row; a partition without an offset is read from its beginning.
+    :param compare: returns where a partition's log begins to differ from what was read, None where it does not.
     """
-    remade = topic_id is not None and topic_id != topic.topic_id
-    offsets, gone_back = {}, []
+    remade = ledger.topic_id is not None and ledger.topic_id != topic.topic_id
+    start = Start({}, {}, [])
     for number, earliest in sorted(topic.starts.items()):
-        latest = topic.ends[number]
-        wanted = next_offsets.get(number, 0)
+        reached, last = ledger.offsets.get(number, 0), ledger.last.get(number)
+        offset = reached
+        difference = None if remade or reached < earliest else compare(number)
         if remade:
+            offset, last = earliest, None
             log.error(
                 "partition %d: Kafka's log was lost and created again; reading from %d, what was counted is kept",
                 number,
                 earliest,
             )
-            gone_back.append(number)
-            wanted = earliest
-        elif wanted > latest:
-            # Of what is still there, everything was counted before: a broker that lost power lost the newest records.
+            if reached:
+                start.spans.append(_span(ledger, number, "lost", 0, reached))
+        elif reached < earliest:
+            offset = earliest
+            log.error("partition %d: records %d to %d were deleted unread", number, reached, earliest - 1)
+            start.spans.append(_span(ledger, number, "unread", reached, earliest, topic.topic_id))
+        elif difference is not None:
+            offset, last = difference
+            start.spans.append(_span(ledger, number, "lost", offset, reached))
             log.error(
-                "partition %d: Kafka's log lost its end, it ends at offset %d where %d was reached; reading from %d,"
+                "partition %d: Kafka's log lost the records %d to %d (leader epoch %s); reading from %d,"
                 " what was counted is kept",
                 number,
-                latest,
-                wanted,
-                latest,
+                offset,
+                reached - 1,
+                start.spans[-1].epoch,
+                offset,
             )
-            gone_back.append(number)
-            wanted = latest
-        elif wanted < earliest:
-            log.error("partition %d: records %d to %d were deleted unread", number, wanted, earliest - 1)
-            wanted = earliest
-        offsets[number] = wanted
-    return Start(offsets, gone_back)
+        start.offsets[number], start.last[number] = offset, last
+    return start
+
+
+def _span(ledger: LedgerRow, number: int, kind: str, first: int, following: int, topic_id: str | None = None) -> Span:
+    last = ledger.last.get(number)
+    epoch = None if last is None else last.epoch
+    return Span(topic_id or ledger.topic_id or "", number, kind, first, following, epoch, ledger.clocks.get(number))

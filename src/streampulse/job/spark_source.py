@@ -17,7 +17,8 @@ from pyspark import TaskContext
 from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceStreamReader, InputPartition
 from pyspark.sql.streaming.datasource import ReadLimit, ReadMaxRows
 
-from streampulse.job.ranges import Position, Range, bounded_ends, ranges
+from streampulse.job.positions import LastRecord, Position
+from streampulse.job.ranges import Range, bounded_ends, ranges
 
 #: Local property: for each partition the position that reading goes on from.
 POSITIONS: Final = "streampulse.positions"
@@ -107,7 +108,8 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
 
         part: Range = partition.value
         positions = json.loads(TaskContext.get().getLocalProperty(POSITIONS))
-        position = Position(*positions[str(part.partition)])
+        offset, clock, last = positions[str(part.partition)]
+        position = Position(offset, clock, last and LastRecord(*last))
         if position.offset >= part.end:
             return
         piece = read_slice(consumer(self._client), self._topic, part, position, self._partitions)

@@ -8,10 +8,11 @@ import dataclasses
 import gc
 import itertools
 import json
+import math
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -23,7 +24,7 @@ from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.kafka import silence
 from streampulse.core.postgres import connect
 from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
-from streampulse.events import ALLOWED_FUTURE_US, Event, is_internal
+from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, is_internal
 from streampulse.oracle.compare import (
     ExpectedLetter,
     Horizon,
@@ -37,6 +38,15 @@ from streampulse.oracle.reader import Bounds, Letter, TopicReader
 from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, Tables, event_clock, tables, window_of
 
 DEFAULT_SHOWN: Final = 20
+
+
+class LostSpan(NamedTuple):
+    """A row of ``lost_spans`` of the kind ``lost``. ``clock_us``: the partition's clock, in microseconds."""
+
+    partition: int
+    first_offset: int
+    next_offset: int
+    clock_us: int | None
 
 
 class Snapshot(NamedTuple):
@@ -55,6 +65,7 @@ class Snapshot(NamedTuple):
     table_clock_us: int | None
     minutes: dict[tuple[int, str], MinuteRow]
     states: dict[str, StateRow]
+    lost: Sequence[LostSpan] = ()
 
 
 @dataclass
@@ -63,7 +74,8 @@ class Log:
 
     ``missing_until_us`` holds, for each partition with an incomplete log, an upper bound of the missing records' times
     (None if no record gives one). ``uncertain_until_us`` holds the newest time of a record whose outcome depends on the
-    missing ones.
+    missing ones. ``complete_before_us`` holds a lower bound of the missing records' times, where only lost
+    spans are missing.
     """
 
     partitions: int
@@ -76,13 +88,14 @@ class Log:
     first_stamps_ms: dict[int, int | None] = field(default_factory=dict)
     missing_until_us: dict[int, int | None] = field(default_factory=dict)
     uncertain_until_us: dict[int, int] = field(default_factory=dict)
+    complete_before_us: dict[int, int] = field(default_factory=dict)
 
     def clock_is_certain(self, partition: int) -> bool:
         """Tell whether no missing record can have moved the partition's clock further."""
         if partition not in self.missing_until_us:
             return True
         bound = self.missing_until_us[partition]
-        return bound is not None and self.clocks.get(partition, bound) > bound
+        return bound is not None and self.clocks.get(partition, bound - 1) >= bound
 
     def clocks_with(self, ledger: Mapping[int, int]) -> dict[int, int]:
         """Return each partition's clock; the ledger fills in for records that the log no longer holds."""
@@ -247,7 +260,7 @@ def verify_snapshot(
     expected = tables(log.accepted, clocks, counting.viewer_timeout_seconds * 1_000_000, counting.history_days)
     newest = event_clock(clocks)
     edge_us = newest - counting.history_days * DAY_US if newest is not None else 0
-    horizon = Horizon(edge_us, log.certain_from(), log.partitions)
+    horizon = Horizon(edge_us, log.certain_from(), log.partitions, log.complete_before_us)
     # Read last: the dead letters of a batch are written before its ledger row.
     dlq_bounds = reader.bounds(dlq_topic)
     check = LetterCheck(
@@ -256,6 +269,7 @@ def verify_snapshot(
         log.letters,
         frozenset(log.uncertain),
         log.first_stamps_ms if snapshot.topics > 1 else None,
+        {partition: [span.first_offset for span in spans] for partition, spans in _by_partition(snapshot.lost).items()},
     )
     letters = reader.read_with_headers(
         dlq_topic, dlq_bounds, lambda count: progress(f"verify  read {count:,} dead letters")
@@ -307,11 +321,17 @@ def _not_checked(
         names.append("any record: the job has committed no batch yet")
     if snapshot.topics > 1:
         names.append("what was counted from an earlier topic of that name: the topic was made again since")
+    names.extend(
+        f"records {first} to {following - 1} of partition {number}: counted, then lost by Kafka"
+        for number, first, following, _ in snapshot.lost
+    )
     for partition, first in sorted(horizon.certain_from.items()):
         start = log.spans[partition].start
         if start:
             names.append(f"partition {partition} before offset {start}: no longer in the log")
         span = "at all" if first is None else f"before {instant(first)}"
+        if partition in horizon.complete_before_us:
+            span = f"from {instant(window_of(horizon.complete_before_us[partition]))}, {span}"
         names.append(f"rows of partition {partition}'s streams {span}, and their active viewers")
     old = sum(1 for window, _ in snapshot.minutes if window < horizon.edge_us)
     if old:
@@ -347,6 +367,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
         log.first_stamps_ms[partition] = None
         if not whole[partition]:
             log.missing_until_us[partition] = None
+    due = {number: _borders(found) for number, found in _by_partition(snapshot.lost).items()}
     for record in reader.read(topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records")):
         if record.partition not in logs:
             bound = None if whole[record.partition] else record.stamp_ms * 1000 + ALLOWED_FUTURE_US
@@ -354,11 +375,42 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
             log.first_stamps_ms[record.partition] = record.stamp_ms
             if bound is not None:
                 log.missing_until_us[record.partition] = bound
+        _lose(log, logs[record.partition], due.get(record.partition, []), record.offset)
         _note(log, logs[record.partition], record)
+    for partition, found in due.items():
+        _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, math.inf)
     for partition, each in logs.items():
         if each.clock_us is not None:
             log.clocks[partition] = each.clock_us
     return log
+
+
+def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
+    """Return the lost spans of each partition, in the order in which they were noted."""
+    found: dict[int, list[LostSpan]] = {}
+    for span in lost:
+        found.setdefault(span.partition, []).append(span)
+    return found
+
+
+def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:
+    """Return a partition's spans whose beginning the log still has: no later span began at or before it."""
+    return [
+        span
+        for number, span in enumerate(spans)
+        if all(span.first_offset < later.first_offset for later in spans[number + 1 :])
+    ]
+
+
+def _lose(log: Log, partition_log: PartitionLog, due: list[LostSpan], offset: float) -> None:
+    """Go on behind the spans that are lost before an offset, and note which times their records can have had."""
+    while due and due[0].first_offset <= offset:
+        number, clock = partition_log.partition, partition_log.clock_us
+        if number not in log.missing_until_us or number in log.complete_before_us:
+            from_us = 0 if clock is None else clock - ALLOWED_LATENESS_US
+            log.complete_before_us[number] = min(from_us, log.complete_before_us.get(number, from_us))
+        partition_log.lose(due.pop(0).clock_us)
+        log.missing_until_us[number] = partition_log.missing_until_us
 
 
 def _spans(topic: str, bounds: dict[int, Bounds], offsets: dict[int, int]) -> dict[int, Bounds]:
@@ -441,6 +493,12 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
             f"SELECT topic_id, offsets, clocks, {_epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
         )
         newest = cursor.fetchone()
+        cursor.execute(
+            f"SELECT partition, first_offset, next_offset, {_epoch_us('clock')} FROM lost_spans"  # noqa: S608 - no value in it
+            " WHERE kind = 'lost' AND topic_id = %s ORDER BY seq",
+            (newest and newest[0],),
+        )
+        lost = [LostSpan(*row) for row in cursor]
         cursor.execute("SELECT count(*) FROM topics_read")
         counted = cursor.fetchone()
         cursor.execute(f"SELECT {_epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
@@ -471,4 +529,5 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         table_clock_us=clock[0] if clock is not None else None,
         minutes=minutes,
         states=states,
+        lost=lost,
     )

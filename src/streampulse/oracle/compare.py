@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -12,9 +12,11 @@ from typing import Final, NamedTuple
 from streampulse.events import letter_bytes, partition_of
 from streampulse.oracle.decide import DEAD_LETTER_REASONS, INVALID, LATE, Decision, Record
 from streampulse.oracle.reader import Bounds, Letter
-from streampulse.oracle.tables import MinuteRow, StateRow, Tables
+from streampulse.oracle.tables import MINUTE_US, MinuteRow, StateRow, Tables
 
 HEADERS: Final = ("reason", "detail", "topic", "partition", "offset")
+#: Letters of releases before 0.3 do not have it.
+GENERATION: Final = "generation"
 #: Columns that depend only on the window's own events; the others also depend on earlier presence.
 _COUNT_COLUMNS: Final = tuple(name for name in MinuteRow._fields if name != "active_viewers")
 _EMPTY: Final = MinuteRow(*(0,) * len(MinuteRow._fields))
@@ -26,12 +28,14 @@ class Horizon(NamedTuple):
 
     ``edge_us``: rows that begin before it may have left the tables. ``certain_from``: for each partition with an
     incomplete log, the first window with certain counts, None if there is none. ``partitions``: the number of
-    partitions of the topic.
+    partitions of the topic. ``complete_before_us``: for partitions whose only gap are lost spans, the time before which
+    no record is missing.
     """
 
     edge_us: int
     certain_from: Mapping[int, int | None]
     partitions: int
+    complete_before_us: Mapping[int, int]
 
     def partition(self, stream_id: str) -> int:
         """Return the partition of a stream's events."""
@@ -76,7 +80,7 @@ def minute_differences(
         where = f"stream_metrics_minute {instant(window)} {stream_id!r}"
         ours, theirs = expected.get(key), found.get(key)
         partition = horizon.partition(stream_id)
-        if partition in horizon.certain_from:
+        if partition in horizon.certain_from and window + MINUTE_US > horizon.complete_before_us.get(partition, 0):
             first = horizon.certain_from[partition]
             if first is not None and window >= first:
                 yield from _columns(where, _COUNT_COLUMNS, ours or _EMPTY, theirs or _EMPTY)
@@ -133,7 +137,8 @@ class LetterCheck:
 
     ``expected``: by (partition, offset). ``uncertain``: records whose lateness is unknown, since the log's beginning is
     gone. ``spans``: the offsets that were read. ``first_stamps_ms``: if the topic was re-created, the arrival of each
-    partition's first record; earlier letters are the previous topic's.
+    partition's first record; earlier letters are the previous topic's. ``lost``: the first offset of each lost span of
+    a partition, in the order in which they were noted.
     """
 
     topic: str
@@ -141,6 +146,7 @@ class LetterCheck:
     expected: Mapping[tuple[int, int], ExpectedLetter]
     uncertain: frozenset[tuple[int, int]] = frozenset()
     first_stamps_ms: Mapping[int, int | None] | None = None
+    lost: Mapping[int, Sequence[int]] = field(default_factory=dict)
     seen: dict[tuple[int, int], int] = field(default_factory=dict)
     not_checked: int = 0
 
@@ -165,8 +171,10 @@ class LetterCheck:
     def _check(self, letter: Letter) -> Iterator[str]:
         at = f"dead letter at offset {letter.record.offset} of the dead-letter topic"
         headers: dict[str, str] = {}
-        for name in HEADERS:
+        for name in (*HEADERS, GENERATION):
             values = [value for each, value in letter.headers if each == name]
+            if not values and name == GENERATION:
+                values = [b"0"]
             if len(values) != 1:
                 yield f"{at}: the header {name} is there {len(values)} times"
                 return
@@ -180,10 +188,23 @@ class LetterCheck:
             return
         try:
             source = int(headers["partition"]), int(headers["offset"])
+            generation = int(headers[GENERATION])
         except ValueError:
-            yield f"{at}: the headers partition and offset are {headers['partition']!r} and {headers['offset']!r}"
+            numbers = ", ".join(repr(headers[name]) for name in ("partition", "offset", GENERATION))
+            yield f"{at}: the headers partition, offset and generation are {numbers}"
             return
-        yield from self._check_source(letter, source, headers)
+        expected = self._generation(*source)
+        if generation == expected:
+            yield from self._check_source(letter, source, headers)
+        elif generation < expected:
+            self.not_checked += 1  # of a record that was lost
+        elif generation <= len(self.lost.get(source[0], ())):
+            yield f"{at}: its generation is {generation}, that of the record is {expected}"
+
+    def _generation(self, partition: int, offset: int) -> int:
+        """Return the generation of the record that the log has at an offset."""
+        lost = self.lost.get(partition, ())
+        return max((number for number, first in enumerate(lost, 1) if first <= offset), default=0)
 
     def _check_source(self, letter: Letter, source: tuple[int, int], headers: Mapping[str, str]) -> Iterator[str]:
         partition, offset = source

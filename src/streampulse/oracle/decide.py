@@ -67,6 +67,15 @@ class PartitionLog:
         # only after the earlier one is more than ten minutes before the clock.
         self._accepted: dict[tuple[str, str], int] = {}
 
+    def lose(self, clock_us: int | None) -> None:
+        """Go on behind records that were read and then lost.
+
+        :param clock_us: the partition's clock after them, None where they moved none. It bounds their times.
+        """
+        if clock_us is not None:
+            self.clock_us = max(clock_us, self.clock_us or clock_us)
+            self.missing_until_us = max(clock_us, self.missing_until_us or clock_us)
+
     def decide(self, record: Record) -> Decision:
         """Decide the next record's outcome.
 

@@ -12,7 +12,8 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 
 from streampulse.job.ends import Ends, LogLost
-from streampulse.job.ranges import BATCH_BYTES, Position, Range, bounded_ends, ranges
+from streampulse.job.positions import Position
+from streampulse.job.ranges import BATCH_BYTES, Range, bounded_ends, ranges
 from streampulse.job.records import consumer, read_slice
 from streampulse.job.rows import Slice
 

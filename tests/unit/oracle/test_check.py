@@ -19,6 +19,7 @@ UPTIME = 10_000.0
 LIMITS = {
     "disk_full": 0.9,
     "memory_low": 0.05,
+    "records_lost": 3600,
     "unit_flapping": 3,
     "unit_flapping_seconds": 600,
 }
@@ -106,6 +107,7 @@ class World:
         self.migrations = sorted(path.stem for path in migrate.sql_directory().glob("*.sql"))
         self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
         self.ends = {0: (0, 120)}
+        self.spans: list[tuple[Any, ...]] = []
         self.kafka_error: Exception | None = None
         self.postgres_error: Exception | None = None
 
@@ -116,6 +118,8 @@ class World:
             return [(True,)]
         if "_yoyo_migration" in statement:
             return [(each,) for each in self.migrations]
+        if "lost_spans" in statement:
+            return self.spans
         assert "batch_ledger" in statement
         return self.ledger
 
@@ -244,6 +248,11 @@ def test_the_schema(world: World) -> None:
     assert world.fault().cause == f"the database lacks {last}"
     world.migrations += [last, "9999.later"]
     assert world.fault().cause == "the database is of a newer release (9999.later)"
+
+
+def test_lost_records(world: World) -> None:
+    world.spans = [(2, 190, 249, "lost", 60.0), (1, 5, 9, "unread", 7_000.0)]
+    assert world.fault().cause == "records 190 to 249 of partition 2 were lost after they were counted"
 
 
 def test_the_apis_health(world: World) -> None:

@@ -285,7 +285,7 @@ def test_a_letter_without_a_rejected_record(outcome: str) -> None:
         ({"reason": b"future"}, "says 'future', the record is invalid"),
         ({"detail": b"user_id: not a string"}, "should begin with message_len"),
         ({"topic": b"other"}, "the header topic is 'other'"),
-        ({"partition": b"x"}, "the headers partition and offset are 'x'"),
+        ({"partition": b"x"}, "the headers partition, offset and generation are 'x'"),
         ({"partition": b"9"}, "there is no such record"),
         ({"offset": b"-1"}, "there is no such record"),
         ({"reason": b"\xff"}, "the header reason is not UTF-8"),

@@ -7,8 +7,9 @@ position in Kafka is the ledger's: a checkpoint of Spark is only good for the ru
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass, field
 from typing import Final
 
 import psycopg2
@@ -18,14 +19,19 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
+from streampulse.job.positions import LastRecord
 from streampulse.job.rows import Rows
-from streampulse.job.store.commit import STAGING, one, write_rows
+from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
 from streampulse.job.store.retention import forget_old
-from streampulse.job.store.state import StateTables, position_columns
+from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_ids, last_record, position_columns
 
 #: Key of the advisory lock that the one driver holds while it may write.
 LOCK_KEY: Final = 0x73_70_6A_6F_62  # "spjob"
 _NOTE_TOPIC: Final = "INSERT INTO topics_read (topic_id) VALUES (%s) ON CONFLICT DO NOTHING"
+_NOTE_SPAN: Final = (
+    "INSERT INTO lost_spans (topic_id, partition, kind, first_offset, next_offset, epoch, clock)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+)
 
 
 @dataclass(slots=True)
@@ -36,6 +42,9 @@ class Batch:
     batch_id: int
     topic_id: str | None
     dead_letters: dict[str, int]
+    #: By partition the last record that was read, None where the log has none any more.
+    last: dict[int, LastRecord | None] = field(default_factory=dict)
+    spans: Sequence[Span] = ()
 
 
 class Store:
@@ -55,6 +64,10 @@ class Store:
         self._state = StateTables(viewer_timeout_us)
         # The topic that is known to be among those that were read.
         self._topic_id: str | None = None
+        # The last record that was read of each partition.
+        self._last: dict[int, LastRecord] = {}
+        # By topic and partition the number of spans that were lost.
+        self._generations: dict[tuple[str, int], int] = {}
 
     def open(self) -> None:
         """Connect and become the one writer.
@@ -85,16 +98,61 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def load(self) -> tuple[Engine, str | None]:
+    def load(self) -> tuple[Engine, LedgerRow]:
         """Rebuild the working state as of the newest ledger row.
 
-        :returns: the engine, and the id of the topic that the offsets are of (None: nothing was ever committed).
+        :returns: the engine, and that row; without a topic where nothing was ever committed.
         :raises OperatorError: the state has a format that this release does not read.
         """
         with self._cursor() as cursor:
-            loaded = self._state.load(cursor)
+            engine, newest = self._state.load(cursor)
+            cursor.execute(
+                "SELECT topic_id, partition, count(*), extract(epoch FROM max(noted_at)) FROM lost_spans"
+                " WHERE kind = 'lost' GROUP BY topic_id, partition"
+            )
+            lost = cursor.fetchall()
         self._end()
-        return loaded
+        self._last = newest.last
+        self._generations = {(topic_id, number): count for topic_id, number, count, _ in lost}
+        return engine, newest
+
+    def generations(self, topic_id: str) -> dict[int, int]:
+        """Return by partition how many spans of a topic were lost; a partition without one is absent."""
+        return {number: count for (topic, number), count in self._generations.items() if topic == topic_id}
+
+    def newest_span_s(self) -> float | None:
+        """Return when the newest span was noted, in seconds since the epoch, None where there is none."""
+        with self._cursor() as cursor:
+            cursor.execute("SELECT extract(epoch FROM max(noted_at))::float8 FROM lost_spans")
+            newest: float | None = one(cursor)[0]
+        self._end()
+        return newest
+
+    def earlier_positions(self, topic_id: str, partition: int) -> Iterator[LastRecord]:
+        """Yield the records before a partition's positions since its last lost span, the newest first."""
+        generation = self.generations(topic_id).get(partition, 0)
+        connection = self._connection
+        if connection is None:
+            raise psycopg2.InterfaceError("not connected")
+        with connection.cursor("positions") as cursor:
+            cursor.execute(
+                "SELECT positions -> %(number)s FROM batch_ledger WHERE topic_id = %(topic)s"
+                " AND (positions -> %(number)s ->> 'generation')::int = %(generation)s ORDER BY seq DESC",
+                {"number": str(partition), "topic": topic_id, "generation": generation},
+            )
+            try:
+                for (entry,) in cursor:
+                    yield last_record(entry)
+            finally:
+                cursor.close()
+                self._end()
+
+    def accepted_ids(self, partition: int, first: int) -> dict[int, bytes]:
+        """Return the ids of a partition's accepted events that the state holds, by offset, from an offset on."""
+        with self._cursor() as cursor:
+            ids = accepted_ids(cursor, partition, first)
+        self._end()
+        return ids
 
     def committed(self, query_id: str, batch_id: int) -> bool:
         """Tell whether a batch is in the ledger."""
@@ -110,12 +168,19 @@ class Store:
         :param accepted: the accepted events, as :meth:`Engine.apply` returned them.
         :returns: how many rows of the tables were written or removed.
         """
+        read = self._last | batch.last
+        last = {number: record for number, record in read.items() if record is not None}
+        lost = Counter((span.topic_id, span.partition) for span in batch.spans if span.kind == "lost")
+        generations = dict(Counter(self._generations) + lost)
+        of_topic = {number: count for (topic, number), count in generations.items() if topic == batch.topic_id}
         with self._cursor() as cursor:
             rows_written = write_rows(cursor, changes)
+            for span in batch.spans:
+                cursor.execute(_NOTE_SPAN, (*astuple(span)[:-1], timestamp(span.clock_us)))
             cursor.execute(
                 "INSERT INTO batch_ledger (query_id, batch_id, topic_id, accepted, duplicates, dead_letters,"
-                " rows_written, format, offsets, clocks, event_clock)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING seq",
+                " rows_written, format, offsets, clocks, event_clock, positions)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING seq",
                 (
                     batch.query_id,
                     batch.batch_id,
@@ -124,7 +189,7 @@ class Store:
                     changes.duplicates,
                     json.dumps(batch.dead_letters),
                     rows_written,
-                    *position_columns(engine),
+                    *position_columns(engine, last, of_topic),
                 ),
             )
             seq = int(one(cursor)[0])
@@ -134,6 +199,7 @@ class Store:
         self._end()
         # Only now: what a failed transaction did not do must not be remembered as done.
         self._topic_id = batch.topic_id
+        self._last, self._generations = last, generations
         self._state.committed(state)
         return rows_written
 

@@ -10,8 +10,8 @@ import datetime
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import msgspec
 import psycopg2
@@ -21,6 +21,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.job.counting.changes import WINDOW_US
 from streampulse.job.counting.engine import Engine
 from streampulse.job.counting.state import Snapshot, restore, take_snapshot
+from streampulse.job.positions import LastRecord
 from streampulse.job.rows import Rows
 
 #: The format in which the state is written. The one before it is read as well.
@@ -56,12 +57,29 @@ class Written:
 
 @dataclass(slots=True)
 class LedgerRow:
-    """The position of the newest batch, and the event clock that it used, in microseconds since the epoch."""
+    """The position of the newest batch, and the event clock that it used, in microseconds since the epoch.
+
+    ``last`` has the record before each offset, where it is known.
+    """
 
     offsets: dict[int, int]
     clocks: dict[int, int]
     topic_id: str | None = None
     event_clock_us: int | None = None
+    last: dict[int, LastRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A row of ``lost_spans``: offsets of a partition whose records the log no longer has, or never gave out."""
+
+    topic_id: str
+    partition: int
+    kind: str
+    first_offset: int
+    next_offset: int
+    epoch: int | None
+    clock_us: int | None
 
 
 def snapshot_is_due(events: int, delta_bytes: int, snapshot_bytes: int) -> bool:
@@ -96,29 +114,31 @@ class StateTables:
         self._deltas: list[StoredDelta] = []
         self._events_since = self._bytes_since = self._snapshot_bytes = 0
 
-    def load(self, cursor: psycopg2.extensions.cursor) -> tuple[Engine, str | None]:
+    def load(self, cursor: psycopg2.extensions.cursor) -> tuple[Engine, LedgerRow]:
         """Rebuild the working state as of the newest ledger row.
 
-        :returns: the engine, and the id of the topic that the offsets are of (None: nothing was ever committed).
+        :returns: the engine, and that row; without a topic where nothing was ever committed.
         :raises OperatorError: a table has a format that this release does not read.
         """
         cursor.execute(
-            "SELECT format, offsets, clocks, topic_id, event_clock FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+            "SELECT format, offsets, clocks, topic_id, event_clock, positions FROM batch_ledger"
+            " ORDER BY seq DESC LIMIT 1"
         )
         newest = LedgerRow({}, {})
-        for found, offsets, clocks, topic_id, event_clock in cursor:
+        for found, offsets, clocks, topic_id, event_clock, positions in cursor:
             check_format("batch_ledger", found)
             newest = LedgerRow(
                 {int(number): offset for number, offset in offsets.items()},
                 {int(number): clock for number, clock in clocks.items()},
                 topic_id,
                 None if event_clock is None else (event_clock - _EPOCH) // datetime.timedelta(microseconds=1),
+                {int(number): last_record(entry) for number, entry in (positions or {}).items()},
             )
         # One payload has the state of all partitions. A row for one partition only would be of a later format.
         cursor.execute("SELECT seq, format, payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
         snapshots = cursor.fetchall()
         cursor.execute("SELECT seq, format, payload FROM job_state_delta ORDER BY seq")
-        return self.rebuild(newest, snapshots[0] if snapshots else None, cursor), newest.topic_id
+        return self.rebuild(newest, snapshots[0] if snapshots else None, cursor), newest
 
     def rebuild(
         self,
@@ -196,14 +216,43 @@ class StateTables:
             self._snapshot_bytes = written.snapshot_bytes
 
 
-def position_columns(engine: Engine) -> tuple[int, str, str, datetime.datetime | None]:
-    """Return the columns format, offsets, clocks and event_clock of a batch's ledger row."""
+def last_record(entry: Mapping[str, Any]) -> LastRecord:
+    """Return the record that an entry of the column ``positions`` names."""
+    return LastRecord(entry["record"], entry["epoch"], entry["fingerprint"])
+
+
+def accepted_ids(cursor: psycopg2.extensions.cursor, partition: int, first: int) -> dict[int, bytes]:
+    """Return the ids of a partition's accepted events that the deltas hold, by offset, from an offset on."""
+    cursor.execute("SELECT payload FROM job_state_delta ORDER BY seq")
+    ids: dict[int, bytes] = {}
+    for (payload,) in cursor:
+        for piece in msgspec.msgpack.decode(zlib.decompress(payload), type=list[bytes]):
+            rows = Rows.decode(piece)
+            if rows.partition == partition:
+                ids.update((at, rows.event_id(row)) for row, at in enumerate(rows.offset) if at >= first)
+    return ids
+
+
+def position_columns(
+    engine: Engine, last: Mapping[int, LastRecord], generations: Mapping[int, int]
+) -> tuple[int, str, str, datetime.datetime | None, str]:
+    """Return the columns format, offsets, clocks, event_clock and positions of a batch's ledger row."""
     clock = engine.event_clock_us
+    positions = {
+        number: {
+            "record": record.offset,
+            "epoch": record.epoch,
+            "generation": generations.get(number, 0),
+            "fingerprint": record.fingerprint,
+        }
+        for number, record in last.items()
+    }
     return (
         FORMAT,
         json.dumps(engine.next_offsets()),
         json.dumps(engine.partition_clocks()),
         None if clock is None else _EPOCH + datetime.timedelta(microseconds=clock),
+        json.dumps(positions),
     )
 
 

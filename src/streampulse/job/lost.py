@@ -1,0 +1,149 @@
+"""Where a partition's log begins to differ from what the job read of it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from streampulse import events
+from streampulse.core.kafka import Log
+from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS
+from streampulse.job.positions import LastRecord, is_same
+from streampulse.job.records import last_record
+
+_LOOK_SECONDS: Final = 1.0
+
+
+class Difference(NamedTuple):
+    """The first offset at which the log differs from what was read, and the last record before it."""
+
+    offset: int
+    last: LastRecord | None
+
+
+class LogReader:
+    """Reads records of a topic for the driver, as a ``read_committed`` consumer.
+
+    :param client: librdkafka's options.
+    """
+
+    def __init__(self, client: Mapping[str, str], topic: str) -> None:
+        self._consumer = Consumer({**client, **CONSUMER, "enable.partition.eof": True, "auto.offset.reset": "error"})
+        self._topic = topic
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._consumer.close()
+
+    def messages(self, partition: int, first: int) -> Iterator[Any]:
+        """Yield the records from an offset to the log's end.
+
+        :raises KafkaException: the log does not hold the offset, or Kafka does not answer for a minute.
+        """
+        self._consumer.assign([TopicPartition(self._topic, partition, first)])
+        try:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                message = self._consumer.poll(_LOOK_SECONDS)
+                if message is None or message.error() is not None:
+                    error = message and message.error()
+                    if error and error.code() == KafkaError._PARTITION_EOF:
+                        return
+                    if time.monotonic() > deadline or (error and not error.retriable()):
+                        raise KafkaException(error or KafkaError(KafkaError._TIMED_OUT))
+                    continue
+                deadline = time.monotonic() + PATIENCE_SECONDS
+                yield message
+        finally:
+            self._consumer.unassign()
+
+
+class Read(NamedTuple):
+    """What is known of what was read of a partition, to compare the log with.
+
+    ``reached`` is the offset up to which it was read, ``last`` the record before it, ``clock_us`` the partition's
+    clock there. ``earlier`` returns the records before earlier positions, the newest first. ``accepted`` returns, from
+    an offset on, the ids of accepted events (16 bytes) by their offsets, at least of all that are not late by now.
+    """
+
+    reached: int
+    last: LastRecord | None
+    clock_us: int | None
+    earlier: Callable[[], Iterable[LastRecord]]
+    accepted: Callable[[int], Mapping[int, bytes]]
+
+
+def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Difference | None:
+    """Compare a partition's log with what was read of it, and return None where it does not differ.
+
+    Where an epoch tells, or an event that the state knows, the difference is exact. Otherwise it is the offset after
+    the last record that is known to be the same: what is then read again are duplicates, or late.
+
+    :param number: the partition.
+    :raises KafkaException: Kafka does not answer.
+    """
+    start, end, last = topic.starts[number], topic.ends[number], read.last
+    if last is None:
+        return None if read.reached <= end else Difference(end, None)
+    known = _newest_known(log, number, (start, end), itertools.chain([last], read.earlier()))
+    first = max(start, 0 if known is None else known.offset + 1)
+    if known == last:
+        # A record between the last one and the position was not there when the position was reached.
+        unread = next(_until(min(end, read.reached), log.messages(number, first)), None) if first < end else None
+        if unread is not None:
+            return Difference(unread.offset(), last)
+        return None if read.reached <= end else Difference(end, last)
+    accepted = read.accepted(first)
+    ids, partitions, before = set(accepted.values()), len(topic.starts), known
+    for message in _until(min(end, read.reached), log.messages(number, first)) if first < end else ():
+        offset, epoch = message.offset(), message.leader_epoch()
+        if epoch is not None and last.epoch is not None and epoch > last.epoch:
+            return Difference(offset, before)
+        event_id, counted = _event_id(message, partitions, read.clock_us)
+        if accepted[offset] != event_id if offset in accepted else counted and event_id not in ids:
+            return Difference(first, known)
+        before = last_record(message)
+        if offset in accepted:
+            first, known = offset + 1, before
+    return Difference(end, before) if end < read.reached else Difference(first, known)
+
+
+def _newest_known(
+    log: LogReader, number: int, bounds: tuple[int, int], records: Iterable[LastRecord]
+) -> LastRecord | None:
+    """Return the newest of the records that the log holds, or one that is older; None where none is known to be held.
+
+    A log that holds a record holds those before it, so with each step the look goes twice as far back.
+    """
+    start, end = bounds
+    for count, record in enumerate(records):
+        if count & (count - 1):
+            continue
+        if record.offset < start:
+            # Retention removed it. Of the last record that was read nothing speaks against it.
+            return record if count == 0 else None
+        if record.offset < end:
+            found = next(log.messages(number, record.offset), None)
+            if found is not None and is_same(last_record(found), record):
+                return record
+    return None
+
+
+def _until(end: int, messages: Iterator[Any]) -> Iterator[Any]:
+    return itertools.takewhile(lambda message: message.offset() < end, messages)
+
+
+def _event_id(message: Any, partitions: int, clock_us: int | None) -> tuple[bytes | None, bool]:
+    """Return an event's id, and whether it was surely accepted or a duplicate if it was read."""
+    try:
+        event = events.parse(message.key(), message.value(), message.partition(), partitions)
+    except events.InvalidEvent:
+        return None, False
+    arrival_us = message.timestamp()[1] * 1000
+    oldest = (clock_us or 0) - events.ALLOWED_LATENESS_US
+    counted = oldest <= event.ts_us <= arrival_us + events.ALLOWED_FUTURE_US and not events.is_internal(event.stream_id)
+    return bytes.fromhex(event.event_id.replace("-", "")), counted

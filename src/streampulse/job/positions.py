@@ -1,0 +1,51 @@
+"""What identifies a position in a partition's log.
+
+An offset alone does not: a broker that lost the unsynced end of a log gives the same offsets to other records. So a
+position is known by the last record before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+
+class LastRecord(NamedTuple):
+    """The last record with data before a position, as a ``read_committed`` consumer sees it.
+
+    ``epoch`` is the leader epoch in which it was appended, None where Kafka does not say. ``fingerprint``: see
+    :func:`fingerprint`.
+    """
+
+    offset: int
+    epoch: int | None
+    fingerprint: str
+
+
+class Position(NamedTuple):
+    """Where reading a partition goes on: the next offset, the clock in microseconds if it has one, the record before.
+
+    ``last`` is None where no record was read yet, or where a release before wrote the position.
+    """
+
+    offset: int
+    clock_us: int | None
+    last: LastRecord | None = None
+
+
+def fingerprint(stamp_ms: int, key: bytes | None, value: bytes | None) -> str:
+    """Return a record's SHA-256 in hexadecimal digits.
+
+    It is that of the stamp (milliseconds since the epoch, 8 bytes, big-endian), of the key and of the value; key and
+    value each begin with their length in 8 bytes, which is -1 where there is none.
+    """
+    total = hashlib.sha256(stamp_ms.to_bytes(8, "big", signed=True))
+    for part in (key, value):
+        total.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True))
+        total.update(part or b"")
+    return total.hexdigest()
+
+
+def is_same(found: LastRecord, expected: LastRecord) -> bool:
+    """Tell whether two records of one partition are the same one. The epoch need not be known."""
+    return (found.offset, found.fingerprint) == (expected.offset, expected.fingerprint)

@@ -1,0 +1,78 @@
+"""The job without Spark: what the driver and the executors do, in the test's own process."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings
+from streampulse.job.batches import Batches
+from streampulse.job.command import begin
+from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.positions import Position
+from streampulse.job.ranges import BATCH_BYTES, Range
+from streampulse.job.records import consumer, read_slice
+from streampulse.job.rows import Slice
+from streampulse.job.source import Start
+from streampulse.job.store import Store
+from streampulse.oracle.command import Report, verify
+
+TIMEOUT_SECONDS = 6 * 3_600
+
+
+class Pipeline:
+    """One topic, read into one database. Start it first, as often as a driver would be started."""
+
+    def __init__(self, kafka: KafkaSettings, postgres: PostgresSettings) -> None:
+        self._kafka = kafka
+        self._postgres = postgres
+        self.store = Store(postgres, TIMEOUT_SECONDS * 1_000_000, history_days=30, ledger_days=2)
+        self._letters = DeadLetters(kafka)
+        self._batches = Batches(self.store, self._letters)
+        self._positions: dict[int, Position] = {}
+
+    def start(self) -> Start:
+        """Begin as the driver does, and return where reading goes on."""
+        self.stop()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                found = begin(self._kafka, self.store, self._letters, self._batches)
+            except OperatorError:
+                # The server needs a moment to notice the closed connection and to release its lock.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                break
+        clocks = self._batches.clocks()
+        self._positions = {
+            number: Position(offset, clocks.get(number), found.last[number]) for number, offset in found.offsets.items()
+        }
+        return found
+
+    def stop(self) -> None:
+        self.store.close()
+        self._letters.close()
+
+    def read(self, number: int, end: int) -> list[Slice]:
+        """Read a partition up to an offset, in as many slices as an executor needs."""
+        reader, found = consumer(self._kafka.librdkafka_options("streampulse-job")), list[Slice]()
+        while self._positions[number].offset < end:
+            part = Range(number, self._positions[number].offset, end, BATCH_BYTES)
+            piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions))
+            piece = Slice.decode(piece.encode())
+            self._positions[number] = Position(piece.next_offset, piece.clock_us, piece.last)
+            found.append(piece)
+        return found
+
+    def count(self, number: int, end: int) -> None:
+        """Read a partition up to an offset and commit each slice as a batch."""
+        for piece in self.read(number, end):
+            self._batches.process(str(uuid.uuid4()), 0, [piece], time.monotonic())
+
+    def verify(self) -> Report:
+        return verify(
+            self._kafka, self._postgres, CountingSettings(viewer_timeout_seconds=TIMEOUT_SECONDS, history_days=30)
+        )

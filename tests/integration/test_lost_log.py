@@ -1,0 +1,141 @@
+"""Kafka's log loses its end: whatever it holds afterwards is counted, and the span is entered, exactly."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from broker import Broker
+from conftest import Database
+from pipeline import Pipeline
+from postgres import WRITER
+
+from streampulse.core.settings import KafkaSettings
+from streampulse.job.ends import LogLost
+
+STREAM = "stream"
+#: Records of the beginning, among them a dead letter with every tenth; those that are lost; those of the new end.
+OLD, LOST, NEW = 40, 15, 30
+
+
+def event(number: int) -> bytes:
+    now = datetime.datetime.now(datetime.UTC)
+    return json.dumps(
+        {
+            "event_id": str(uuid.uuid4()),
+            "ts": now.isoformat().replace("+00:00", "Z"),
+            "event_type": "chat_message" if number % 10 else "nonsense",
+            "stream_id": STREAM,
+            "user_id": f"user {number}",
+            "message_len": 1,
+        }
+    ).encode()
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> KafkaSettings:
+    return broker.topics(f"events-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def pipeline(kafka: KafkaSettings, database: Database) -> Iterator[Pipeline]:
+    made = Pipeline(kafka, database.settings(WRITER))
+    yield made
+    made.stop()
+
+
+def send(broker: Broker, kafka: KafkaSettings, count: int) -> int:
+    """Send events, each in a batch of its own, and return the log's end."""
+    with broker.producer(linger_ms=0) as producer:
+        for number in range(count):
+            producer.send(kafka.topic, event(number), key=STREAM.encode()).get(10)
+    return broker.end(kafka.topic)
+
+
+def spans(database: Database) -> list[tuple[object, ...]]:
+    found = database.query("SELECT kind, first_offset, next_offset, epoch FROM lost_spans ORDER BY seq")
+    print("lost spans:", found)  # noqa: T201 - for the report
+    return found
+
+
+def counted(database: Database) -> int:
+    ((chat,),) = database.query("SELECT sum(chat_messages)::int FROM stream_metrics_minute")
+    assert isinstance(chat, int)
+    return chat
+
+
+@pytest.mark.parametrize("new", [0, NEW], ids=["ends before the position", "has grown past the position"])
+def test_a_lost_end_is_a_span_and_the_rest_is_equal(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database, new: int
+) -> None:
+    pipeline.start()
+    pipeline.count(0, send(broker, kafka, OLD))
+    pipeline.count(0, send(broker, kafka, LOST))
+    broker.kill()
+    broker.lose_end(kafka.topic, 0, OLD)
+    broker.start()
+    end = send(broker, kafka, new) if new else OLD
+    if new:
+        # The running job notices it as well.
+        with pytest.raises(LogLost, match="has another record at offset"):
+            pipeline.read(0, end)
+
+    start = pipeline.start()
+    assert start.offsets == {0: OLD}
+    pipeline.count(0, end)
+
+    ((kind, first, reached, epoch),) = spans(database)
+    assert (kind, first, reached) == ("lost", OLD, OLD + LOST)
+    assert isinstance(epoch, int)
+    letters = -(-OLD // 10) + -(-LOST // 10) + -(-new // 10)
+    assert counted(database) == OLD + LOST + new - letters
+    report = pipeline.verify()
+    assert report.differences == []
+    assert f"records {OLD} to {OLD + LOST - 1} of partition 0: counted, then lost by Kafka" in report.not_checked
+    assert pipeline.start().spans == []
+
+
+def test_a_disk_that_went_back_in_time_is_noticed_though_the_epoch_is_the_same(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    pipeline.start()
+    pipeline.count(0, send(broker, kafka, OLD))
+    broker.kill()
+    copy = broker.data.with_name("copy")
+    shutil.copytree(broker.data, copy)
+    broker.start()
+    pipeline.count(0, send(broker, kafka, LOST))
+    broker.kill()
+    shutil.rmtree(broker.data)
+    copy.rename(broker.data)
+    broker.start()
+    end = send(broker, kafka, NEW)
+
+    start = pipeline.start()
+    assert start.offsets == {0: OLD}
+    pipeline.count(0, end)
+    ((kind, first, reached, _),) = spans(database)
+    assert (kind, first, reached) == ("lost", OLD, OLD + LOST)
+    assert pipeline.verify().differences == []
+
+
+def test_records_that_were_removed_before_they_were_read_are_an_unread_span(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    pipeline.start()
+    pipeline.count(0, send(broker, kafka, OLD))
+    # The record before the position is gone, the position itself is not.
+    broker.remove_records(kafka.topic, OLD)
+    assert pipeline.start().spans == []
+    end = send(broker, kafka, NEW)
+    broker.remove_records(kafka.topic, OLD + 10)
+    with pytest.raises(LogLost):
+        pipeline.read(0, end)
+    assert pipeline.start().offsets == {0: OLD + 10}
+    pipeline.count(0, end)
+    assert spans(database) == [("unread", OLD, OLD + 10, spans(database)[0][3])]
+    assert pipeline.verify().differences == []
