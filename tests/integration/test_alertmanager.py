@@ -22,6 +22,8 @@ from streampulse.host.slo import report
 from streampulse_ops.monitoring import promlint, promtools, rules
 
 ROOT = Path(__file__).parents[2]
+#: Alertmanager opens its templates here.
+TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 BY_NAME = {(each.name, each.severity): each for each in rules.alerts()}
 
 
@@ -138,13 +140,14 @@ class Alertmanager:
 
 def with_templates() -> list[str]:
     """Return a command prefix that mounts Debian's templates at Alertmanager's path, for its process alone."""
-    if promtools.TEMPLATES.is_dir():
+    if TEMPLATES.is_dir():
         return []
+    program = promtools.find("prometheus-alertmanager", print)
     script = (
         'kept=$(mktemp -d); cp "$1"/*.tmpl "$kept"; mount -t tmpfs none /usr/share; '
         'mkdir -p "$2"; cp "$kept"/*.tmpl "$2"; rm -r "$kept"; shift 2; exec "$@"'
     )
-    folders = [str(promtools.templates()), str(promtools.TEMPLATES)]
+    folders = [str(program.parents[2] / TEMPLATES.relative_to("/")), str(TEMPLATES)]
     return ["unshare", "--map-root-user", "--mount", "sh", "-ec", script, "sh", *folders]
 
 

@@ -20,6 +20,12 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(ge=0, le=1)]
 #: Shorter keys could be guessed.
 MIN_SECRET_LENGTH: Final = 16
+#: librdkafka's names of kafka-python's arguments, where they differ in more than the separator.
+_LIBRDKAFKA_NAMES: Final = {
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+}
 
 
 class KafkaSettings(BaseSettings):
@@ -65,20 +71,8 @@ class KafkaSettings(BaseSettings):
 
         :param client_id: what the broker's logs and quotas show for the client.
         """
-        options = {
-            "bootstrap.servers": self.bootstrap_servers,
-            "client.id": client_id,
-            "security.protocol": self.security_protocol,
-        }
-        if self.security_protocol.startswith("SASL"):
-            options["sasl.mechanism"] = self.sasl_mechanism
-            if self.sasl_username is not None:
-                options["sasl.username"] = self.sasl_username
-            if self.sasl_password is not None:
-                options["sasl.password"] = self.sasl_password.get_secret_value()
-        if self.ssl_cafile is not None:
-            options["ssl.ca.location"] = self.ssl_cafile
-        return options
+        arguments = self.client_arguments(client_id)
+        return {_LIBRDKAFKA_NAMES.get(name, name.replace("_", ".")): value for name, value in arguments.items()}
 
 
 class PostgresSettings(BaseSettings):

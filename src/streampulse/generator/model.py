@@ -108,10 +108,6 @@ class Model:
         for index in range(1, count + 1):
             yield self._event(start_us + span * index // count)
 
-    def viewers(self) -> int:
-        """Return how many viewers are present now, over all streams."""
-        return sum(len(stream.viewers) for stream in self._streams)
-
     def _event(self, now_us: int) -> GeneratedEvent:
         stream = self._pick(now_us)
         if not stream.live:

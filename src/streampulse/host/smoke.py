@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import psycopg2
 import psycopg2.extensions
@@ -44,7 +44,6 @@ EXPECTED: Final[dict[str, int | Decimal]] = {
     "active_viewers": 0,
 }
 
-Found = TypeVar("Found")
 Row = dict[str, Any]
 
 
@@ -197,17 +196,15 @@ class Smoke:
                 partition, offset = self._send()
             try:
                 with self._hop("spark"):
-                    self._until(
-                        "spark", lambda: self._counted(connection, before, partition, offset), lambda: "inv logs job"
-                    )
+                    self._until("spark", lambda: self._counted(connection, before, partition, offset), "inv logs job")
                 with self._hop("postgres"):
                     self._check_rows(connection)
                 with self._hop("api"):
-                    self._until("api", self._check_api, lambda: "inv logs api")
+                    self._until("api", self._check_api, "inv logs api")
             finally:
                 self._remove(connection)
             with self._hop("removed"):
-                self._until("removed", lambda: self._check_removed(connection), lambda: "inv logs api")
+                self._until("removed", lambda: self._check_removed(connection), "inv logs api")
         except psycopg2.OperationalError as error:
             raise NotPassed("PostgreSQL", one_line(error), "inv logs postgres") from None
         finally:
@@ -219,15 +216,17 @@ class Smoke:
         yield
         self.hops[name] = time.monotonic() - started
 
-    def _until(self, hop: str, probe: Callable[[], Found], fix: Callable[[], str]) -> Found:
+    def _until(self, hop: str, probe: Callable[[], None], fix: str) -> None:
         while True:
             try:
-                return probe()
+                probe()
             except _NotYet as seen:
                 if time.monotonic() >= self.deadline:
                     names = {"spark": "Spark", "api": "API", "removed": "removing its rows"}
-                    raise NotPassed(names[hop], f"{seen} after {self.timeout:g} s", fix()) from None
+                    raise NotPassed(names[hop], f"{seen} after {self.timeout:g} s", fix) from None
                 time.sleep(_PAUSE_SECONDS)
+            else:
+                return
 
     def _left(self) -> float:
         return max(self.deadline - time.monotonic(), 1.0)

@@ -260,20 +260,7 @@ class Nspawn:
         if not key.exists():
             temporary = key.with_suffix(".new")
             temporary.unlink(missing_ok=True)
-            run(
-                [
-                    "ssh-keygen",
-                    "-q",
-                    "-t",
-                    "ed25519",
-                    "-N",
-                    "",
-                    "-C",
-                    f"streampulse {self.folder.name}",
-                    "-f",
-                    temporary,
-                ]
-            )
+            _make_key(temporary, f"streampulse {self.folder.name}")
             temporary.with_suffix(".new.pub").replace(key.with_suffix(".pub"))
             temporary.replace(key)
             give_to_invoker(key)
@@ -328,20 +315,7 @@ class Nspawn:
         (root / "etc/hostname").write_text(f"{host.name}\n", encoding="utf-8")
         (root / "etc/machine-id").write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
         (root / "etc/default/locale").write_text("LANG=C.UTF-8\n", encoding="utf-8")
-        run(
-            [
-                "ssh-keygen",
-                "-q",
-                "-t",
-                "ed25519",
-                "-N",
-                "",
-                "-C",
-                host.name,
-                "-f",
-                root / "etc/ssh/ssh_host_ed25519_key",
-            ]
-        )
+        _make_key(root / "etc/ssh/ssh_host_ed25519_key", host.name)
         login = root / "root/.ssh"
         login.mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self.folder / "id_ed25519.pub", login / "authorized_keys")
@@ -425,6 +399,11 @@ class Nspawn:
 def provider(environment: Environment, report: Report) -> Nspawn:
     """Return the provider of an environment."""
     return Nspawn(environment, report)
+
+
+def _make_key(file: Path, comment: str) -> None:
+    """Make an SSH key pair without a passphrase."""
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", file])
 
 
 def _os_of(environment: Environment) -> str:

@@ -23,21 +23,12 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "prometheus": ("prometheus",),
     "prometheus-alertmanager": ("prometheus-alertmanager",),
 }
-#: Alertmanager opens its templates at this place.
-TEMPLATES: Final = Path("/usr/share/prometheus/alertmanager")
 #: A package is 10 to 20 MB.
 _SECONDS: Final = 300
 
 
 class Unavailable(OperatorError):  # noqa: N818 - says what it is about
     """A program is not installed and apt cannot download it; the text says why."""
-
-
-def templates() -> Path:
-    """Return the folder of Alertmanager's templates: the system's own, else that of the downloaded package."""
-    if TEMPLATES.is_dir():
-        return TEMPLATES
-    return _folder("prometheus-alertmanager") / TEMPLATES.relative_to("/")
 
 
 def find(program: str, report: Report) -> Path:

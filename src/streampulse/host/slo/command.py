@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 from streampulse.host.slo import report
 from streampulse.host.slo.report import percent
-from streampulse.host.slo.server import Alertmanager, Prometheus
-from streampulse.host.slo.settings import monitoring, monitoring_or_none
+from streampulse.host.slo.server import Alertmanager, Prometheus, monitoring, monitoring_or_none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
+import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -13,10 +13,26 @@ import httpx
 
 from streampulse.core import http
 from streampulse.core.errors import OperatorError, one_line
-from streampulse.core.settings import MonitoringSettings
+from streampulse.core.settings import MonitoringSettings, load
 
 #: Both answer in milliseconds. A server that takes longer than this is broken.
 ANSWER_SECONDS: Final = 5.0
+
+
+def monitoring_or_none() -> MonitoringSettings | None:
+    """Return the addresses of Prometheus and Alertmanager, None if this host has no such settings."""
+    return load(MonitoringSettings) if os.environ.get("STREAMPULSE_MONITORING_PROMETHEUS_URL") else None
+
+
+def monitoring() -> MonitoringSettings:
+    """Return the addresses of Prometheus and Alertmanager.
+
+    :raises OperatorError: this host has no such settings.
+    """
+    settings = monitoring_or_none()
+    if settings is None:
+        raise OperatorError("this host has no monitoring, or you may not read its settings: inv up --full")
+    return settings
 
 
 class Sample(NamedTuple):
@@ -42,37 +58,30 @@ class Server:
         """Store the address; no request is sent yet."""
         self.name = name
         self.url = url.rstrip("/")
-        self._headers = {"Accept": "application/json"}
+        self._login = None
         if settings.user is not None and settings.password is not None:
-            pair = f"{settings.user}:{settings.password.get_secret_value()}"
-            self._headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+            self._login = settings.user, settings.password.get_secret_value()
 
-    def ask(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
-        """GET a document.
+    def ask(
+        self,
+        path: str,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        document: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Send a request and return the document of the response, None without one.
 
-        :raises OperatorError: the server does not answer, or the response is not understood.
+        :param parameters: of the query.
+        :param document: sent as JSON.
+        :raises OperatorError: the server refuses it or does not answer, or the response is not understood.
         """
-        question = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-        return self._request("GET", path + question, None)
-
-    def post(self, path: str, document: Mapping[str, Any]) -> Any:
-        """POST a document and return the response.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
-        return self._request("POST", path, json.dumps(document).encode())
-
-    def delete(self, path: str) -> None:
-        """DELETE an object.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
-        self._request("DELETE", path, None)
-
-    def _request(self, method: str, path: str, body: bytes | None) -> Any:
-        headers = {**self._headers, **({"Content-Type": "application/json"} if body is not None else {})}
+        url = f"{self.url}{path}" + (f"?{urllib.parse.urlencode(parameters)}" if parameters else "")
+        headers, body = {"Accept": "application/json"}, None
+        if document is not None:
+            headers["Content-Type"], body = "application/json", json.dumps(document).encode()
         try:
-            answer = http.request(method, self.url + path, seconds=ANSWER_SECONDS, headers=headers, body=body)
+            answer = http.request(method, url, seconds=ANSWER_SECONDS, headers=headers, login=self._login, body=body)
             if not answer.is_success:
                 raise self._refused(answer)
             return answer.json() if answer.text.strip() else None
@@ -182,14 +191,14 @@ class Alertmanager(Server):
 
         :raises OperatorError: the server refuses it or does not answer.
         """
-        return str(self.post("/api/v2/silences", document)["silenceID"])
+        return str(self.ask("/api/v2/silences", method="POST", document=document)["silenceID"])
 
     def end_silence(self, identity: str) -> None:
         """End a silence now.
 
         :raises OperatorError: the server refuses it or does not answer.
         """
-        self.delete(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}")
+        self.ask(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}", method="DELETE")
 
     def _list(self, path: str) -> list[dict[str, Any]]:
         answer = self.ask(path)

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.host.slo.report import DEAD_MAN
-from streampulse.host.slo.server import Alertmanager, NotFound
-from streampulse.host.slo.settings import monitoring
+from streampulse.host.slo.server import Alertmanager, NotFound, monitoring
 
 #: Maximum duration. A longer need is a decision to change a rule.
 LONGEST_SECONDS: Final = 30 * 86400
