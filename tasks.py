@@ -262,19 +262,24 @@ def artifacts(_context: Context, env: str = "local", verify: bool = False, reloc
 @task(
     positional=["action", "name"],
     help={
-        "action": "new, or secrets",
+        "action": "new, secrets, or check",
         "name": "the environment's name",
         "write": "write the secrets into the vault, encrypted with ANSIBLE_VAULT_PASSWORD_FILE",
     },
 )
 @timed
 def env(_context: Context, action: str, name: str, write: bool = False) -> str | None:
-    """Make a new environment (new NAME), or print fresh secrets (secrets NAME), or write its vault (with --write)."""
+    """Make an environment (new NAME), print or --write fresh secrets (secrets NAME), check its hosts (check NAME)."""
     from streampulse_ops.environments import environment, secrets
+    from streampulse_ops.verbs import doctor
     from streampulse_ops.verbs import env as verb
 
     if action == "new":
         return f"write your hosts into {verb.new(name)}"
+    if action == "check":
+        session = _session(name)
+        session.screen.line(session.headline())
+        return doctor.show(session, verb.check(session), as_json=False)
     if action != "secrets":
         raise UsageError(f"{action} is nothing that can be done with an environment: inv env new NAME")
     if write:

@@ -36,8 +36,18 @@ STOPPING = ("stop", "monitoring_stop")
 PROGRESS = "STREAMPULSE_PROGRESS"
 
 
+#: Text between the reasons of a task that failed in several items of its loop.
+BETWEEN = "; and: "
 # Variable files, or JSON texts.
 Extra = Sequence[Path | str]
+
+
+class PlaybookError(OperatorError):
+    """A playbook failed; ``failures`` are the events of the tasks that failed."""
+
+    def __init__(self, text: str, failures: Sequence[dict[str, Any]]) -> None:
+        super().__init__(text)
+        self.failures = failures
 
 
 @dataclass
@@ -153,7 +163,7 @@ def play(
     :param hosts: limit to these hosts; empty for all.
     :param name: show one line with this name instead of one for each role.
     :param said: receives the playbook's ``ansible.builtin.set_stats`` values.
-    :raises OperatorError: a task failed or a host could not be reached; the text has the reason and the log's path.
+    :raises PlaybookError: a task failed or a host could not be reached; the text has the reason and the log's path.
     """
     check_tools(screen.line)
     logs = environment.state / "logs"
@@ -183,7 +193,8 @@ def play(
         ):
             _follow(process, events, progress)
     if process.returncode != 0:
-        raise OperatorError(failure(progress, playbook, log, environment, process.returncode, time.monotonic() - begun))
+        text = failure(progress, playbook, log, environment, process.returncode, time.monotonic() - begun)
+        raise PlaybookError(text, progress.failures)
     progress.leave()
     if said is not None:
         said.update(progress.said)

@@ -15,7 +15,8 @@ module: streampulse_probe
 short_description: Look at a host before it is changed
 description:
   - Returns the release of the operating system, the installed packages, the complete artifact sets, the foreign
-    processes on streampulse's ports, and the free space. Changes nothing, so it runs in check mode too.
+    processes on streampulse's ports, PostgreSQL clusters with data, and the free space. Changes nothing, so it runs
+    in check mode too.
   - It stands in for fact gathering and for a task for each of these questions.
 options:
   ports:
@@ -42,11 +43,15 @@ artifacts: {description: Complete artifact sets as set/digest, type: list, eleme
 foreign: {description: One line for each streampulse port that another process holds, type: list, returned: always}
 unwanted: {description: Those of these units that run or start at boot, type: list, elements: str, returned: always}
 free_mb: {description: Free space below /var in MB, type: int, returned: always}
+clusters: {description: PostgreSQL clusters with user databases, as version/name, type: list, returned: always}
 """
 
 LISTEN = "0A"
 # The roles install units and drop-ins here; a package's units are elsewhere.
 OURS = "/etc/systemd/system/"
+POSTGRES_ETC = Path("/etc/postgresql")
+# The first object id that PostgreSQL gives to a database of its users.
+FIRST_USER_OID = 16384
 SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -117,6 +122,20 @@ def still_there(module: AnsibleModule, units: list[str]) -> list[str]:
     return found
 
 
+def clusters(folder: Path) -> list[str]:
+    """Return the PostgreSQL clusters that hold more than the databases of a new cluster.
+
+    :param folder: the folder of Debian's configuration of all clusters.
+    """
+    found = []
+    for file in folder.glob("*/*/postgresql.conf"):
+        given = re.search(r"^\s*data_directory\s*=?\s*'([^']+)'", file.read_text(encoding="utf-8"), re.MULTILINE)
+        names = [entry.name for entry in Path(given[1]).glob("base/*")] if given else []
+        if any(name.isdigit() and int(name) >= FIRST_USER_OID for name in names):
+            found.append("/".join(file.parts[-3:-1]))
+    return sorted(found)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -143,6 +162,7 @@ def main() -> None:
         artifacts=sorted("/".join(path.parts[-3:-1]) for path in complete),
         foreign=foreign_listeners({int(port): unit for port, unit in module.params["ports"].items()}),
         unwanted=still_there(module, module.params["unwanted"]),
+        clusters=clusters(POSTGRES_ETC),
         free_mb=shutil.disk_usage("/var").free // 1_000_000,
     )
 

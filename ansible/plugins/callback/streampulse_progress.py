@@ -23,7 +23,7 @@ requirements:
   - enabled in the configuration
 """
 
-# The play of site.yml that only checks.
+# The play of check.yml.
 CHECKS = "Check what the inventory asks for"
 
 
@@ -102,7 +102,7 @@ def _reason(result: dict[str, Any]) -> str:
         return "the details are hidden because they hold secrets"
     failed = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
     if failed:
-        return "; ".join(_reason(item) for item in failed[:3])
+        return "; and: ".join(_reason(item) for item in failed[:10])
     message = str(result.get("msg") or "").strip()
     details = str(result.get("stderr") or result.get("module_stderr") or "").strip() or str(result.get("stdout") or "")
     if message in ("", "non-zero return code", "MODULE FAILURE") and details.strip():

@@ -20,6 +20,14 @@ RESERVED = ("images", "layers", "forwarding-was-off")
 HOST_FORM = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with Ansible's tags; an encrypted value stays as it is written."""
+
+
+yaml.add_constructor("!vault", yaml.SafeLoader.construct_yaml_str, _Loader)
+yaml.add_constructor("!unsafe", yaml.SafeLoader.construct_yaml_str, _Loader)
+
+
 @dataclass(frozen=True)
 class Host:
     """One host of an environment."""
@@ -125,7 +133,7 @@ def load(name: str) -> Environment:
         raise OperatorError(f"{error}; rename {folder}") from None
     file = folder / "hosts.yml"
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a subclass of SafeLoader
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; fix it with an editor") from None
     return parse(name, folder, content)

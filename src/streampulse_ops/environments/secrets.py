@@ -14,7 +14,7 @@ import yaml
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.cli.ownership import give_to_invoker
-from streampulse_ops.command import run
+from streampulse_ops.command import CommandError, run
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment
 
@@ -79,6 +79,13 @@ def _vault(environment: Environment) -> Path:
         program = shlex.quote(inventory.program("ansible-vault"))
         raise OperatorError(f"{file} is not encrypted: {program} encrypt {shlex.quote(str(file))}")
     _require_password(file, "is encrypted")
+    try:
+        run([inventory.program("ansible-vault"), "view", str(file)], environment=inventory.configuration())
+    except CommandError as error:
+        raise OperatorError(
+            f"the password in {os.environ[VAULT_VARIABLE]} does not open {file} ({error}): export "
+            f"{VAULT_VARIABLE}=FILE with the file of the right password"
+        ) from None
     return file
 
 

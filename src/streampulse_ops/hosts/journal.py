@@ -214,14 +214,20 @@ class Journals:
         ]
         words += [*options, *(f"--unit={unit}" for unit in units)]
         login = ssh.login(self.session.environment, host)
-        # With a remote terminal, journalctl ends together with this process.
-        return subprocess.Popen(  # noqa: S603 - a list made here; ssh hands the quoted words to the other side's shell
-            [*login.command("-q", *(["-tt"] if live else [])), shlex.join(login.as_root(words))],
+        password = "" if self.session.ours else ssh.reached(self.session.environment, host).sudo_password
+        # With a remote terminal, journalctl ends together with this process. A terminal could print a typed password.
+        terminal = ["-tt"] if live and not password else []
+        process = subprocess.Popen(  # noqa: S603 - a list made here; ssh hands the quoted words to the other's shell
+            [*login.command("-q", *terminal), shlex.join(login.as_root(words, typed=bool(password)))],
             env=program_environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if password else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=None if live else subprocess.PIPE,
         )
+        if password and process.stdin:
+            process.stdin.write(f"{password}\n".encode())
+            process.stdin.flush()
+        return process
 
 
 def due(

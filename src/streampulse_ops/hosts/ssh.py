@@ -7,19 +7,29 @@ import logging
 import os
 import shlex
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from fabric import Config, Connection
 from invoke.exceptions import CommandTimedOut
-from paramiko import RejectPolicy
+from paramiko import MissingHostKeyPolicy, PKey, RejectPolicy, SSHClient
 from paramiko.ssh_exception import SSHException
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, reach
 
-CONNECT_SECONDS = 10
+#: Types of host keys that paramiko can verify.
+KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
 # paramiko raises what it logs; its log would print a traceback before the one line of the task.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
@@ -34,6 +44,8 @@ class Login:
     user: str | None
     key: str | None
     known_hosts: str | None
+    #: The inventory's ansible_ssh_common_args and ansible_ssh_extra_args.
+    options: tuple[str, ...] = ()
 
     def command(self, *options: str) -> list[str]:
         """Return the ssh command that logs in."""
@@ -42,11 +54,14 @@ class Login:
             words += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
         if self.known_hosts:
             words += ["-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "StrictHostKeyChecking=yes"]
-        return [*words, f"{self.user}@{self.address}" if self.user else self.address]
+        return [*words, *self.options, f"{self.user}@{self.address}" if self.user else self.address]
 
-    def as_root(self, words: list[str]) -> list[str]:
-        """Return the words of a command as this account runs it with root's rights."""
-        return words if self.user == "root" else ["sudo", "-n", *words]
+    def as_root(self, words: list[str], *, typed: bool = False) -> list[str]:
+        """Return the words of a command as this account runs it with root's rights.
+
+        :param typed: whether sudo reads a password, from the first line of the command's input.
+        """
+        return words if self.user == "root" else ["sudo", *(["-S", "-k", "-p", ""] if typed else ["-n"]), *words]
 
 
 def login(environment: Environment, host: Host) -> Login:
@@ -67,6 +82,7 @@ def login(environment: Environment, host: Host) -> Login:
             f"task as {own.owner()}"
         )
     known_hosts = environment.state / "known_hosts"
+    options = [str(merged.get(f"ansible_ssh_{which}_args") or "") for which in ("common", "extra")]
     return Login(
         host.name,
         str(merged.get("ansible_host", host.name)),
@@ -74,7 +90,32 @@ def login(environment: Environment, host: Host) -> Login:
         merged.get("ansible_user"),
         str(Path(str(key)).expanduser()) if key else None,
         str(known_hosts) if known_hosts.exists() else None,
+        () if environment.ours else tuple(word for given in options for word in shlex.split(given)),
     )
+
+
+def reached(environment: Environment, host: Host) -> Reached:
+    """Reach an existing host with OpenSSH.
+
+    :raises NoAnswerError: no SSH server answers.
+    :raises OperatorError: the login or sudo is refused.
+    """
+    return reach(environment, host.name, login(environment, host).command())
+
+
+class VerifiedKey(MissingHostKeyPolicy):  # type: ignore[misc] # paramiko has no types
+    """Accept only the host key that OpenSSH has verified."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def missing_host_key(self, _client: SSHClient, hostname: str, key: PKey) -> None:
+        """Compare the key.
+
+        :raises SSHException: it is another key.
+        """
+        if key.fingerprint != self.fingerprint:
+            raise SSHException(f"{hostname} shows another host key than a moment ago")
 
 
 class Remote:
@@ -84,7 +125,32 @@ class Remote:
         self.environment = environment
         self.host = host
         self.login = login(environment, host)
-        self._connection = self._make()
+        self._password = ""
+        self._connection = self._make() if environment.ours else self._follow()
+
+    def _follow(self) -> Connection:
+        """Return a connection that takes the way that OpenSSH took."""
+        way = reached(self.environment, self.host)
+        self._password = way.sudo_password
+        family = "rsa-" if way.key_type == "ssh-rsa" else way.key_type
+        arguments: dict[str, Any] = {
+            "timeout": CONNECT_SECONDS,
+            "banner_timeout": CONNECT_SECONDS,
+            "key_filename": list(way.identities),
+            # A host has keys of several types; ask for the type that OpenSSH has verified.
+            "disabled_algorithms": {"keys": [kind for kind in KEY_TYPES if not kind.startswith(family)]},
+        }
+        config = Config(overrides={"load_ssh_configs": False})
+        connection = Connection(
+            way.hostname,
+            user=way.user,
+            port=way.port,
+            config=config,
+            connect_kwargs=arguments,
+            gateway=way.proxy or None,
+        )
+        connection.client.set_missing_host_key_policy(VerifiedKey(way.fingerprint))
+        return connection
 
     def _make(self) -> Connection:
         arguments: dict[str, Any] = {"timeout": CONNECT_SECONDS, "banner_timeout": CONNECT_SECONDS}
@@ -116,9 +182,10 @@ class Remote:
         :param live: show the output as it comes.
         :raises OperatorError: the host cannot be reached, or the command did not end in time.
         """
-        words = self.login.as_root(arguments)
+        words = self.login.as_root(arguments, typed=bool(self._password))
+        typed = StringIO(f"{self._password}\n") if self._password else False
         try:
-            done = self._connection.run(shlex.join(words), hide=not live, warn=True, timeout=timeout, in_stream=False)
+            done = self._connection.run(shlex.join(words), hide=not live, warn=True, timeout=timeout, in_stream=typed)
         except CommandTimedOut:
             raise OperatorError(
                 f"`{shlex.join(words)}` did not end within {timeout:g} s on {self.host.name}: is the host overloaded? "

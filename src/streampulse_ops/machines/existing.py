@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
-from streampulse.core.errors import OperatorError
 from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.hosts import ssh
+from streampulse_ops.hosts.reach import NoAnswerError
 from streampulse_ops.machines import Report
-
-CONNECT_SECONDS = 5.0
 
 
 class Existing:
@@ -27,15 +25,11 @@ class Existing:
         return False
 
     def start(self, host: Host) -> bool:
-        """Check that SSH answers.
+        """Check the login and sudo.
 
-        :raises OperatorError: it does not.
+        :raises OperatorError: one of them fails; the text names the cause and the fix.
         """
-        if not self.running(host):
-            raise OperatorError(
-                f"{host.name} does not answer on SSH at {self.address(host)}: start the host, or fix ansible_host in "
-                f"{self.environment.inventory}"
-            )
+        ssh.reached(self.environment, host)
         return False
 
     def stop(self, _host: Host) -> bool:
@@ -51,13 +45,15 @@ class Existing:
         return []
 
     def running(self, host: Host) -> bool:
-        """Return whether the host's SSH port answers."""
-        port = int(host.variables.get("ansible_port", self.environment.variables.get("ansible_port", 22)))
+        """Return whether the host's SSH server answers.
+
+        :raises OperatorError: it answers and refuses the login or sudo.
+        """
         try:
-            with socket.create_connection((self.address(host), port), timeout=CONNECT_SECONDS):
-                return True
-        except OSError:
+            ssh.reached(self.environment, host)
+        except NoAnswerError:
             return False
+        return True
 
     def address(self, host: Host) -> str:
         """Return the inventory's ansible_host, or the host's name."""

@@ -91,10 +91,10 @@ def collect(session: Session) -> list[Row]:
         if not listed:
             continue
         base = services.base_on_host(host)
-        if not session.provider.running(host):
-            rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
-            continue
         try:
+            if not session.provider.running(host):
+                rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
+                continue
             rows += parse(host, listed, _ask(session, host, listed))
         except OperatorError as error:
             # The other hosts are shown all the same.
@@ -191,7 +191,9 @@ def _down(session: Session, rows: list[Row]) -> str:
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
     flag = f"--env {session.name}"
     reasons = "".join(f"{why}. " for why in sorted({row.why for row in rows if row.why}))
-    return f"not running: {', '.join(down)}. {reasons}Why: inv doctor {flag}; start: inv up {flag}" if down else ""
+    full = "--full " * any(services.named(row.service).full for row in rows if not row.healthy)
+    start = f"Why: inv doctor {flag}; start: inv up {full}{flag}"
+    return f"not running: {', '.join(down)}. {reasons}{start}" if down else ""
 
 
 def table(rows: list[Row]) -> Table:

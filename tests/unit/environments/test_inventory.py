@@ -135,7 +135,7 @@ def seen_by_ansible(made: Environment, folder: Path, expression: str, **variable
 
 def problems(made: Environment, folder: Path, **variables: Any) -> dict[str, str]:
     """Return what the checks of the roles have against each host; all of them are this machine."""
-    checks = yaml.safe_load((paths.repository() / "ansible/playbooks/site.yml").read_text())[0]
+    checks = yaml.safe_load((paths.repository() / "ansible/playbooks/check.yml").read_text())[0]
     (folder / "checks.yml").write_text(yaml.safe_dump([{**checks, "become": False, "ignore_errors": True}]))
     if not (folder / "group_vars").exists():
         (folder / "group_vars").symlink_to(ANSIBLE / "playbooks/group_vars")

@@ -52,8 +52,6 @@ def test_an_existing_environment_keeps_its_secrets_encrypted(tmp_path: Path, mon
     (tmp_path / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
     with pytest.raises(OperatorError, match="ANSIBLE_VAULT_PASSWORD_FILE"):
         secrets.file_for(environment)
-    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/p")
-    assert secrets.file_for(environment) == tmp_path / "vault.yml"
 
 
 def test_fresh_secrets_are_written_into_the_vault_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +65,9 @@ def test_fresh_secrets_are_written_into_the_vault_once(tmp_path: Path, monkeypat
     assert secrets.file_for(environment) == file
     opened = subprocess.run([inventory.program("ansible-vault"), "view", file], capture_output=True, check=True)
     assert set(yaml.safe_load(opened.stdout)["streampulse_secrets"]) == set(secrets.NAMES)
+    (tmp_path / "password").write_text("another\n")
+    with pytest.raises(OperatorError, match=r"the password in \S+ does not open \S+vault\.yml .*: export ANSIBLE_"):
+        secrets.file_for(environment)
     with pytest.raises(
         OperatorError, match=r"vault\.yml exists, and its secrets may be in use: \S+/ansible-vault edit"
     ):

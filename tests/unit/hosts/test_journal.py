@@ -108,7 +108,7 @@ Start = Callable[[str, Sequence[str], bool], list[str]]
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Callable[[Start], None]]:
     """Two hosts with Kafka, whose journals are programs of the test's."""
     listed = tuple(Host(name, frozenset({"kafka"})) for name in ("a", "b"))
-    environment = Environment("demo", tmp_path, listed, {"provider": "existing"})
+    environment = Environment("demo", tmp_path, listed, {"provider": "vagrant"})
     provider = Existing(environment)
     monkeypatch.setattr(provider, "running", lambda _host: True)
     session = Session(environment, provider, Screen())

@@ -16,7 +16,7 @@ from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.hosts import ssh
 from streampulse_ops.hosts.ssh import Remote
 
-ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "existing", "ansible_user": "deploy"})
+ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "vagrant", "ansible_user": "deploy"})
 
 
 @pytest.mark.parametrize(
