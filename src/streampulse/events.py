@@ -24,6 +24,8 @@ INTERNAL_PREFIX: Final = "__"
 
 #: Bytes of a record's key and value together, uncompressed. No larger record is parsed.
 MAX_RECORD_BYTES: Final = 262_144
+#: Bytes that a batch of records may unpack to; see docs/decisions/0046-what-bounds-the-memory-of-reading.md.
+MAX_BATCH_BYTES: Final = 288 * 1024 * 1024
 #: A larger record's dead letter has this many bytes of its key and of its value.
 CUT_BYTES: Final = 65_536
 

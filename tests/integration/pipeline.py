@@ -69,7 +69,10 @@ class Pipeline:
 
     def count(self, number: int, end: int) -> None:
         """Read a partition up to an offset and commit each slice as a batch."""
-        for piece in self.read(number, end):
+        self.commit(self.read(number, end))
+
+    def commit(self, slices: list[Slice]) -> None:
+        for piece in slices:
             self._batches.process(str(uuid.uuid4()), 0, [piece], time.monotonic())
 
     def verify(self) -> Report:

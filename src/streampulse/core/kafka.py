@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+import zstandard
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, codec
 from kafka.errors import KafkaError
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.serializer import Deserializer
 
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
+from streampulse.events import MAX_BATCH_BYTES, MAX_RECORD_BYTES
 
 
 class NoTopic(OperatorError):  # noqa: N818 - a finding
@@ -29,6 +33,71 @@ class Log(NamedTuple):
     topic_id: str
     starts: Mapping[int, int]
     ends: Mapping[int, int]
+
+
+class CannotUnpack(KafkaError):  # type: ignore[misc]  # noqa: N818 - a finding
+    """A batch's compressed records cannot be unpacked."""
+
+    def __init__(self, first: int, last: int, cause: object) -> None:
+        super().__init__(f"the batch of offsets {first} to {last} cannot be unpacked: {cause}")
+
+
+Part = TypeVar("Part", str, bytes, bytes | None)
+
+
+class _Cut(Deserializer):  # type: ignore[misc]
+    """Cuts the parts of a record to just more than the contract allows; :func:`.is_too_large` says the same of it."""
+
+    def deserialize(self, topic: str, headers: list[tuple[str, bytes | None]], data: bytes | None) -> bytes | None:  # noqa: ARG002
+        """Return a key or value, and shorten the headers."""
+        if headers:
+            headers[:] = [(_cut(name), _cut(value)) for name, value in headers]
+        return _cut(data)
+
+
+def _cut(part: Part) -> Part:
+    return part if part is None or len(part) <= MAX_RECORD_BYTES else part[: MAX_RECORD_BYTES + 1]
+
+
+#: Options of a consumer that holds few bytes of large records. While a batch is read, kafka-python needs up to three
+#: times the bytes that it unpacks to.
+SMALL: Final[Mapping[str, Any]] = {
+    "key_deserializer": _Cut(),
+    "value_deserializer": _Cut(),
+    "max_poll_records": 500,
+    "max_partition_fetch_bytes": 1024 * 1024,
+}
+
+
+def _zstd_decode(payload: bytes) -> bytes:
+    pieces, size = [], 0
+    with zstandard.ZstdDecompressor().stream_reader(payload, read_across_frames=True) as reader:
+        while piece := reader.read(1024 * 1024):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_BATCH_BYTES:
+                raise ValueError(f"more than {MAX_BATCH_BYTES} bytes")
+    return b"".join(pieces)
+
+
+# By the number that Kafka gives the codec.
+_DECODERS: Final = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: _zstd_decode}
+
+
+def _unpack(batch: DefaultRecordBatch) -> None:
+    if batch._decompressed:
+        return
+    if batch.compression_type:
+        try:
+            batch._buffer = _DECODERS[batch.compression_type](bytes(batch._buffer[batch._pos :]))
+        except Exception as error:  # noqa: BLE001 - each codec's library has errors of its own
+            raise CannotUnpack(batch.base_offset, batch.last_offset, error) from None
+        batch._pos = 0
+    batch._decompressed = True
+
+
+# In kafka-python's own method zstd has no limit, errors do not name the batch, and the batch is in memory twice.
+DefaultRecordBatch._maybe_uncompress = _unpack
 
 
 def silence() -> None:
@@ -61,6 +130,7 @@ class Topic:
             "group_id": None,
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
+            **SMALL,
             **options,
         }
         self._admin: Any = None

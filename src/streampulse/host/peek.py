@@ -100,12 +100,15 @@ def shown(record: ConsumerRecord) -> str:
         f" key {printable(record.key)}"
     ]
     lines.extend(f"  {printable(name.encode())}: {printable(value)}" for name, value in record.headers or ())
-    lines.append(f"  {printable(record.value)}")
+    lines.append(f"  {printable(record.value, record.serialized_value_size)}")
     return "\n".join(lines)
 
 
-def printable(data: bytes | None) -> str:
-    """Return bytes as text, with an escape for every unprintable character."""
+def printable(data: bytes | None, size: int | None = None) -> str:
+    """Return bytes as text, with an escape for every unprintable character.
+
+    :param size: how many bytes there were before the client cut them; None: it cut none.
+    """
     if data is None:
         return "(null)"
     if not data:
@@ -114,4 +117,4 @@ def printable(data: bytes | None) -> str:
     text = data[: SHOWN_CHARACTERS * 4].decode("utf-8", errors="backslashreplace")[:SHOWN_CHARACTERS]
     visible = "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
     cut = len(data) > SHOWN_CHARACTERS and len(data) > len(text.encode("utf-8", errors="replace"))
-    return f"{visible} ... ({len(data):,} bytes)" if cut else visible
+    return f"{visible} ... ({size or len(data):,} bytes)" if cut else visible

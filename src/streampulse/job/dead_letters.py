@@ -8,31 +8,20 @@ passed over. The producer's ``transactional.id`` fences a driver that is thought
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
-from streampulse.events import letter_bytes
 from streampulse.job.rows import DeadLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"
 TRANSACTIONAL_ID: Final = "streampulse-dead-letters"
-#: A compressed record may unpack to far more than the topic's limit; the limit on the wire is the broker's to enforce.
-_MAX_REQUEST_BYTES: Final = 128 * 1024 * 1024
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
-#: Or when gathering them has taken this long: what is out by then need not be gathered again after a fault.
-_TRANSACTION_SECONDS: Final = 10.0
-_READ_SECONDS: Final = 60.0
-#: Records between two that are wanted which are read on past rather than sought over.
-_READ_AHEAD: Final = 2_000
 
 
 def _unwrapped(value: tuple[bytes | None]) -> bytes | None:
@@ -67,7 +56,6 @@ class DeadLetters:
             transactional_id=TRANSACTIONAL_ID,
             transaction_timeout_ms=60_000,
             compression_type="zstd",
-            max_request_size=_MAX_REQUEST_BYTES,
             # A record without key and value is a dead letter like another; the client refuses to send None for both.
             value_serializer=_unwrapped,
         )
@@ -124,16 +112,14 @@ class DeadLetters:
         reached: dict[int, int] = {}
         size = 0
         piece: list[DeadLetter] = []
-        ends = time.monotonic() + _TRANSACTION_SECONDS
-        for letter in self._with_bytes(due):
+        for letter in due:
             piece.append(letter)
             reached[letter.partition] = letter.offset + 1
             size += len(letter.key or b"") + len(letter.value or b"")
-            if size >= _TRANSACTION_BYTES or time.monotonic() > ends:
+            if size >= _TRANSACTION_BYTES:
                 self._transaction(piece, reached)
                 on_progress()
                 piece, reached, size = [], {}, 0
-                ends = time.monotonic() + _TRANSACTION_SECONDS
         # The last transaction takes the position past the batch's good records too.
         self._transaction(piece, {letter.partition: next_offsets[letter.partition] for letter in due})
         return len(due)
@@ -169,63 +155,3 @@ class DeadLetters:
         )
         self._producer.commit_transaction()
         self._written.update(reached)
-
-    def _with_bytes(self, letters: Sequence[DeadLetter]) -> Iterator[DeadLetter]:
-        """Yield the letters with their records' own key and value, read again where they were not carried."""
-        reader: _Reader | None = None
-        try:
-            for letter in letters:
-                if letter.carried:
-                    yield letter
-                    continue
-                reader = reader or _Reader(self._settings)
-                record = reader.read(TopicPartition(self._settings.topic, letter.partition), letter.offset)
-                key, value = letter_bytes(record.key, record.value)
-                yield letter._replace(key=key, value=value, carried=True)
-        finally:
-            if reader is not None:
-                reader.close()
-
-
-class _Reader:
-    """Reads single records, most of them a little further on in the log than the one before."""
-
-    def __init__(self, settings: KafkaSettings) -> None:
-        self._consumer = KafkaConsumer(
-            **settings.client_arguments("streampulse-job"),
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-        )
-        self._partition: TopicPartition | None = None
-        self._next = 0
-        self._fetched: deque[Any] = deque()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._consumer.close()
-
-    def read(self, partition: TopicPartition, offset: int) -> Any:
-        """Return the record at an offset.
-
-        Going on from where the last one stood, past records that are not wanted, is cheaper than a fetch for each:
-        seeking throws away what the client has fetched ahead.
-
-        :raises KafkaTimeoutError: the record is gone, or the broker did not hand it out within a minute.
-        """
-        if partition != self._partition:
-            self._consumer.assign([partition])
-        if partition != self._partition or not 0 <= offset - self._next <= _READ_AHEAD:
-            self._partition = partition
-            self._fetched.clear()
-            self._consumer.seek(partition, offset)
-        self._next = offset + 1
-        deadline = time.monotonic() + _READ_SECONDS
-        while time.monotonic() < deadline:
-            while self._fetched:
-                record = self._fetched.popleft()
-                if record.offset == offset:
-                    return record
-                if record.offset > offset:
-                    raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} is gone")
-            self._fetched.extend(self._consumer.poll(timeout_ms=1_000).get(partition, []))
-        raise KafkaTimeoutError(f"offset {offset} of {partition.topic} {partition.partition} could not be read again")

@@ -9,6 +9,8 @@ from typing import Final
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
+from streampulse.events import MAX_BATCH_BYTES
+
 log = logging.getLogger(__name__)
 
 #: Options of every consumer of the job.
@@ -20,6 +22,11 @@ CONSUMER: Final[Mapping[str, str | int | bool]] = {
     # A connection on which nothing comes back for 15 s is opened again.
     "socket.timeout.ms": 15_000,
     "reconnect.backoff.max.ms": 1_000,
+    # These bound the memory. Limits of a fetch count bytes on the wire, and the client unpacks a whole answer at once.
+    # So an answer is one batch: a broker sends the first one whatever the limit. The second option limits what zstd
+    # makes of it. The client's queue counts unpacked bytes and fetches nothing while it is full.
+    "fetch.message.max.bytes": 1,
+    "receive.message.max.bytes": MAX_BATCH_BYTES,
     # Critical lines of librdkafka only: the job writes one itself about an absent broker.
     "log_level": 2,
 }

@@ -13,12 +13,20 @@ BATCH_BYTES: Final = 128 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Offsets of one partition: from ``first`` up to, but excluding, ``end``. ``max_bytes`` bounds keys and values."""
+    """Offsets of one partition: from ``first`` up to, but excluding, ``end``. ``max_bytes`` bounds keys and values.
+
+    They are bytes as the decoder gets them: uncompressed.
+    """
 
     partition: int
     first: int
     end: int
     max_bytes: int
+
+    @property
+    def letter_bytes(self) -> int:
+        """Bytes of keys and values of dead letters: an eighth, since the driver holds them several times."""
+        return self.max_bytes // 8
 
 
 def bounded_ends(first: Mapping[int, int], ends: Mapping[int, int], max_records: int | None) -> dict[int, int]:

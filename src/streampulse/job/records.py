@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -18,8 +19,10 @@ from streampulse.job.rows import Rows, Slice
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _NEW_LEADER_SECONDS: Final = 10.0
-#: Messages that are decoded at a time.
+#: Messages that are taken from the client at a time.
 _CHUNK: Final = 2_000
+#: Bytes of keys and values that are decoded at a time: a slice is that much larger than its bounds at most.
+_PIECE_BYTES: Final = 1024 * 1024
 _OPTIONS: Final = {
     **CONSUMER,
     "enable.auto.offset.store": False,
@@ -77,7 +80,8 @@ def read_slice(reader: Consumer, topic: str, part: Range, position: Position, pa
     while True:
         _outages.clear()
         records = Records(reader, topic, part, position)
-        slices = list(Decoder(clocks, partitions).slices(records.columns()))
+        decoder = Decoder(clocks, partitions, part.letter_bytes)
+        slices = list(decoder.slices(records.columns(decoder.is_full)))
         # A broker that was away may have come back with a shorter log and the same epoch.
         if not _outages:
             break
@@ -114,9 +118,12 @@ class Records:
         # The record that must be there before any other.
         self._expected = position.last
 
-    def columns(self) -> Iterator[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]:
+    def columns(
+        self, is_full: Callable[[], bool]
+    ) -> Iterator[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]:
         """Yield the records in columns: partition, offset, arrival in microseconds, key, value.
 
+        :param is_full: tells after each piece whether the slice can take no more.
         :raises LogLost: the log does not hold the offset.
         :raises KafkaException: Kafka does not hand out a record for a minute.
         """
@@ -124,8 +131,10 @@ class Records:
         self._assign(self.next_offset if self._expected is None else self._expected.offset)
         try:
             self._deadline = time.monotonic() + PATIENCE_SECONDS
-            while self.next_offset < end and self._bytes < self._range.max_bytes and not self._ended:
-                offsets, arrivals, keys, values = self._taken(self._next_messages())
+            messages: deque[Any] = deque()
+            while not self._ended and self.next_offset < end and self._bytes < self._range.max_bytes and not is_full():
+                messages = messages or self._next_messages()
+                offsets, arrivals, keys, values = self._taken(messages)
                 if offsets:
                     self._deadline = time.monotonic() + PATIENCE_SECONDS
                     yield [number] * len(offsets), offsets, arrivals, keys, values
@@ -137,24 +146,25 @@ class Records:
     def _assign(self, offset: int) -> None:
         self._reader.assign([TopicPartition(self._topic, self._range.partition, offset)])
 
-    def _next_messages(self) -> list[Any]:
+    def _next_messages(self) -> deque[Any]:
         """Wait for a message and return it with those that are there already."""
         first = self._reader.poll(_LOOK_SECONDS)
         if first is None:
-            return []
+            return deque()
         # Without a wait: the client would otherwise wait until it has as many as it was asked for.
-        return [first, *self._reader.consume(_CHUNK, 0)]
+        return deque([first, *self._reader.consume(_CHUNK, 0)])
 
-    def _taken(self, messages: list[Any]) -> tuple[list[int], list[int], list[bytes | None], list[bytes | None]]:
+    def _taken(self, messages: deque[Any]) -> tuple[list[int], list[int], list[bytes | None], list[bytes | None]]:
         offsets: list[int] = []
         arrivals: list[int] = []
         keys: list[bytes | None] = []
         values: list[bytes | None] = []
-        end, max_bytes = self._range.end, self._range.max_bytes
+        end, enough = self._range.end, min(self._range.max_bytes, self._bytes + _PIECE_BYTES)
         last = None
         # Epochs ascend: where the last record has the epoch of the slice, all have.
         newest = next((each.leader_epoch() for each in reversed(messages) if each.error() is None), None)
-        for message in messages:
+        while messages and self._bytes < enough:
+            message = messages.popleft()
             offset = message.offset()
             if message.error() is not None:
                 self._look_at(message.error(), offset)
@@ -178,8 +188,6 @@ class Records:
             self._bytes += len(key or b"") + len(value or b"")
             self.next_offset = offset + 1
             last = message
-            if self._bytes >= max_bytes:
-                break
         if last is not None:
             self.last = last_record(last)
         return offsets, arrivals, keys, values

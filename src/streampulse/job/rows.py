@@ -25,11 +25,7 @@ REASONS: Final = (INVALID, FUTURE, LATE)
 
 
 class DeadLetter(NamedTuple):
-    """A record that does not count, with why (one of :data:`REASONS`) and where it stood.
-
-    ``carried`` tells whether ``key`` and ``value`` are the record's own. Where they are not, because the slice's dead
-    letters together were too large to carry, they are None and are read again from the log.
-    """
+    """A record that does not count, with why (one of :data:`REASONS`) and where it stood."""
 
     partition: int
     offset: int
@@ -37,7 +33,6 @@ class DeadLetter(NamedTuple):
     detail: str
     key: bytes | None
     value: bytes | None
-    carried: bool = True
 
 
 @dataclass(slots=True)
@@ -187,7 +182,7 @@ class Slice:
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
-_LETTER = tuple[int, int, str, str, bytes | None, bytes | None, bool]
+_LETTER = tuple[int, int, str, str, bytes | None, bytes | None]
 _SLICE_DECODER = msgspec.msgpack.Decoder(
     tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None]
 )

@@ -12,7 +12,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from streampulse.core.errors import OperatorError
-from streampulse.core.kafka import Log, Topic
+from streampulse.core.kafka import SMALL, Log, Topic
 from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
 
@@ -56,9 +56,7 @@ class TopicReader:
                 auto_offset_reset="none",
                 bootstrap_timeout_ms=10_000,
                 request_timeout_ms=15_000,
-                max_poll_records=20_000,
-                fetch_max_bytes=32 * 1024 * 1024,
-                max_partition_fetch_bytes=8 * 1024 * 1024,
+                **SMALL,
             )
         except KafkaError as error:
             raise self._unreachable(error) from None

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streampulse.events import InvalidEvent, parse, partition_of
-from streampulse.job.decode.slices import CARRIED_BYTES, Decoder
+from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import TYPE_CODES, Slice
 
 PARTITIONS = 4
@@ -148,7 +148,7 @@ def agree(key: bytes | None, value: bytes | None, partition: int) -> None:
     if event is None:
         assert len(piece.rows) == 0
         _, letter = piece.dead_letters
-        assert letter == (partition, 3, "invalid", detail, key, value, True)
+        assert letter == (partition, 3, "invalid", detail, key, value)
         return
     assert piece.dead_letters == []
     rows = piece.rows
@@ -198,7 +198,7 @@ def test_absent_key_or_value_is_a_dead_letter(key: bytes | None, value: bytes | 
 def test_a_large_record_is_cut_before_the_driver_gets_it() -> None:
     piece = decoded(b"k" * 70_000, b"v" * 60_000 + b"x" * 200_000, 1)
     detail = "value: larger than 262144 bytes"
-    expected = (1, 3, "invalid", detail, b"k" * 65_536, b"v" * 60_000 + b"x" * 5_536, True)
+    expected = (1, 3, "invalid", detail, b"k" * 65_536, b"v" * 60_000 + b"x" * 5_536)
     assert piece.dead_letters[1] == expected
 
 
@@ -225,17 +225,6 @@ def test_late_and_future_to_the_microsecond() -> None:
     assert [(letter.offset, letter.reason) for letter in piece.dead_letters] == [(2, "future"), (4, "late")]
     assert list(piece.rows.offset) == [0, 1, 3]
     assert piece.clock_us == ARRIVAL_US + 300_000_000
-
-
-def test_dead_letters_are_carried_only_up_to_a_bound() -> None:
-    count, size = 20, 262_143
-    columns = ([0] * count, list(range(count)), [ARRIVAL_US] * count, [b"a"] * count, [b"x" * size] * count)
-    (piece,) = Decoder({}, PARTITIONS).slices([columns])  # type: ignore[list-item]
-    carried = [letter for letter in piece.dead_letters if letter.carried]
-    assert len(piece.dead_letters) == count
-    assert len(carried) == CARRIED_BYTES // (size + 1)
-    assert len(Slice.encode(piece)) < CARRIED_BYTES + 10_000
-    assert all(letter.value is None for letter in piece.dead_letters if not letter.carried)
 
 
 def test_our_own_streams_move_no_clock() -> None:

@@ -101,6 +101,14 @@ def test_a_slice_ends_when_its_bytes_are_used_up_and_has_a_record_at_least(broke
         assert (piece.records, piece.next_offset) == (count, count)
 
 
+def test_a_slice_ends_when_an_eighth_of_its_bytes_are_dead_letters(
+    broker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streampulse.job.records._PIECE_BYTES", 1)
+    size = len(b"k" + VALUES[0])
+    assert read(broker, Range(0, 0, 6, 8 * 2 * size), Position(0, None)).next_offset == 3
+
+
 def test_a_position_that_the_log_does_not_hold_is_lost(broker: str) -> None:
     with pytest.raises(LogLost, match="partition 0 does not hold offset 100"):
         read(broker, Range(0, 100, 120, 1_000), Position(100, None))

@@ -49,6 +49,7 @@ def test_a_record_is_shown_with_where_when_key_headers_and_value() -> None:
         timestamp=1_772_366_400_123,
         key=b"s",
         value=b"{}",
+        serialized_value_size=2,
         headers=[("reason", b"late"), ("x", None)],
     )
     assert shown(record).splitlines() == [

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
 
 from streampulse import events
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, INTERNAL_PREFIX, MAX_ID_LENGTH
 from streampulse.job.decode.plain import CACHE_LIMIT, PlainReader, is_plain_user, plain_event_id
 from streampulse.job.rows import FUTURE, INVALID, LATE, TYPE_CODES, DeadLetter, Rows, Slice
-
-#: Bytes of dead letters that one slice carries to the driver; further ones are only named.
-CARRIED_BYTES: Final = 4 * 1024 * 1024
 
 
 class Decoder:
@@ -19,13 +15,20 @@ class Decoder:
 
     :param clocks: each partition's clock before the batch in microseconds since the epoch; absent: it has none yet.
     :param partitions: how many partitions the topic has.
+    :param letter_bytes: bytes of keys and values in dead letters that are enough, see :meth:`is_full`.
     """
 
-    def __init__(self, clocks: Mapping[int, int], partitions: int) -> None:
+    def __init__(self, clocks: Mapping[int, int], partitions: int, letter_bytes: int = 0) -> None:
         self._clocks = dict(clocks)
         self._partitions = partitions
         self._reader = PlainReader()
         self._keys: dict[tuple[int, bytes], str] = {}
+        self._enough_letter_bytes = letter_bytes
+        self._letter_bytes = 0
+
+    def is_full(self) -> bool:
+        """Tell whether the dead letters have more bytes than enough."""
+        return self._letter_bytes > self._enough_letter_bytes
 
     def slices(
         self, batches: Iterable[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]
@@ -63,7 +66,7 @@ class Decoder:
             try:
                 event = events.parse(key, value, partition, self._partitions)
             except events.InvalidEvent as invalid:
-                into.dead(offset, INVALID, invalid.detail, key, value)
+                self._refuse(into, offset, INVALID, invalid.detail, key, value)
                 return
             found = (
                 into.source_of(event.stream_id.encode(), event.stream_id),
@@ -76,13 +79,23 @@ class Decoder:
         source, user_id, event_id, ts_us, code, cents = found
         clock = into.clock
         if ts_us > arrival_us + ALLOWED_FUTURE_US:
-            into.dead(offset, FUTURE, f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
+            self._refuse(into, offset, FUTURE, f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
         elif clock is not None and ts_us < clock - ALLOWED_LATENESS_US:
-            into.dead(offset, LATE, f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value)
+            self._refuse(
+                into, offset, LATE, f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value
+            )
         else:
             if (clock is None or ts_us > clock) and not source.internal:
                 into.clock = ts_us
             into.add(offset, source, user_id, event_id, ts_us, code, cents)
+
+    def _refuse(
+        self, into: _SliceBuilder, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None
+    ) -> None:
+        # Cut on the executor: the driver never gets a large record whole.
+        key, value = events.letter_bytes(key, value)
+        self._letter_bytes += len(key or b"") + len(value or b"")
+        into.letters.append(DeadLetter(into.partition, offset, reason, detail, key, value))
 
     def _read_plain(
         self, into: _SliceBuilder, key: bytes | None, value: bytes | None
@@ -140,12 +153,11 @@ class _SliceBuilder:
     """Collects one partition's events and dead letters."""
 
     __slots__ = (
-        "_carried",
-        "_dead",
         "_first",
         "_rows",
         "arrival_us",
         "clock",
+        "letters",
         "next_offset",
         "partition",
         "records",
@@ -161,24 +173,14 @@ class _SliceBuilder:
         # The streams of the slice by the key of their records.
         self.sources: dict[bytes, _Source] = {}
         self._first = first_offset
-        self._carried = 0
         self._rows = Rows(partition)
-        self._dead: list[DeadLetter] = []
+        self.letters: list[DeadLetter] = []
 
     def source_of(self, key: bytes, stream_id: str) -> _Source:
         source = self.sources.get(key)
         if source is None:
             source = self.sources[key] = _Source(stream_id)
         return source
-
-    def dead(self, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None) -> None:
-        # Here, on the executor: the driver never gets a large record whole.
-        key, value = events.letter_bytes(key, value)
-        self._carried += len(key or b"") + len(value or b"")
-        if self._carried <= CARRIED_BYTES:
-            self._dead.append(DeadLetter(self.partition, offset, reason, detail, key, value))
-        else:
-            self._dead.append(DeadLetter(self.partition, offset, reason, detail, None, None, carried=False))
 
     def add(
         self, offset: int, source: _Source, user_id: str, event_id: bytes, ts_us: int, code: int, cents: int
@@ -207,7 +209,7 @@ class _SliceBuilder:
             self.arrival_us,
             self.clock,
             self._rows,
-            self._dead,
+            self.letters,
         )
 
 
