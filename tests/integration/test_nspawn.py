@@ -49,14 +49,8 @@ def provider(environment: Environment) -> Nspawn:
 def ssh(environment: Environment, address: str, command: str) -> str:
     state = environment.state
     options = [
-        "-q",
-        "-i",
-        f"{state}/id_ed25519",
-        "-o",
-        f"UserKnownHostsFile={state}/known_hosts",
-        "-o",
-        "BatchMode=yes",
-    ]
+        "-q", "-i", f"{state}/id_ed25519", "-o", f"UserKnownHostsFile={state}/known_hosts", "-o", "BatchMode=yes",
+    ]  # fmt: skip
     return subprocess.run(
         ["ssh", *options, f"root@{address}", command], capture_output=True, text=True, timeout=30, check=True
     ).stdout.strip()

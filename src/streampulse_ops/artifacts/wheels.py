@@ -37,14 +37,8 @@ def wheel_set(root: Path, python: str, machine: str) -> ArtifactSet:
             ready = _write(Path(scratch) / "wheels.txt", [entries[name] for name in entries if name not in SOURCE_ONLY])
             source = _write(Path(scratch) / "source.txt", [entries[name] for name in entries if name in SOURCE_ONLY])
             arguments = [
-                "download",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--require-hashes",
-                "--implementation",
-                "cp",
-            ]
+                "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--implementation", "cp",
+            ]  # fmt: skip
             arguments += ["--python-version", dotted(python), "--dest", str(folder), "-r", str(ready)]
             for tag in (*(f"manylinux_{version}" for version in GLIBC), "manylinux2014", "manylinux2010", "manylinux1"):
                 arguments += ["--platform", f"{tag}_{machine}"]

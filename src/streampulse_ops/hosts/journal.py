@@ -202,16 +202,9 @@ class Journals:
     ) -> subprocess.Popen[bytes]:
         # On a terminal, journalctl colours even its JSON. In UTC, --since is the same instant on every host.
         words = [
-            "env",
-            "SYSTEMD_COLORS=0",
-            "TZ=UTC",
-            "journalctl",
-            "--no-pager",
-            "--quiet",
-            "--all",
-            "--output=json",
+            "env", "SYSTEMD_COLORS=0", "TZ=UTC", "journalctl", "--no-pager", "--quiet", "--all", "--output=json",
             f"--output-fields={FIELDS}",
-        ]
+        ]  # fmt: skip
         words += [*options, *(f"--unit={unit}" for unit in units)]
         login = ssh.login(self.session.environment, host)
         password = "" if self.session.ours else ssh.reached(self.session.environment, host).sudo_password

@@ -21,18 +21,10 @@ def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
     """
     make_room_for_nspawn()
     command = [
-        "systemd-nspawn",
-        f"--directory={disk / 'root'}",
-        "--boot",
-        f"--machine={name}",
-        f"--hostname={hostname}",
-        f"--network-namespace-path=/run/netns/{namespace}",
-        "--register=no",
-        "--keep-unit",
-        "--resolv-conf=off",
-        "--timezone=off",
-        "--link-journal=no",
-    ]
+        "systemd-nspawn", f"--directory={disk / 'root'}", "--boot", f"--machine={name}", f"--hostname={hostname}",
+        f"--network-namespace-path=/run/netns/{namespace}", "--register=no", "--keep-unit", "--resolv-conf=off",
+        "--timezone=off", "--link-journal=no",
+    ]  # fmt: skip
     # If the supervisor is killed, its machine shuts down in order: it must not run unsupervised.
     command = ["setpriv", "--pdeathsig", "TERM", *command]
     log = disk / "console.log"

@@ -72,38 +72,14 @@ def test_fields_that_the_type_does_not_use_are_not_checked(kind: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        None,
-        b"",
-        b" ",
-        b"\n",
-        b"null",
-        b"true",
-        b"1",
-        b'"text"',
-        b"[]",
-        b"[" + changed() + b"]",
-        b"{",
-        b"}",
-        b"{}{}",
-        changed() + b"x",
-        changed() + b"\0",
-        changed() + changed(),
-        changed()[:-1],
-        changed()[:-1] + b",}",
-        b"{,}",
-        b"{'event_id': 1}",
-        b"{event_id: 1}",
-        b"\xef\xbb\xbf" + changed(),
-        changed().decode().encode("utf-16"),
-        changed().decode().encode("utf-32-le"),
-        b"\xc2\xa0" + changed(),
-        b"\x0b" + changed(),
-        b"\x0c" + changed(),
-        changed() + b"\xe2\x80\xa8",
-        b"/* */" + changed(),
+        None, b"", b" ", b"\n", b"null", b"true", b"1", b'"text"', b"[]", b"[" + changed() + b"]", b"{", b"}",
+        b"{}{}", changed() + b"x", changed() + b"\0", changed() + changed(), changed()[:-1], changed()[:-1] + b",}",
+        b"{,}", b"{'event_id': 1}", b"{event_id: 1}", b"\xef\xbb\xbf" + changed(),
+        changed().decode().encode("utf-16"), changed().decode().encode("utf-32-le"), b"\xc2\xa0" + changed(),
+        b"\x0b" + changed(), b"\x0c" + changed(), changed() + b"\xe2\x80\xa8", b"/* */" + changed(),
         changed() + b"// x",
     ],
-)
+)  # fmt: skip
 def test_other_values_than_one_json_object_are_blamed_on_the_value(value: bytes | None) -> None:
     assert blamed(value) == "value"
 
@@ -111,56 +87,13 @@ def test_other_values_than_one_json_object_are_blamed_on_the_value(value: bytes 
 @pytest.mark.parametrize(
     "text",
     [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "nan",
-        "+1",
-        "-",
-        "01",
-        "-01",
-        "1.",
-        ".5",
-        "-.5",
-        "1e",
-        "1e+",
-        "0x10",
-        "1_000",
-        "1,000",
-        "\u0661",
-        "1.\u0662",
-        "True",
-        "None",
-        "undefined",
-        "'x'",
-        '"\t"',
-        '"\n"',
-        '"\0"',
-        '"\x1f"',
-        r'"\x41"',
-        r'"\u12"',
-        r'"\u12G4"',
-        r'"\u 123"',
-        r'"\u+123"',
-        r'"\u0x12"',
-        '"\\u\uff11\uff12\uff13\uff14"',
-        r'"\U0001F600"',
-        r'"\'"',
-        '"open',
-        '"\\"',
-        "[1,]",
-        "[,1]",
-        "[1 2]",
-        "[1",
-        "1]",
-        '{"a"}',
-        '{"a":}',
-        '{"a":1,}',
-        "{1:2}",
-        "{null:1}",
-        "",
+        "NaN", "Infinity", "-Infinity", "nan", "+1", "-", "01", "-01", "1.", ".5", "-.5", "1e", "1e+", "0x10",
+        "1_000", "1,000", "\u0661", "1.\u0662", "True", "None", "undefined", "'x'", '"\t"', '"\n"', '"\0"', '"\x1f"',
+        r'"\x41"', r'"\u12"', r'"\u12G4"', r'"\u 123"', r'"\u+123"', r'"\u0x12"', '"\\u\uff11\uff12\uff13\uff14"',
+        r'"\U0001F600"', r'"\'"', '"open', '"\\"', "[1,]", "[,1]", "[1 2]", "[1", "1]", '{"a"}', '{"a":}', '{"a":1,}',
+        "{1:2}", "{null:1}", "",
     ],
-)
+)  # fmt: skip
 def test_json_is_read_strictly_also_in_unused_fields(text: str) -> None:
     assert blamed(raw("other", text)) == "value"
 
@@ -168,25 +101,10 @@ def test_json_is_read_strictly_also_in_unused_fields(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "-0",
-        "0",
-        "1e400",
-        "-1E-400",
-        "0.0000",
-        "1" * 309,
-        '"\\ud800"',
-        '"\\udc00\\ud800"',
-        '"\\u0000"',
-        '"\x7f"',
-        '"\u2028"',
-        '"\\/"',
-        "[[],{},[{}]]",
-        '{"":""}',
-        '" \\\\"',
-        '"\\"}]"',
-        "\t\r\n 1 \t\r\n",
+        "-0", "0", "1e400", "-1E-400", "0.0000", "1" * 309, '"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', '"\x7f"',
+        '"\u2028"', '"\\/"', "[[],{},[{}]]", '{"":""}', '" \\\\"', '"\\"}]"', "\t\r\n 1 \t\r\n",
     ],
-)
+)  # fmt: skip
 def test_json_that_is_odd_but_right_is_read(text: str) -> None:
     assert read(raw("other", text)).event_id == ID
 
@@ -290,26 +208,14 @@ def test_a_number_is_no_string(field: str) -> None:
 @pytest.mark.parametrize(
     ("written", "valid"),
     [
-        (ID, True),
-        (ID.upper(), True),
-        ("00000000-0000-0000-0000-000000000000", True),
-        ("ffffffff-FFFF-ffff-FFFF-ffffffffffff", True),
-        (ID.replace("-", ""), False),
-        ("{" + ID + "}", False),
-        ("urn:uuid:" + ID, False),
-        (ID + "\n", False),
-        (" " + ID, False),
-        (ID[:-1], False),
-        (ID + "0", False),
-        (ID[:-1] + "g", False),
-        (ID[:-1] + "\uff11", False),
-        (ID[:-1] + "\uff41", False),
-        (ID.replace("-", "_"), False),
-        (ID.replace("-", "\u2010"), False),
-        ("0b5f3c1e7-a52-4c7e-9f64-5f2f6f0a9b01", False),
-        ("------------------------------------", False),
+        (ID, True), (ID.upper(), True), ("00000000-0000-0000-0000-000000000000", True),
+        ("ffffffff-FFFF-ffff-FFFF-ffffffffffff", True), (ID.replace("-", ""), False), ("{" + ID + "}", False),
+        ("urn:uuid:" + ID, False), (ID + "\n", False), (" " + ID, False), (ID[:-1], False), (ID + "0", False),
+        (ID[:-1] + "g", False), (ID[:-1] + "\uff11", False), (ID[:-1] + "\uff41", False),
+        (ID.replace("-", "_"), False), (ID.replace("-", "\u2010"), False),
+        ("0b5f3c1e7-a52-4c7e-9f64-5f2f6f0a9b01", False), ("------------------------------------", False),
     ],
-)
+)  # fmt: skip
 def test_event_ids(written: str, valid: bool) -> None:
     if valid:
         assert read(changed(event_id=written)).event_id == written.lower()
@@ -330,23 +236,19 @@ def micros(*parts: int) -> int:
         ("2026-03-01T12:00:00.05Z", micros(2026, 3, 1, 12, 0, 0, 50_000)),
         ("2026-03-01T12:00:00.000001Z", micros(2026, 3, 1, 12, 0, 0, 1)),
         ("2026-03-01T12:00:00.999999Z", micros(2026, 3, 1, 12, 0, 0, 999_999)),
-        ("2026-03-01T12:00:00+00:00", micros(2026, 3, 1, 12)),
-        ("2026-03-01T12:00:00-00:00", micros(2026, 3, 1, 12)),
+        ("2026-03-01T12:00:00+00:00", micros(2026, 3, 1, 12)), ("2026-03-01T12:00:00-00:00", micros(2026, 3, 1, 12)),
         ("2026-03-01T12:00:00+05:45", micros(2026, 3, 1, 6, 15)),
         ("2026-03-01T12:00:00-05:45", micros(2026, 3, 1, 17, 45)),
         ("2026-03-01T12:00:00+23:59", micros(2026, 2, 28, 12, 1)),
         ("2026-03-01T12:00:00-23:59", micros(2026, 3, 2, 11, 59)),
         ("2024-02-29T23:59:59.999999Z", micros(2024, 2, 29, 23, 59, 59, 999_999)),
-        ("2000-02-29T00:00:00Z", micros(2000, 2, 29)),
-        ("2000-01-01T00:00:00Z", micros(2000, 1, 1)),
-        ("2000-01-01T00:00:00-00:01", micros(2000, 1, 1, 0, 1)),
-        ("1999-12-31T23:59:00-00:01", micros(2000, 1, 1)),
-        ("1999-12-31T00:01:00-23:59", micros(2000, 1, 1)),
-        ("2000-01-01T23:59:00+23:59", micros(2000, 1, 1)),
+        ("2000-02-29T00:00:00Z", micros(2000, 2, 29)), ("2000-01-01T00:00:00Z", micros(2000, 1, 1)),
+        ("2000-01-01T00:00:00-00:01", micros(2000, 1, 1, 0, 1)), ("1999-12-31T23:59:00-00:01", micros(2000, 1, 1)),
+        ("1999-12-31T00:01:00-23:59", micros(2000, 1, 1)), ("2000-01-01T23:59:00+23:59", micros(2000, 1, 1)),
         ("9999-12-31T23:59:59.999999Z", micros(9999, 12, 31, 23, 59, 59, 999_999)),
         ("9999-12-31T23:59:59-23:59", micros(9999, 12, 31, 23, 59, 59) + (23 * 60 + 59) * 60_000_000),
     ],
-)
+)  # fmt: skip
 def test_times_are_read_to_the_microsecond(written: str, instant: int) -> None:
     assert read(changed(ts=written)).ts_us == instant
 
@@ -421,20 +323,10 @@ def test_other_event_types_are_invalid(written: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "x",
-        " ",
-        "\n",
-        "a" * 128,
-        "\U0001f600" * 128,
-        "é" * 128,
-        "e\u0301" * 64,
-        "\ufeff",
-        "\u202e",
-        "\x01",
-        "\x7f",
+        "x", " ", "\n", "a" * 128, "\U0001f600" * 128, "é" * 128, "e\u0301" * 64, "\ufeff", "\u202e", "\x01", "\x7f",
         '"\\',
     ],
-)
+)  # fmt: skip
 def test_ids_of_1_to_128_characters_of_any_kind(name: str) -> None:
     event = read(changed(stream_id=name, user_id=name), stream_id=name)
     assert (event.stream_id, event.user_id) == (name, name)
@@ -446,19 +338,10 @@ def test_ids_of_1_to_128_characters_of_any_kind(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        '""',
-        json.dumps("a" * 129),
-        json.dumps("\U0001f600" * 129),
-        json.dumps("e\u0301" * 64 + "x"),
-        '"\\u0000"',
-        '"a\\u0000b"',
-        '"\\ud800"',
-        '"\\udfff"',
-        '"\\udc00\\ud800"',
-        '"a\\ud83d"',
-        '"\\ud83dx\\ude00"',
+        '""', json.dumps("a" * 129), json.dumps("\U0001f600" * 129), json.dumps("e\u0301" * 64 + "x"), '"\\u0000"',
+        '"a\\u0000b"', '"\\ud800"', '"\\udfff"', '"\\udc00\\ud800"', '"a\\ud83d"', '"\\ud83dx\\ude00"',
     ],
-)
+)  # fmt: skip
 def test_ids_of_a_wrong_length_or_with_characters_that_postgresql_cannot_hold(field: str, text: str) -> None:
     assert blamed(raw(field, text)) == field
 
@@ -492,53 +375,18 @@ def test_message_len(text: str, valid: bool) -> None:
 
 
 AMOUNTS = [
-    ("0", 0),
-    ("-0", 0),
-    ("-0.0", 0),
-    ("-0e5", 0),
-    ("0e999999999999", 0),
-    ("0.000000", 0),
-    ("5", 500),
-    ("5.1", 510),
-    ("5.10", 510),
-    ("5.100000000000", 510),
-    ("0.01", 1),
-    ("0.1", 10),
-    ("1e2", 10_000),
-    ("1E2", 10_000),
-    ("1e+2", 10_000),
-    ("1e-2", 1),
-    ("100e-4", 1),
-    ("1.5e1", 1500),
-    ("123.456e1", 123_456),
-    ("0.001e1", 1),
-    ("1000000000", 10**11),
-    ("1000000000.00", 10**11),
-    ("1e9", 10**11),
-    ("0.1e10", 10**11),
-    ("1000000000000000000e-9", 10**11),
-    ("999999999.99", 10**11 - 1),
-    ("0." + "0" * 5000 + "1e5000", 10),
+    ("0", 0), ("-0", 0), ("-0.0", 0), ("-0e5", 0), ("0e999999999999", 0), ("0.000000", 0), ("5", 500), ("5.1", 510),
+    ("5.10", 510), ("5.100000000000", 510), ("0.01", 1), ("0.1", 10), ("1e2", 10_000), ("1E2", 10_000),
+    ("1e+2", 10_000), ("1e-2", 1), ("100e-4", 1), ("1.5e1", 1500), ("123.456e1", 123_456), ("0.001e1", 1),
+    ("1000000000", 10**11), ("1000000000.00", 10**11), ("1e9", 10**11), ("0.1e10", 10**11),
+    ("1000000000000000000e-9", 10**11), ("999999999.99", 10**11 - 1), ("0." + "0" * 5000 + "1e5000", 10),
     ("1" + "0" * 3990 + "e-3990", 100),
-]
+]  # fmt: skip
 NOT_AMOUNTS = [
-    "0.001",
-    "1e-3",
-    "5.001",
-    "5.1000000000000000000000000000001",
-    "1000000000.01",
-    "1000000000.001",
-    "1e10",
-    "1e400",
-    "1e999999999999999999999",
-    "1e-999999999999999999999",
-    "1e-400",
-    "-1",
-    "-0.01",
-    "-1e-400",
-    "0.1e-2",
+    "0.001", "1e-3", "5.001", "5.1000000000000000000000000000001", "1000000000.01", "1000000000.001", "1e10", "1e400",
+    "1e999999999999999999999", "1e-999999999999999999999", "1e-400", "-1", "-0.01", "-1e-400", "0.1e-2",
     "12345678901234567890",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["amount_usd", "amount"])
@@ -562,28 +410,10 @@ def test_invalid_amounts(field: str, quote: str, text: str) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "",
-        " 5",
-        "5 ",
-        "+5",
-        "5.",
-        ".5",
-        "5.e1",
-        "1e",
-        "1e+",
-        "NaN",
-        "nan",
-        "Infinity",
-        "inf",
-        "1_0",
-        "1,5",
-        "0x5",
-        "\u0665",
-        "5\n",
-        "$5",
-        "--5",
+        "", " 5", "5 ", "+5", "5.", ".5", "5.e1", "1e", "1e+", "NaN", "nan", "Infinity", "inf", "1_0", "1,5", "0x5",
+        "\u0665", "5\n", "$5", "--5",
     ],
-)
+)  # fmt: skip
 def test_amounts_as_text_of_another_form(written: str) -> None:
     assert blamed(changed(DONATION, amount_usd=written)) == "amount_usd"
 

@@ -24,18 +24,9 @@ def test_files_and_machines_keep_to_one_worker(tmp_path: Path) -> None:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{file}.py").write_text("".join(WHERE.format(name=name) for name in names))
     options = [
-        "-p",
-        "xdist.plugin",
-        "-p",
-        "distribution",
-        "-n",
-        "3",
-        "--dist",
-        "loadscope",
-        "-rP",
-        "--rootdir",
+        "-p", "xdist.plugin", "-p", "distribution", "-n", "3", "--dist", "loadscope", "-rP", "--rootdir",
         str(tmp_path),
-    ]
+    ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "tests"],
         cwd=tmp_path,

@@ -15,18 +15,9 @@ from streampulse_ops import paths
 
 ROOT = paths.repository()
 HOSTILE = [
-    "plain",
-    "",
-    "it's",
-    "''",
-    'a"b',
-    "$HOME ${HOME} $(id)",
-    "`id`",
-    "back\\slash\\",
-    "a,b;c&d|e #f",
-    "ümlaut €",
+    "plain", "", "it's", "''", 'a"b', "$HOME ${HOME} $(id)", "`id`", "back\\slash\\", "a,b;c&d|e #f", "ümlaut €",
     "x'; id #",
-]
+]  # fmt: skip
 
 
 def filters() -> dict[str, Any]:

@@ -25,15 +25,8 @@ class Load:
 
     def __init__(self, rate: float, limit: int | None = None, seed: int = 1) -> None:
         self._command = [
-            sys.executable,
-            "-m",
-            "streampulse.host.cli",
-            "generator",
-            "--rate",
-            str(rate),
-            "--seed",
-            str(seed),
-        ]
+            sys.executable, "-m", "streampulse.host.cli", "generator", "--rate", str(rate), "--seed", str(seed),
+        ]  # fmt: skip
         if limit is not None:
             self._command += ["--limit", str(limit)]
         self._process: subprocess.Popen[bytes] | None = None

@@ -11,16 +11,10 @@ USER, PASSWORD = ENV["STREAMPULSE_MONITORING_USER"], ENV["STREAMPULSE_MONITORING
 URL = f"http://{ADDRESS}:9100/metrics"
 RESTARTS = f'node_systemd_service_restart_total{{name="{UNIT}"}}'
 SERIES = [
-    "node_boot_time_seconds",
-    "node_cpu_seconds_total",
-    "node_disk_io_time_seconds_total",
-    'node_filesystem_avail_bytes{device="[^"]*",(device_error="",)?fstype="[^"]*",mountpoint="/"',
-    "node_load1",
-    "node_memory_MemAvailable_bytes",
-    "node_network_receive_bytes_total",
-    "node_time_seconds",
-    "node_uname_info",
-]
+    "node_boot_time_seconds", "node_cpu_seconds_total", "node_disk_io_time_seconds_total",
+    'node_filesystem_avail_bytes{device="[^"]*",(device_error="",)?fstype="[^"]*",mountpoint="/"', "node_load1",
+    "node_memory_MemAvailable_bytes", "node_network_receive_bytes_total", "node_time_seconds", "node_uname_info",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
