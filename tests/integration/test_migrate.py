@@ -6,7 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg2
 import psycopg2.errors
@@ -16,6 +18,7 @@ from postgres import READER, WRITER, PostgresServer
 from psycopg2 import sql
 
 from streampulse.core.errors import OperatorError
+from streampulse.host import cli
 from streampulse.host import migrate as module
 from streampulse.host.migrate import migrate, sql_directory
 
@@ -25,18 +28,26 @@ FILES = sorted(sql_directory().glob("*.sql"))
 NEWEST = int(FILES[-1].name.split(".")[0])
 
 
-def command(server: PostgresServer, database: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streampulse.host.cli", "migrate"],
-        env={**os.environ, **server.environment(database), **changes},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+Command = Callable[..., SimpleNamespace]
 
 
-def test_command_says_version_and_number_and_does_nothing_the_second_time(postgres_server: PostgresServer) -> None:
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs `streampulse migrate` in this process on a database of a server."""
+
+    def run(server: PostgresServer, database: str, **changes: str) -> SimpleNamespace:
+        for name, value in {**server.environment(database), **changes}.items():
+            monkeypatch.setenv(name, value)
+        code = cli.main(["migrate"])
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return run
+
+
+def test_command_says_version_and_number_and_does_nothing_the_second_time(
+    postgres_server: PostgresServer, command: Command
+) -> None:
     name = postgres_server.create_database()
     first = command(postgres_server, name)
     assert (first.returncode, first.stdout) == (0, f"schema at {NEWEST} ({len(FILES)} applied)\n"), first.stderr
@@ -102,7 +113,7 @@ def test_failing_migration_leaves_nothing_of_itself(
     assert migrate(postgres_server.settings(name)) == (999, 1)
 
 
-def test_newer_releases_schema_is_refused_and_kept(database: Database) -> None:
+def test_newer_releases_schema_is_refused_and_kept(database: Database, command: Command) -> None:
     database.execute("INSERT INTO _yoyo_migration VALUES ('hash', '7777.from-the-future', now() AT TIME ZONE 'UTC')")
     answer = command(database.server, database.name)
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -129,7 +140,9 @@ def test_busy_table_ends_in_one_line(database: Database, monkeypatch: pytest.Mon
         ({"STREAMPULSE_POSTGRES_PORT": "1"}, "onnection refused"),
     ],
 )
-def test_refusals_are_one_line_with_a_fix(database: Database, changes: dict[str, str], says: str) -> None:
+def test_refusals_are_one_line_with_a_fix(
+    database: Database, command: Command, changes: dict[str, str], says: str
+) -> None:
     answer = command(database.server, database.name, **changes)
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr.count("\n") == 1, answer.stderr
@@ -139,7 +152,7 @@ def test_refusals_are_one_line_with_a_fix(database: Database, changes: dict[str,
     assert database.server.passwords[WRITER] not in answer.stderr
 
 
-def test_reader_may_not_migrate(postgres_server: PostgresServer) -> None:
+def test_reader_may_not_migrate(postgres_server: PostgresServer, command: Command) -> None:
     name = postgres_server.create_database()
     answer = command(
         postgres_server,

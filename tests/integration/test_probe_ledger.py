@@ -38,9 +38,22 @@ def commit(
     )
 
 
-def make_anew(database: Database) -> None:
+def empty(database: Database) -> None:
     """Empty the ledger as a wipe does: its sequence restarts."""
     database.execute("TRUNCATE batch_ledger RESTART IDENTITY")
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
+    with own_database(postgres_server, migrated_template) as database:
+        yield database
+
+
+@pytest.fixture
+def database(shared: Database) -> Database:
+    """Empty the ledger, which is quicker than a database for each test."""
+    empty(shared)
+    return shared
 
 
 @pytest.fixture
@@ -105,7 +118,7 @@ def test_a_recreated_ledger_is_added(database: Database, ledger: Ledger, kept: P
     for offset in range(3):
         commit(database, {"0": offset}, {"late": 1})
     assert ledger.read().dead_letters == 3
-    make_anew(database)
+    empty(database)
     assert ledger.read().dead_letters == 3
     commit(database, {"0": 1}, {"late": 5})
     assert ledger.read().dead_letters == 8
