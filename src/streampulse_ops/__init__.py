@@ -1,1 +1,1 @@
-"""What the tasks call: environments, machines, artifacts, Ansible, and the looking-after of a running stack."""
+"""Code of the tasks: environments, machines, artifacts, Ansible, and the care of a running stack."""

@@ -1,4 +1,4 @@
-"""The main job and monitoring once more on Debian 12: another Python, JDK, PostgreSQL, Prometheus."""
+"""The whole stack on Debian 12: another Python, JDK, PostgreSQL and Prometheus than on Debian 13."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_up_again_and_gone(stack: Stack) -> None:
     stack.inv_ok("smoke", "--full")
     with urllib.request.urlopen(f"http://{stack.address}:9187/metrics", timeout=10) as answer:
         figures = answer.read().decode()
-    # This exporter knows of tables only what the role tells it.
+    # This exporter's table metrics come from the role's own query.
     assert re.search(r'^pg_stat_user_tables_n_dead_tup\{[^}]*relname="stream_metrics_minute"', figures, re.MULTILINE)
     stack.inv_ok("down", "--wipe", "--yes")
     assert not stack.machine_pids()

@@ -1,4 +1,4 @@
-"""The main job, from nothing, on Debian 13. The tests build on each other, in this order."""
+"""The base stack from nothing on Debian 13. The tests build on each other, in this order."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_killed_machine_keeps_its_data_through_an_interrupted_up(stack: Stack)
 
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "dark"), ("phone", "light")])
 def test_the_documents_pictures(stack: Stack, browser: Browser, size: str, scheme: str, tmp_path: Path) -> None:
-    """By now there are minutes of real events. The pictures are kept where somebody asks for them."""
+    """Real events of some minutes. STREAMPULSE_SCREENSHOTS names a folder that keeps the pictures."""
     picture = Path(os.environ.get("STREAMPULSE_SCREENSHOTS", tmp_path)) / f"live-page-{size}-{scheme}.png"
     with opened(browser, f"http://{stack.address}:8000", size, scheme) as watched:
         watched.page.wait_for_selector(LIVE)

@@ -1,4 +1,4 @@
-"""What --full adds, on the machine that the other tests use, and that nothing of it is touched without --full."""
+"""Monitoring with --full on a machine made on the roles' layer; tasks without --full leave it alone."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_all_journals_in_the_order_of_time(stack: Stack) -> None:
     assert times == sorted(times)
     assert {entry["host"] for entry in entries} == {stack.host}
     assert {entry["service"] for entry in entries} <= {service.name for service in services.all_services()}
-    # What systemd says of a unit that it has to start again is a warning, and its ordinary lines are none.
+    # systemd logs a failed unit as a warning, and its ordinary lines below that level.
     failed = "generator: streampulse-generator.service: Failed with result"
     following = stack.start("logs", "generator", "--since", "1s", "--follow", "--level", "warning")
     try:

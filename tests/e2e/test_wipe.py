@@ -1,4 +1,4 @@
-"""What ``down --wipe`` leaves on this host: nothing. Last, since it takes the machine of the other modules away."""
+"""``down --wipe`` leaves nothing on this host. The last module, because it removes the machine of the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every linter of `inv lint`, each a test of its own."""
+"""One test for each linter of `inv lint`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every role on one booted machine: syntax, check mode, converge, idempotence, and questions to its service.
+"""Every role on one booted machine: syntax, check mode, converge, idempotence, and the tests of its service.
 
 `molecule test` in a role's folder does the same for one role with the same playbooks. Here one run of ansible-playbook
 takes all roles whose needs are there already, since starting Ansible costs as much as applying a role.
@@ -73,7 +73,7 @@ def ansible(arguments: list[str], role: str = "base") -> str:
         "ANSIBLE_STRATEGY": "mitogen_linear",
         "ANSIBLE_STRATEGY_PLUGINS": str(Path(mitogen.submodule_search_locations[0]) / "plugins" / "strategy"),
         "ANSIBLE_NOCOLOR": "1",
-        # What Molecule sets: the folder of the role and of its scenario.
+        # As Molecule sets them: the folders of the role and of its scenario.
         "MOLECULE_PROJECT_DIRECTORY": str(ROLES / role),
         "MOLECULE_SCENARIO_DIRECTORY": str(ROLES / role / "molecule" / "default"),
     }

@@ -1,4 +1,4 @@
-"""Run Ansible on this machine: expressions as hosts evaluate them, and the repository's own modules."""
+"""Run Ansible on this machine: evaluate expressions, run playbooks and the repository's modules."""
 
 from __future__ import annotations
 

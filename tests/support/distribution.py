@@ -1,4 +1,4 @@
-"""Which tests share a worker of pytest-xdist, and in which order workers take them.
+"""The distribution of tests over the workers of pytest-xdist, and their order.
 
 A worker takes a whole file, so the fixtures of a module start once. Linters are taken one by one. Tests that boot
 machines form three groups: more machines at once would only slow each other down.

@@ -1,4 +1,4 @@
-"""What the tests of every role share, on the machine itself: the unit's limits, its end by force, and its journal.
+"""Fixtures of every role's tests on the machine: the unit's limits, its end by force, and its journal.
 
 ``SCENARIO_UNIT`` names the unit. With ``SCENARIO_KILLED=1`` the role's own tests must kill the unit's main process,
 and systemd must have started it again.

@@ -1,4 +1,4 @@
-"""Ansible callback: what happens, as lines of JSON in a file, for the tasks to show in their own few lines."""
+"""Ansible callback: writes events as lines of JSON into a file, which the tasks sum up."""
 
 from __future__ import annotations
 

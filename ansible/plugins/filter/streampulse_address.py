@@ -1,4 +1,4 @@
-"""Ansible filters: what kind of address a text is, and how PostgreSQL's access rules write it."""
+"""Ansible filters: the kind of an address, and its form in PostgreSQL's access rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ansible filters: what the roles of monitoring write that Jinja alone cannot make."""
+"""Ansible filters for the monitoring roles: password hashes and runbook pages."""
 
 from __future__ import annotations
 

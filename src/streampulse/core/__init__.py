@@ -1,1 +1,1 @@
-"""What several services share: settings, errors, logs, metrics."""
+"""Code that several services share: settings, errors, logs, metrics."""

@@ -153,7 +153,7 @@ class JobSettings(CountingSettings):
 
 
 class WorldSettings(BaseSettings):
-    """What the generator makes up, at a steady rate as well as for a backlog."""
+    """The generator's synthetic world, for a steady rate and for a backlog."""
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_GENERATOR_", extra="ignore")
 
@@ -326,7 +326,7 @@ def load(kind: type[SettingsType]) -> SettingsType:
         return kind()
     except ValidationError as error:
         lines = [
-            # What concerns several settings names them itself.
+            # The text of an error about several settings names them.
             f"{prefix}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].lower()}"
             if item["loc"]
             else item["msg"].removeprefix("Value error, ")

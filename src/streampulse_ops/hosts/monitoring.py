@@ -1,4 +1,4 @@
-"""What the monitoring host knows: promises and budgets, alerts, lag and freshness, targets."""
+"""The report of the monitoring host: promises and budgets, alerts, lag and freshness, targets."""
 
 from __future__ import annotations
 

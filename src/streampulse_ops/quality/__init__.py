@@ -1,1 +1,1 @@
-"""What CI runs: linters, tests, and the page's vendored libraries."""
+"""Linters, tests, and the vendored libraries of the pages."""

@@ -38,7 +38,7 @@ ROWS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("grafana/*", (*RULES, *RUNNING_RULES)),
     ("src/streampulse/api/static/*", (*STYLE, *MACHINES, "tests/unit/api", "tests/integration")),
 )
-# What Invoke, and not an import, connects.
+# Files that Invoke connects, without an import.
 INVOKE = ("src/streampulse_ops/cli/program.py", "tasks.py")
 # Parts of the control machine's code that no machine's test runs.
 _NOT_ON_MACHINES = tuple(f"src/streampulse_ops/{name}/" for name in ("quality", "docs", "bench"))

@@ -192,7 +192,7 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
             yield Finding("target", where, False, cause, fix)
     for alert in report.alerts:
         if alert.silenced or alert.inhibited:
-            # Somebody knows of a silenced alert; the cause of an inhibited one is among the findings.
+            # A silenced alert is known already; the cause of an inhibited one is among the findings.
             why = "silenced" if alert.silenced else "follows from another one"
             yield Finding("alert", f"{named(alert)}: {why}", ok=True)
         else:

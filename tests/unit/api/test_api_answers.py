@@ -1,4 +1,4 @@
-"""Questions to the database: equal ones that come together are one query, and no client can cancel it for others."""
+"""Questions to the database: simultaneous equal ones share a query, which no single client can cancel."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_name_is_that_of_a_content(client: TestClient) -> None:
     address = assets.asset("page.css").address
     assert re.fullmatch(r"/assets/page\.[0-9a-f]{12}\.css", address)
     assert client.get(address.replace("page.", "page.0")).status_code == 404
-    # What a file refers to is part of its content, so a change anywhere changes the page's own addresses.
+    # A file's references are part of its content, so any change changes the page's own addresses.
     assert assets.asset("format.js").address.encode() in assets.asset("page.js").content
 
 

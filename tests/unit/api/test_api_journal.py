@@ -1,4 +1,4 @@
-"""What the API counts before and while it serves, without a server and without a database."""
+"""The API's counters before the first request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run over a stack made of facts: what is refused, what is removed, what is written when something fails."""
+"""A benchmark run on a substitute stack: refusals, removal of the machine, results after a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds every task: the words at its end, and the exit code."""
+"""The frame of every task: its closing words and its exit code."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_each_end_has_its_exit_code(
         up()
     assert caught.value.code == code
     assert str(caught.value.message) == f"up: {error}"
-    # What was done is said like any other end, with the time that it took.
+    # A partly done task prints the usual closing line with its time.
     assert (f" s · {said}" in capsys.readouterr().out) is bool(said)

@@ -38,7 +38,7 @@ def test_an_unknown_value_removes_the_sample(
     gauge.set(3)
     gauge.set(unknown)
     assert registry.get_sample_value("streampulse_test_seconds") is None
-    # What it is stays in the scrape.
+    # The scrape keeps the type.
     assert b"# TYPE streampulse_test_seconds gauge\n" in generate_latest(registry)
 
 

@@ -1,4 +1,4 @@
-"""The pages people read: links lead somewhere, tasks exist, the producer's events are events."""
+"""Hand-written pages: links resolve, tasks exist, the example producer sends valid events."""
 
 from __future__ import annotations
 

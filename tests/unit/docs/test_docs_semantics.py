@@ -31,7 +31,7 @@ Row = tuple[int, int, Decimal, int, int, int, int]
 
 @dataclass
 class Outcome:
-    """What an example shows, or what an implementation computes of it: rows and states by their keys in words."""
+    """The result of an example, as documented or as computed: rows and states by their keys in words."""
 
     becomes: list[str] = field(default_factory=list)
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
@@ -192,7 +192,7 @@ def by_job(batches: Callable[[list[oracle.Record]], Iterable[list[oracle.Record]
             _write(outcome, changes)
             active.update({presence.stream_id: presence.active_viewers for presence in changes.presences})
             own_clocks.update({presence.stream_id: presence.own_clock_us for presence in changes.presences})
-        # What was neither counted nor refused has been passed over.
+        # A record that was neither counted nor refused is a duplicate.
         outcome.becomes = [fate.get((each.partition, each.offset), oracle.DUPLICATE) for each in example.records]
         for stream, viewers in active.items():
             clocks = [clock for clock in (engine.event_clock_us, own_clocks[stream]) if clock is not None]

@@ -1,4 +1,4 @@
-"""Ansible's events, and the few lines that become of them."""
+"""Ansible's events, and the lines that sum them up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journals of several hosts as one: what an entry says, which order they come in, and what is left out."""
+"""The journals of several hosts as one: the form, the order and the selection of entries."""
 
 from __future__ import annotations
 

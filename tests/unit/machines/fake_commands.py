@@ -1,4 +1,4 @@
-"""A control machine made of facts: programs answer from a table, and what was run is written down."""
+"""A substitute for the control machine's programs: answers come from a table, and calls are recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as data: what is there, and exactly the commands that follow."""
+"""Conflicts of an environment's network with its surroundings; tests/integration/test_nspawn.py builds real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which machines an nspawn environment has: those of the inventory, and those that it no longer names."""
+"""Machines of an nspawn environment: those of the inventory, and those that it no longer names."""
 
 from __future__ import annotations
 

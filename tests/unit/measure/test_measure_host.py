@@ -1,4 +1,4 @@
-"""Readings of a host: processes, units, the job's phases, event times; and Spark's rate."""
+"""Measurements on a host: processes, units, the job's phases, event times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alertmanager's configuration, as it is written: routes, receivers, and what keeps what quiet."""
+"""Alertmanager's rendered configuration: routes, receivers and inhibitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus' programs: those that are there, else out of apt's packages; and the linter that they are."""
+"""Prometheus' programs, installed or from apt's packages, and the linter made of them."""
 
 from __future__ import annotations
 

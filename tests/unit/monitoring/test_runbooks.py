@@ -1,4 +1,4 @@
-"""The runbooks: each alert has one, and what they name is there."""
+"""The runbooks: each alert has one, and every name in them exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `inv test --changed` runs: by imports, by the table, and everything where neither knows."""
+"""The selection of `inv test --changed`: by imports, by the table, and all tests for an unknown file."""
 
 from __future__ import annotations
 

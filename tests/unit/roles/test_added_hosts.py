@@ -20,7 +20,7 @@ VARIABLES = {
     "streampulse_artifacts": {
         **dict.fromkeys(("kafka", "jmx", "spark", "release"), SET), "wheels": {"cp313": SET},
     },
-    # What tasks before the configuration register.
+    # Results of tasks that run before the configuration.
     "__edge_ipv6": {"stat": {"exists": True}},
     "grafana_there": True,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is made of the answers of Prometheus and Alertmanager."""
+"""The report from the answers of Prometheus and Alertmanager."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Silences: what is refused, what is asked of Alertmanager, and that it is read back."""
+"""Silences: refusals, requests to Alertmanager, and reading back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""doctor and status: a host that cannot be asked is a finding, and hides no other."""
+"""doctor and status: an unreachable host is a finding and hides no other host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at machines that are down: the task says so, and what starts them."""
+"""Read-only tasks on machines that are down: one line with the command that starts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the watching host says, as status --full, top, doctor and silence show it."""
+"""The monitoring host's report in status --full, top and doctor, and silences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""inv status: what is read from the answer of a host."""
+"""inv status: parsing of a host's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""up, down and reset over a stand-in provider: what they do, and in which order."""
+"""up, down and reset with a substitute provider: their steps and the order of these."""
 
 from __future__ import annotations
 
