@@ -160,7 +160,7 @@ def silence(
 @task(help={"env": ENV, "json": JSON})
 @timed
 def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
-    """Find what is wrong, and say its cause and its fix; exit 1 when there is anything."""
+    """Find faults, each with its cause and its fix; exit 1 when there is one."""
     from streampulse_ops.verbs import doctor as verb
 
     session = _session(env)
@@ -253,7 +253,7 @@ def smoke(_context: Context, env: str = "local", full: bool = False) -> None:
 @task(help={"env": ENV, "verify": "hash every file again", "relock": "write artifacts.lock.yml from artifacts.yml"})
 @timed
 def artifacts(_context: Context, env: str = "local", verify: bool = False, relock: bool = False) -> str:
-    """Fetch and build what is pushed to the hosts, checked against its pins."""
+    """Fetch and build the hosts' software, checked against its pins."""
     from streampulse_ops.verbs import artifacts as verb
 
     return verb.relock(Screen()) if relock else verb.fetch(env, Screen(), verify)
@@ -324,7 +324,7 @@ def run_tests(_context: Context, only: str | None = None, changed: str | bool | 
 @task(help={"update": "take another version of one package: NAME=VERSION"})
 @timed
 def vendor(_context: Context, update: str | None = None) -> str:
-    """Fetch what is not ours of the pages' files from the npm registry, checked against its pins."""
+    """Fetch the pages' vendored files from the npm registry, checked against their pins."""
     from streampulse_ops.quality import vendor as vendoring
 
     return vendoring.run(Screen(), update)

@@ -28,10 +28,10 @@ from streampulse_ops import artifacts, machines, paths, services
 from streampulse_ops.environments import environment, lock, secrets
 from streampulse_ops.machines import nspawn
 
-#: What a converged disk is made from, beside the image and the artifacts; a role's scenarios leave nothing on it.
+#: Sources of a converged disk, beside the image and the artifacts. A role's scenarios leave nothing on it.
 SOURCES = ("ansible", "systemd", "prometheus", "grafana", "docs/runbooks", "src/streampulse_ops")
 
-#: pytest and what it needs, all of it plain Python: the machine's own Python runs it.
+#: pytest and its requirements. All are plain Python, so the machine's own Python runs them.
 PYTEST = ("_pytest", "iniconfig", "packaging", "pluggy", "py", "pygments", "pytest")
 
 
@@ -103,7 +103,7 @@ def certify(folder: Path) -> None:
 
 
 def up(env: environment.Environment, prepared: artifacts.Prepared) -> None:
-    """Make the machine, and write what a play needs beside its inventory."""
+    """Make the machine, and write the variables of a play beside its inventory."""
     artifacts.write_facts(prepared, env.state / "artifacts.json")
     secrets.file_for(env)
     certify(env.state)
@@ -112,7 +112,7 @@ def up(env: environment.Environment, prepared: artifacts.Prepared) -> None:
 
 
 def main(verb: str, *roles: str) -> int:
-    """Do what was asked and return the exit code."""
+    """Run the verb and return the exit code."""
     env = environment.load("molecule")
     if verb == "verify":
         return verify(env, *roles)

@@ -23,7 +23,7 @@ RELEASE = "/opt/streampulse/current"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a service: the name of its port, the path, and what is there."""
+    """A page of a service: the name of its port, the path, and the subject."""
 
     group: str
     port: str

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def run(*command: str, seconds: float = 120) -> str:
-    """Return what a command prints; it must succeed."""
+    """Return the output of a command, which must succeed."""
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -105,7 +105,7 @@ def stopped(*units: str) -> Iterator[None]:
 
 
 def said(unit: str, priority: str) -> list[str]:
-    """Return what a unit's processes wrote to the journal with exactly this priority since the unit was started."""
+    """Return the lines of a unit's processes in the journal, of exactly this priority, since the unit was started."""
     since = f"_SYSTEMD_INVOCATION_ID={show(unit, 'InvocationID')}"
     return run("journalctl", f"--priority={priority}..{priority}", "--output=cat", since).splitlines()
 

@@ -97,7 +97,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
 
 
 def _reason(result: dict[str, Any]) -> str:
-    """Return what a person needs to see of a failure: never what no_log hides."""
+    """Return the message of a failure for the operator, without values that no_log hides."""
     if result.get("_ansible_no_log") or "censored" in result:
         return "the details are hidden because they hold secrets"
     failed = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]

@@ -16,7 +16,7 @@ MASKS = {"ipv4": "/32", "ipv6": "/128", "name": ""}
 
 
 def kind(value: object) -> str:
-    """Return ``ipv4``, ``ipv6``, ``name``, or an empty text for what is none of them."""
+    """Return ``ipv4``, ``ipv6``, ``name``, or an empty text for any other value."""
     text = str(value)
     try:
         return f"ipv{ipaddress.ip_address(text).version}"

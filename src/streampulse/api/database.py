@@ -86,7 +86,7 @@ class Database:
         self._executor = ThreadPoolExecutor(api.pool_size, thread_name_prefix="database")
         # Health has a connection of its own, so that it does not wait behind slow queries.
         self._health_executor = ThreadPoolExecutor(1, thread_name_prefix="database-health")
-        #: After this long a query is given up, whatever it does, in seconds.
+        #: Time limit of every query, connecting included, in seconds.
         self.deadline_seconds = _CONNECT_TIMEOUT_SECONDS + api.statement_timeout_ms / 1000 + 1
         self._lock = threading.Lock()
         self._limit = {

@@ -27,7 +27,7 @@ class UsageError(OperatorError):
 
 
 class SettingsError(Exception):
-    """A setting is missing or malformed; the text names each variable, what is wrong, and where it is set."""
+    """A setting is missing or malformed; the text names each variable, the fault, and the file that sets it."""
 
 
 def one_line(error: BaseException) -> str:

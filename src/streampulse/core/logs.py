@@ -84,7 +84,7 @@ def reaches_journal(stream: TextIO) -> bool:
 
 
 def journal_prefix(level: int, stream: TextIO) -> str:
-    """Return what a line that is printed rather than logged begins with: its priority where it reaches the journal."""
+    """Return the priority prefix of a printed line that reaches the journal, otherwise an empty text."""
     return f"<{_priority(level)}>" if reaches_journal(stream) else ""
 
 
@@ -110,7 +110,7 @@ def configure(level: int = logging.INFO, stream: TextIO | None = None, relayed: 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # httpx writes a line for each request. The caller says what an answer means.
+    # httpx writes a line for each request. Callers log the meaning of an answer.
     logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
     sys.excepthook = _ended
     threading.excepthook = lambda ended: _ended(ended.exc_type, ended.exc_value, ended.exc_traceback)

@@ -29,7 +29,7 @@ _LIBRDKAFKA_NAMES: Final = {
 
 
 class KafkaSettings(BaseSettings):
-    """How to reach Kafka and what the topics are called."""
+    """Addresses and login of Kafka, and the names of its topics."""
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_KAFKA_", extra="ignore")
 
@@ -113,7 +113,7 @@ class PostgresSettings(BaseSettings):
 
 
 class CountingSettings(BaseSettings):
-    """The settings of the job that decide what the numbers are: the oracle computes with the same."""
+    """The job's settings that decide the numbers. The oracle uses the same."""
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_JOB_", extra="ignore")
 

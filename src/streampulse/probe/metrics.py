@@ -1,4 +1,4 @@
-"""The probe's metrics for the scrape. What it reads of the pipeline is in :mod:`streampulse.probe.pipeline`."""
+"""The probe's metrics for the scrape. The pipeline's metrics are in :mod:`streampulse.probe.pipeline`."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def touched(graph: Graph, name: str) -> Iterable[str]:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git in a checkout and return what it printed.
+    """Run git in a checkout and return its output.
 
     :raises OperatorError: git complained, or is not there.
     """

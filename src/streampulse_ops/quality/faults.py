@@ -50,7 +50,7 @@ REPLACEMENTS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of one file, and what stands there instead."""
+    """One line of one file, and its replacement."""
 
     file: str
     line: int
@@ -133,7 +133,7 @@ def failing(root: Path, files: set[str], seconds: float, near: Fault | None = No
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            # As Ctrl-C: fixtures end what they started, and the summary names what failed until then.
+            # As Ctrl-C: fixtures end their processes, and the summary names the failures until then.
             process.send_signal(signal.SIGINT)
             output, _ = process.communicate()
     found = set(re.findall(r"^(?:FAILED|ERROR) ([\w/]+\.py)", output, re.MULTILINE))

@@ -56,7 +56,7 @@ def lint(screen: Screen) -> str:
 
 
 def look(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run one linter and return what it said."""
+    """Run one linter and return its result."""
     return _run(command, capture=True)
 
 

@@ -76,7 +76,7 @@ def run(screen: Screen, update: str | None) -> str:
 
 
 def _take(root: Path, module: Path, package: dict[str, Any]) -> None:
-    """Copy a package's files into the repository, and write what they are into its entry of the manifest."""
+    """Copy a package's files into the repository, and update its entry of the manifest."""
     for file, entry in package["files"].items():
         if not (module / entry["from"]).is_file():
             raise OperatorError(f"{module.name} has no {entry['from']} any more: adapt {MANIFEST}")

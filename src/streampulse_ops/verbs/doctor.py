@@ -76,7 +76,7 @@ def hosts_find_nothing(session: Session) -> Iterator[Finding]:
             try:
                 yield from _ask(session, host)
             except OperatorError as error:
-                # The other hosts are asked all the same.
+                # Go on with the other hosts.
                 yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
 
 

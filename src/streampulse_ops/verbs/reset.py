@@ -12,7 +12,7 @@ from streampulse_ops.verbs.down import play_each, stop_services
 from streampulse_ops.verbs.smoke import smoke
 from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, start_machines, variables
 
-#: The values of ``--keep``, each with what it keeps.
+#: The values of ``--keep``, each with the state that it keeps.
 KEEPABLE = {
     "kafka": "all events (Kafka's topics {topics})",
     "postgres": "all rows of the tables (PostgreSQL's database {database})",
@@ -47,7 +47,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
 
 
 def plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
-    """Return what a reset would do, line by line.
+    """Return the steps of a reset, line by line.
 
     :param keep: the state that is left alone, of KEEPABLE.
     """

@@ -97,7 +97,7 @@ def collect(session: Session) -> list[Row]:
                 continue
             rows += parse(host, listed, _ask(session, host, listed))
         except OperatorError as error:
-            # The other hosts are shown all the same.
+            # Go on with the other hosts.
             rows += [Row(service.name, host.name, UNKNOWN, "", 0, "", str(error)) for service in base]
     return rows
 
