@@ -31,7 +31,7 @@ def address(environment: Environment, name: str) -> str:
     """
     wanted = _shown(environment, name)
     first = environment.require_group(wanted.group)[0]
-    host = listening(environment, first, wanted) or ssh.login(environment, first).address
+    host = listening(environment, first, wanted) or ssh.address(environment, first)
     return f"{_scheme(environment, first, wanted)}://{host}:{services.port(environment, wanted.port)}{wanted.path}"
 
 
@@ -77,7 +77,7 @@ def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     port = services.port(environment, wanted.port)
     target = listening(environment, host, wanted) or str(inventory.variables(environment, host)["private_address"])
     if "{{" in target:  # the default, or an expression that only a play can evaluate
-        target = ssh.login(environment, host).address
+        target = ssh.address(environment, host)
     forward = f"127.0.0.1:{port}:{target}:{port}"
     options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", forward]
     return ssh.login(environment, host).command(

@@ -76,7 +76,7 @@ def reach(environment: Environment, name: str, command: Sequence[str]) -> Reache
 
 
 def _reach(environment: Environment, name: str, command: Sequence[str]) -> Reached:
-    settings = _settings(command)
+    settings = effective(command)
     # A new connection: a shared one does not print the host's key.
     options = ["-v", "-o", "BatchMode=yes", "-o", "ControlPath=none"]
     code, _, errors = _ssh(command, options, "sudo -n true" if settings["user"] != "root" else "true")
@@ -116,7 +116,7 @@ def jump_words(jumps: str) -> list[str]:
     return [*words, found["host"].strip("[]")]
 
 
-def _settings(command: Sequence[str]) -> dict[str, str]:
+def effective(command: Sequence[str]) -> dict[str, str]:
     """Return OpenSSH's effective options; the values of an option given several times are lines."""
     found: dict[str, str] = {}
     for line in run([command[0], "-G", *command[1:]]).splitlines():

@@ -19,7 +19,7 @@ from paramiko.ssh_exception import SSHException
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, reach
+from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, effective, reach
 
 #: Types of host keys that paramiko can verify.
 KEY_TYPES = (
@@ -101,6 +101,12 @@ def reached(environment: Environment, host: Host) -> Reached:
     :raises OperatorError: the login or sudo is refused.
     """
     return reach(environment, host.name, login(environment, host).command())
+
+
+def address(environment: Environment, host: Host) -> str:
+    """Return the address at which this machine reaches a host; OpenSSH knows it where ansible_host is an alias."""
+    found = login(environment, host)
+    return found.address if environment.ours else effective(found.command())["hostname"]
 
 
 class VerifiedKey(MissingHostKeyPolicy):  # type: ignore[misc] # paramiko has no types

@@ -117,7 +117,8 @@ def _preflight(session: Session) -> Iterator[Finding]:
             raise
         for failure in error.failures:
             for message in str(failure["msg"]).split(ansible.BETWEEN):
-                yield _fault("host", str(failure["host"]), message)
+                host = str(failure["host"])
+                yield _fault("host", host, message.removeprefix(f"{host}: "))
     else:
         yield Finding("host", ", ".join(host.name for host in session.environment.hosts), ok=True)
 

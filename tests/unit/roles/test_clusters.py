@@ -1,0 +1,25 @@
+"""streampulse_probe: PostgreSQL clusters that hold data of an application."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from ansible_runs import ANSIBLE
+
+
+def test_only_a_cluster_with_a_database_of_its_users_counts(tmp_path: Path) -> None:
+    file = ANSIBLE / "playbooks/library/streampulse_probe.py"
+    spec = importlib.util.spec_from_file_location("streampulse_probe", file)
+    assert spec
+    assert spec.loader
+    probe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(probe)
+    for name, databases in (("15/main", ("1", "5", "16384")), ("17/main", ("1", "4", "5"))):
+        data = tmp_path / "data" / name
+        for database in databases:
+            (data / "base" / database).mkdir(parents=True)
+        (tmp_path / "etc" / name).mkdir(parents=True)
+        (tmp_path / "etc" / name / "postgresql.conf").write_text(f"#x\ndata_directory = '{data}'\t# use data\n")
+    assert probe.clusters(tmp_path / "etc") == ["15/main"]
+    assert probe.clusters(tmp_path / "nothing") == []
