@@ -18,9 +18,11 @@ from streampulse.job.batches import Batches
 from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import DeadLetter, Slice
 from streampulse.job.source import Start
-from streampulse.job.store import Store
+from streampulse.job.store import Batch, Store, exclusions
 from streampulse.job.store import state as state_module
+from streampulse.job.store.exclusions import Exclusion
 from streampulse.job.store.state import Span
+from streampulse.oracle.command import take_snapshot
 
 MINUTE_US = 60_000_000
 TIMEOUT_US = 6 * 3_600 * 1_000_000
@@ -282,3 +284,22 @@ def test_the_ledger_is_bounded_and_its_newest_entry_stays(database: Database, st
     assert store.forget_old(0) is False
     # The newest row is the position, however old it is.
     assert database.query("SELECT seq FROM batch_ledger") == [(7000,)]
+
+
+def test_excluded_records_are_entered_with_their_batch_and_read_by_generation(database: Database, store: Store) -> None:
+    single = [Exclusion(0, offset, offset, "future") for offset in (3, 4, 6)]
+    entries = [Exclusion(0, 3, 4, "future"), Exclusion(0, 6, 6, "future")]
+    assert exclusions.joined(single) == entries
+    batches_of(store)
+    engine, _ = store.load()
+    changes, accepted = engine.apply([])
+    query = str(uuid.uuid4())
+    store.commit(Batch(query, 0, "topic", {}, excluded=entries), engine, changes, accepted)
+    database.execute("UPDATE excluded_records SET pending = true WHERE first_offset = 6")
+    assert store.exclusions("topic") == {0: entries[:1]}
+    assert store.exclusions("another") == {}
+    store.commit(Batch(query, 1, "topic", {}, spans=lost_spans("topic", 5)), engine, changes, accepted)
+    assert store.exclusions("topic") == {}
+    assert [(each.generation, each.first_offset) for each in take_snapshot(database.settings(WRITER)).excluded] == [
+        (0, 3)
+    ]

@@ -49,6 +49,16 @@ class LostSpan(NamedTuple):
     clock_us: int | None
 
 
+class Exclusion(NamedTuple):
+    """A row of ``excluded_records`` that is in force: the offsets of a generation, and the outcome of their records."""
+
+    partition: int
+    generation: int
+    first_offset: int
+    last_offset: int
+    reason: str
+
+
 class Snapshot(NamedTuple):
     """The newest ledger row and the tables' ordinary streams, from one transaction.
 
@@ -66,6 +76,7 @@ class Snapshot(NamedTuple):
     minutes: dict[tuple[int, str], MinuteRow]
     states: dict[str, StateRow]
     lost: Sequence[LostSpan] = ()
+    excluded: Sequence[Exclusion] = ()
 
 
 @dataclass
@@ -367,7 +378,8 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
         log.first_stamps_ms[partition] = None
         if not whole[partition]:
             log.missing_until_us[partition] = None
-    due = {number: _borders(found) for number, found in _by_partition(snapshot.lost).items()}
+    lost = _by_partition(snapshot.lost)
+    due = {number: _borders(found) for number, found in lost.items()}
     for record in reader.read(topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records")):
         if record.partition not in logs:
             bound = None if whole[record.partition] else record.stamp_ms * 1000 + ALLOWED_FUTURE_US
@@ -376,7 +388,12 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
             if bound is not None:
                 log.missing_until_us[record.partition] = bound
         _lose(log, logs[record.partition], due.get(record.partition, []), record.offset)
-        _note(log, logs[record.partition], record)
+        _note(
+            log,
+            logs[record.partition],
+            record,
+            _excluded(snapshot.excluded, lost, record) if snapshot.excluded else None,
+        )
     for partition, found in due.items():
         _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, math.inf)
     for partition, each in logs.items():
@@ -391,6 +408,19 @@ def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
     for span in lost:
         found.setdefault(span.partition, []).append(span)
     return found
+
+
+def _excluded(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]], record: Record) -> str | None:
+    """Return the reason for which a record is excluded, None where it is not.
+
+    A record's generation is the number of spans up to the last one that begins at or before it.
+    """
+    spans = lost.get(record.partition, ())
+    generation = max((count for count, span in enumerate(spans, 1) if span.first_offset <= record.offset), default=0)
+    for each in excluded:
+        if each[:2] == (record.partition, generation) and each.first_offset <= record.offset <= each.last_offset:
+            return each.reason
+    return None
 
 
 def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:
@@ -427,9 +457,9 @@ def _spans(topic: str, bounds: dict[int, Bounds], offsets: dict[int, int]) -> di
     return spans
 
 
-def _note(log: Log, partition_log: PartitionLog, record: Record) -> None:
+def _note(log: Log, partition_log: PartitionLog, record: Record, excluded: str | None) -> None:
     """Decide one record's outcome and file it."""
-    decision = partition_log.decide(record)
+    decision = partition_log.decide(record, excluded)
     log.outcomes[decision.outcome] = log.outcomes.get(decision.outcome, 0) + 1
     source = (record.partition, record.offset)
     if decision.outcome in DEAD_LETTER_REASONS:
@@ -499,6 +529,12 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
             (newest and newest[0],),
         )
         lost = [LostSpan(*row) for row in cursor]
+        cursor.execute(
+            "SELECT partition, generation, first_offset, last_offset, reason FROM excluded_records"
+            " WHERE topic_id = %s AND NOT pending",
+            (newest and newest[0],),
+        )
+        excluded = [Exclusion(*row) for row in cursor]
         cursor.execute("SELECT count(*) FROM topics_read")
         counted = cursor.fetchone()
         cursor.execute(f"SELECT {_epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
@@ -530,4 +566,5 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         minutes=minutes,
         states=states,
         lost=lost,
+        excluded=excluded,
     )

@@ -76,9 +76,10 @@ class PartitionLog:
             self.clock_us = max(clock_us, self.clock_us or clock_us)
             self.missing_until_us = max(clock_us, self.missing_until_us or clock_us)
 
-    def decide(self, record: Record) -> Decision:
+    def decide(self, record: Record, excluded: str | None = None) -> Decision:
         """Decide the next record's outcome.
 
+        :param excluded: the reason of the record's entry in ``excluded_records``, None where it has none.
         :raises ValueError: the record is of another partition or not in offset order.
         """
         if record.partition != self.partition or record.offset < self.next_offset:
@@ -90,6 +91,10 @@ class PartitionLog:
             event = parse(record.key, record.value, record.partition, self.partitions)
         except InvalidEvent as error:
             return Decision(INVALID, None, error.detail)
+
+        # An entry overrules rules 2 to 5. Like rule 2, it moves no clock.
+        if excluded is not None:
+            return Decision(excluded, event, "value: cannot be read" if excluded == INVALID else None)
 
         # 2. More than 5 minutes after its arrival.
         if event.ts_us - record.stamp_ms * 1000 > ALLOWED_FUTURE_US:

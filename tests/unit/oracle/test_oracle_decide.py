@@ -94,6 +94,17 @@ def test_future_is_more_than_five_minutes_after_arrival() -> None:
     assert topic.clock() == 5 * MINUTE + 0.001, "what came from the future moves no clock"
 
 
+def test_an_excluded_event_gets_the_reason_of_its_entry_and_moves_no_clock() -> None:
+    topic = Topic()
+    topic.add(30 * MINUTE)
+    topic.add(0)
+    topic.raw(b"{")
+    log = PartitionLog(topic.partition, PARTITIONS)
+    decisions = [log.decide(record, "future") for record in topic.records]
+    assert [decision.outcome for decision in decisions] == ["future", "future", "invalid"]
+    assert log.clock_us is None
+
+
 def test_late_is_more_than_ten_minutes_before_the_clock() -> None:
     topic = Topic()
     topic.add(20 * MINUTE)

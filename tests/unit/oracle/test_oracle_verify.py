@@ -13,7 +13,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import CountingSettings
 from streampulse.events import Event, letter_bytes, partition_of
 from streampulse.oracle import command
-from streampulse.oracle.command import Report, Snapshot, text, verify_snapshot
+from streampulse.oracle.command import Exclusion, LostSpan, Report, Snapshot, read_log, text, verify_snapshot
 from streampulse.oracle.decide import Decision, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter
 from streampulse.oracle.tables import DAY_US, MinuteRow, StateRow, tables
@@ -173,6 +173,19 @@ def test_a_right_world_is_all_equal() -> None:
     assert (report.records, report.streams, report.dead_letters) == (32, 3, 18)
     assert report.outcomes == {"accepted": 13, "late": 4, "future": 3, "invalid": 11, "duplicate": 1}
     assert text(report).endswith("verify  32 records, 36 rows, 3 streams, 18 dead letters: all equal (0.0 s)")
+
+
+def test_only_the_records_of_an_entrys_generation_are_excluded() -> None:
+    kafka = Kafka()
+    for _ in range(4):
+        kafka.send("stream-1", 10, "viewer_join")
+    number = kafka.records[0].partition
+    entries = [Exclusion(number, 0, 1, 2, "future"), Exclusion(number, 1, 3, 3, "future")]
+    lost = [LostSpan(number, 2, 9, None)]
+    snapshot = snapshot_of(kafka)._replace(excluded=entries, lost=lost)
+    log = read_log(kafka, TOPIC, snapshot, lambda _: None)
+    assert sorted(log.letters) == [(number, 1), (number, 3)]
+    assert {letter.reason for letter in log.letters.values()} == {"future"}
 
 
 def test_a_world_without_a_batch_says_that_nothing_was_checked() -> None:

@@ -21,7 +21,9 @@ from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.positions import LastRecord
 from streampulse.job.rows import Rows
+from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
+from streampulse.job.store.exclusions import Exclusion
 from streampulse.job.store.retention import forget_old
 from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_ids, last_record, position_columns
 
@@ -45,6 +47,7 @@ class Batch:
     #: By partition the last record that was read, None where the log has none any more.
     last: dict[int, LastRecord | None] = field(default_factory=dict)
     spans: Sequence[Span] = ()
+    excluded: Sequence[Exclusion] = ()
 
 
 class Store:
@@ -120,6 +123,13 @@ class Store:
         """Return by partition how many spans of a topic were lost; a partition without one is absent."""
         return {number: count for (topic, number), count in self._generations.items() if topic == topic_id}
 
+    def exclusions(self, topic_id: str) -> dict[int, list[Exclusion]]:
+        """Return by partition the records of a topic's present generation that are excluded, in offset order."""
+        with self._cursor() as cursor:
+            found = exclusions.load(cursor, topic_id, self.generations(topic_id))
+        self._end()
+        return found
+
     def newest_span_s(self) -> float | None:
         """Return when the newest span was noted, in seconds since the epoch, None where there is none."""
         with self._cursor() as cursor:
@@ -193,6 +203,8 @@ class Store:
                 ),
             )
             seq = int(one(cursor)[0])
+            if batch.topic_id is not None:
+                exclusions.enter(cursor, batch.topic_id, of_topic, batch.excluded)
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
                 cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
             state = self._state.write(cursor, seq, engine, accepted)
