@@ -37,6 +37,8 @@ TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
 LIMITS_FILE: Final = Path("/etc/streampulse/limits.json")
 #: The job commits every second or so while there is anything to read.
 JOB_SILENT_SECONDS: Final = 30
+#: A transaction that is open for longer holds back its partitions noticeably.
+LONG_TRANSACTION_SECONDS: Final = 10
 _ANSWER_SECONDS: Final = 5.0
 
 
@@ -97,7 +99,8 @@ class Host:
     def limits(self) -> dict[str, float]:
         """Return the limits of the alerts.
 
-        They are disk_full and memory_low (ratios), unit_flapping_seconds (seconds) and unit_flapping (restarts).
+        They are disk_full and memory_low (ratios), unit_flapping_seconds and records_lost (seconds) and unit_flapping
+        (restarts).
 
         :raises OperatorError: the file is missing.
         """
@@ -339,6 +342,34 @@ def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
             yield _fault("kafka.topics", f"there is no topic {name}", "inv up")
             continue
         yield from _topic_findings(topic, known[name]["partitions"], {k: v["value"] for k, v in found[name].items()})
+
+
+@check("kafka.transactions", "kafka")
+def transactions(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Check whether a transaction holds back readers of the events: they wait for its end."""
+    from kafka import KafkaAdminClient
+
+    settings = load(KafkaSettings)
+    admin = KafkaAdminClient(**settings.client_arguments("streampulse-check"), bootstrap_timeout_ms=5_000)
+    try:
+        listed = admin.list_transactions(state_filters=["Ongoing"], duration_filter_ms=LONG_TRANSACTION_SECONDS * 1000)
+        names = [each.transactional_id for found in listed.values() for each in found]
+        described = admin.describe_transactions(names)
+    finally:
+        admin.close()
+    quiet = True
+    for name, found in sorted(described.items()):
+        numbers = sorted(each.partition for each in found.topic_partitions if each.topic == settings.topic)
+        if numbers:
+            quiet = False
+            yield _fault(
+                "kafka.transactions",
+                f"partitions {', '.join(map(str, numbers))} of {settings.topic} wait for the open transaction of the"
+                f" producer {name}, which the broker aborts after {found.transaction_timeout_ms / 1000:.0f} s",
+                "end the producer, or its transaction",
+            )
+    if quiet:
+        yield _fine("kafka.transactions", f"none is open for more than {LONG_TRANSACTION_SECONDS} s")
 
 
 def _topic_findings(
