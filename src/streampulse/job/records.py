@@ -176,7 +176,7 @@ class Records:
                 self.next_offset = end
                 break
             if newest != self._epoch:
-                self._epoch = self._epoch or message.leader_epoch()
+                self._epoch = message.leader_epoch() if self._epoch is None else self._epoch
                 if message.leader_epoch() != self._epoch:
                     self._ended = True
                     break
