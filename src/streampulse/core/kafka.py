@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -100,6 +101,18 @@ def _unpack(batch: DefaultRecordBatch) -> None:
 DefaultRecordBatch._maybe_uncompress = _unpack
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction that holds back readers of partitions, by its producer's transactional id.
+
+    ``seconds``: since its begin, by the broker's clock; ``timeout_seconds``: the broker aborts it after that.
+    """
+
+    producer: str
+    partitions: list[int]
+    seconds: float
+    timeout_seconds: float
+
+
 def silence() -> None:
     """Switch off the client library's log. It writes several lines for each attempt to connect; callers write one."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
@@ -143,6 +156,16 @@ class Topic:
         self.close()
 
     @property
+    def admin(self) -> Any:
+        """The client that describes topics, connected at the first use.
+
+        :raises kafka.errors.KafkaError: no broker answers.
+        """
+        if self._admin is None:
+            self._admin = KafkaAdminClient(**self._arguments)
+        return self._admin
+
+    @property
     def consumer(self) -> Any:
         """The consumer, connected at the first use.
 
@@ -158,9 +181,7 @@ class Topic:
         :raises NoTopic: there is no such topic.
         :raises kafka.errors.KafkaError: no broker answers in time.
         """
-        if self._admin is None:
-            self._admin = KafkaAdminClient(**self._arguments)
-        found = [each for each in self._admin.describe_topics([self.name]) if not each.get("error_code")]
+        found = [each for each in self.admin.describe_topics([self.name]) if not each.get("error_code")]
         if not found or not found[0].get("partitions"):
             raise NoTopic(f"Kafka has no topic {self.name}: make it with inv up")
         partitions = [TopicPartition(self.name, each["partition_index"]) for each in found[0]["partitions"]]
@@ -171,6 +192,27 @@ class Topic:
             {each.partition: starts[each] for each in partitions},
             {each.partition: ends[each] for each in partitions},
         )
+
+    def transactions(self, seconds: float) -> list[OpenTransaction]:
+        """Return the transactions on the topic that are open for longer than this, in seconds.
+
+        :raises kafka.errors.KafkaError: no broker answers in time.
+        """
+        listed = self.admin.list_transactions(state_filters=["Ongoing"], duration_filter_ms=round(seconds * 1000))
+        described = self.admin.describe_transactions(
+            [each.transactional_id for found in listed.values() for each in found]
+        )
+        now = time.time()
+        open_ = [
+            OpenTransaction(
+                name,
+                sorted(each.partition for each in found.topic_partitions if each.topic == self.name),
+                max(seconds, now - found.transaction_start_time_ms / 1000),
+                found.transaction_timeout_ms / 1000,
+            )
+            for name, found in sorted(described.items())
+        ]
+        return [each for each in open_ if each.partitions]
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""

@@ -347,28 +347,18 @@ def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
 @check("kafka.transactions", "kafka")
 def transactions(_: Host, __: dict[str, str]) -> Iterator[Finding]:
     """Check whether a transaction holds back readers of the events: they wait for its end."""
-    from kafka import KafkaAdminClient
+    from streampulse.core import kafka
 
-    settings = load(KafkaSettings)
-    admin = KafkaAdminClient(**settings.client_arguments("streampulse-check"), bootstrap_timeout_ms=5_000)
-    try:
-        listed = admin.list_transactions(state_filters=["Ongoing"], duration_filter_ms=LONG_TRANSACTION_SECONDS * 1000)
-        names = [each.transactional_id for found in listed.values() for each in found]
-        described = admin.describe_transactions(names)
-    finally:
-        admin.close()
-    quiet = True
-    for name, found in sorted(described.items()):
-        numbers = sorted(each.partition for each in found.topic_partitions if each.topic == settings.topic)
-        if numbers:
-            quiet = False
-            yield _fault(
-                "kafka.transactions",
-                f"partitions {', '.join(map(str, numbers))} of {settings.topic} wait for the open transaction of the"
-                f" producer {name}, which the broker aborts after {found.transaction_timeout_ms / 1000:.0f} s",
-                "end the producer, or its transaction",
-            )
-    if quiet:
+    with kafka.Topic(load(KafkaSettings), "streampulse-check", _ANSWER_SECONDS) as topic:
+        found = topic.transactions(LONG_TRANSACTION_SECONDS)
+    for each in found:
+        yield _fault(
+            "kafka.transactions",
+            f"partitions {', '.join(map(str, each.partitions))} of {topic.name} wait for the open transaction of the"
+            f" producer {each.producer}, which the broker aborts after {each.timeout_seconds:.0f} s",
+            "end the producer, or its transaction",
+        )
+    if not found:
         yield _fine("kafka.transactions", f"none is open for more than {LONG_TRANSACTION_SECONDS} s")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streampulse.core.kafka import Log
+from streampulse.core.kafka import Log, OpenTransaction
 from streampulse.probe import ledger, topic
 from streampulse.probe.part import Voice
 
@@ -28,12 +28,14 @@ class Lag(NamedTuple):
 class Found(NamedTuple):
     """One reading of the topic: its start on the monotonic clock, the log, and the lag.
 
-    ``log`` is None if Kafka could not be read; ``lag`` is None if Kafka or the ledger could not.
+    ``log`` is None if Kafka could not be read; ``lag`` is None if Kafka or the ledger could not. ``transactions``
+    are the open ones.
     """
 
     at: float
     log: Log | None
     lag: Lag | None
+    transactions: list[OpenTransaction] = []  # noqa: RUF012 - never changed
 
 
 def waiting(log: Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
@@ -109,9 +111,10 @@ class TopicReader:
     def step(self) -> float:
         """Read once; return the seconds until the next reading."""
         begun = time.monotonic()
-        log, lag = None, None
+        log, lag, transactions = None, None, list[OpenTransaction]()
         try:
             log = self._source.read()
+            transactions = self._source.transactions()
             asked = time.monotonic()
             self._ask()
             reading = self._latest.since(asked, self._patience)
@@ -124,7 +127,7 @@ class TopicReader:
             self._voice.wrong(str(error))
         else:
             self._voice.well()
-        self._found = Found(begun, log, lag)
+        self._found = Found(begun, log, lag, transactions)
         return max(0.0, self._interval - (time.monotonic() - begun))
 
     def get(self, max_age: float) -> Found | None:
@@ -200,8 +203,21 @@ class Figures(Collector):
                 "When the newest batch was committed, by the database's clock, in seconds since the epoch.",
                 entry and entry.committed_at,
             ),
+            _open_transactions(found.transactions if found is not None else []),
             readable,
         ]
+
+
+def _open_transactions(transactions: Iterable[OpenTransaction]) -> Metric:
+    family = GaugeMetricFamily(
+        f"{_PREFIX}open_transaction_seconds",
+        "Time since the begin of an open transaction that holds back a partition of the events' topic.",
+        labels=["partition", "producer"],
+    )
+    for each in transactions:
+        for number in each.partitions:
+            family.add_metric([str(number), each.producer], each.seconds)
+    return family
 
 
 def _by_partition(name: str, documentation: str, offsets: Mapping[int, int] | None) -> Metric:

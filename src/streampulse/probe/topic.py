@@ -16,6 +16,8 @@ from streampulse.core.settings import KafkaSettings
 # The probe needs one record of a partition; the broker sends whole batches.
 _FETCH_BYTES: Final = 16 * 1024
 _POLL_SECONDS: Final = 0.5
+#: Shorter transactions hold nobody back.
+LONG_SECONDS: Final = 5.0
 
 
 class Unreadable(Exception):  # noqa: N818 - a finding
@@ -51,6 +53,17 @@ class Topic:
         try:
             return self._topic.log()
         except (KafkaError, OSError, OperatorError) as error:
+            self._topic.close()
+            raise Unreadable(one_line(error)) from None
+
+    def transactions(self) -> list[kafka.OpenTransaction]:
+        """Return the transactions on the topic that are open for longer than :data:`LONG_SECONDS`.
+
+        :raises Unreadable: Kafka does not answer.
+        """
+        try:
+            return self._topic.transactions(LONG_SECONDS)
+        except (KafkaError, OSError) as error:
             self._topic.close()
             raise Unreadable(one_line(error)) from None
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streampulse.core.kafka import Log
+from streampulse.core.kafka import Log, OpenTransaction
 from streampulse.probe.ledger import Entry, LatestReading, Reading
 from streampulse.probe.pipeline import Figures, Lag, TopicReader, waiting
 from streampulse.probe.topic import Unreadable
@@ -52,11 +52,15 @@ class Source:
         self.log: Log | None = log({0: 14, 1: 5})
         self.arrived: dict[int, float] | None = {}
         self.asked: dict[int, int] = {}
+        self.open: list[OpenTransaction] = []
 
     def read(self) -> Log:
         if self.log is None:
             raise Unreadable("no brokers")
         return self.log
+
+    def transactions(self) -> list[OpenTransaction]:
+        return self.open
 
     def arrivals(self, offsets: Mapping[int, int], ends: Mapping[int, int]) -> dict[int, float]:
         assert all(offset < ends[number] for number, offset in offsets.items())
@@ -110,6 +114,13 @@ def test_every_metric_is_shown_when_all_parts_can_be_read() -> None:
     assert found.pop("lag_seconds") == pytest.approx(7, abs=1)
     assert found == {**KAFKA, **POSTGRES, "lag_records": 4}
     assert world.source.asked == {0: 10}
+
+
+def test_an_open_transaction_is_shown_with_each_partition_that_it_holds_back() -> None:
+    world = World()
+    world.source.open = [OpenTransaction("orders", [0, 1], 12.5, 60.0)]
+    found = world.look()
+    assert [found[f"open_transaction_seconds/{number}/orders"] for number in (0, 1)] == [12.5, 12.5]
 
 
 def test_the_age_is_that_of_the_oldest_and_never_negative() -> None:
