@@ -195,6 +195,44 @@ def test_a_world_without_a_batch_says_that_nothing_was_checked() -> None:
     assert report.not_checked == ["any record: the job has committed no batch yet"]
 
 
+def with_a_lost_end(snapshot: Snapshot, partition: int) -> Snapshot:
+    """Return the tables of a job that had read three more records of a partition, which Kafka lost since."""
+    end = snapshot.offsets[partition]
+    return snapshot._replace(lost=[LostSpan(partition, end, end + 3, snapshot.clocks[partition])])
+
+
+def test_a_lost_span_is_named_and_only_rows_that_its_records_can_have_changed_are_not_compared() -> None:
+    kafka, snapshot = a_right_world()
+    stream = "stream-1"
+    partition = partition_of(stream.encode(), PARTITIONS)
+    snapshot = with_a_lost_end(snapshot, partition)
+    report = verify_snapshot(kafka, snapshot, (TOPIC, DLQ), COUNTING)
+    end = snapshot.offsets[partition]
+    assert report.differences == []
+    assert report.not_checked[0] == f"records {end} to {end + 2} of partition {partition}: counted, then lost by Kafka"
+    # The clock is at 12:11:40, so the lost events are from 12:01:40 or later.
+    wrong = {key: row._replace(joins=row.joins + 1) for key, row in snapshot.minutes.items() if key[1] == stream}
+    found = differences(kafka, snapshot._replace(minutes=snapshot.minutes | wrong))
+    assert [difference.split()[1] for difference in found] == ["2026-03-01T12:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        pytest.param(0, None, id="of the record"),
+        pytest.param(1, "its generation is 1, that of the record is 0", id="of records behind the span"),
+        pytest.param(2, ": missing, the record is", id="of a span that the tables do not have yet"),
+    ],
+)
+def test_a_letter_names_the_generation_of_its_record(generation: int, expected: str | None) -> None:
+    kafka, snapshot = a_right_world()
+    letter = kafka.letters[0]
+    partition = int(dict(letter.headers)["partition"] or b"")
+    kafka.letters[0] = Letter(letter.record, (*letter.headers, ("generation", str(generation).encode())))
+    found = differences(kafka, with_a_lost_end(snapshot, partition))
+    assert any(expected in each for each in found) if expected else not found
+
+
 @pytest.mark.parametrize("column", MinuteRow._fields)
 def test_every_column_of_a_minute_is_compared(column: str) -> None:
     kafka, snapshot = a_right_world()
