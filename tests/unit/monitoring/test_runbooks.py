@@ -69,24 +69,6 @@ def test_a_page_has_something_in_every_section_and_looks_before_it_changes(book:
     assert {step.section for step in book.steps} <= {"Diagnosis", "Resolution"}
 
 
-@every_book
-def test_a_page_says_before_each_command_where_it_runs(book: Runbook) -> None:
-    """Readers do not see the info string."""
-    for section in ("Diagnosis", "Resolution"):
-        where: str | None = None
-        previous: Step | None = None
-        parts = re.split(r"^```", book.sections[section], flags=re.MULTILINE)
-        for prose, step in zip(parts[0::2], [step for step in book.steps if step.section == section], strict=False):
-            if re.search(r"control machine", prose):
-                where = runbooks.CONTROL
-            elif re.search(r"\bhosts?\b|On each|from another", prose):
-                where = "host"
-            # A page that has said it need not say it again before every command.
-            if previous is None or (previous.host == runbooks.CONTROL) != (step.host == runbooks.CONTROL):
-                assert where is not None or section == "Resolution", f"line {step.line}"
-            previous = step
-
-
 @every_step
 def test_a_command_is_right_shell(book: Runbook, step: Step) -> None:
     done = subprocess.run(["sh", "-n"], input=step.script, capture_output=True, text=True)

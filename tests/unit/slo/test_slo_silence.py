@@ -159,16 +159,6 @@ def test_the_beginning_of_an_identity_must_be_one_silences(quiet: Quiet, capsys:
     assert all(kept["status"]["state"] == "active" for kept in quiet.kept.values())
 
 
-@pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize(
-    "arguments",
-    [["--for", "5x", "--reason", "r", "--host", "a"], ["--for", "5m", "--host", "a"], ["--for", "5m", "--reason", "r"]],
-)
-def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["silence", *arguments]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_a_silence_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as told:
         monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", told.url)
