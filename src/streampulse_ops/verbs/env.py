@@ -79,7 +79,7 @@ def check(session: Session) -> list[Finding]:
 def _fault(what: str, where: str, error: OperatorError | str) -> Finding:
     """Return a finding from a message of the form ``cause: fix``."""
     cause, _, fix = str(error).rpartition(": ")
-    return Finding(what, where, False, cause, fix)
+    return Finding(what, where, False, cause or fix, fix)
 
 
 def _inventory(session: Session) -> Iterator[Finding]:
