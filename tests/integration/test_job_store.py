@@ -16,11 +16,10 @@ from streampulse.core.errors import OperatorError
 from streampulse.events import partition_of
 from streampulse.job.batches import Batches
 from streampulse.job.decode.slices import Decoder
-from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.rows import DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store, exclusions
 from streampulse.job.store import state as state_module
-from streampulse.job.store.exclusions import Exclusion
 from streampulse.job.store.state import Span
 from streampulse.oracle.command import take_snapshot
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 import uuid
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 from broker import Broker
 from conftest import Database
+from kafka.record.util import calc_crc32c
 from pipeline import Pipeline
 from postgres import WRITER
 
+from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
+from streampulse.events import MAX_BATCH_BYTES
 from streampulse.job.ranges import BATCH_BYTES
 
 MB = 1_000_000
@@ -89,6 +93,55 @@ def test_large_records_pass_in_the_memory_of_one_batch(
     report = pipeline.verify()
     assert peak.grown() < 4 * size + 50 * MB
     assert (report.differences, report.not_checked) == ([], [])
+
+
+def damage(broker: Broker, topic: str, first: int) -> None:
+    """Change the second half of a batch's compressed records, and make its checksum right."""
+    (file,) = (broker.data / f"{topic}-0").glob("*.log")
+    data, position = bytearray(file.read_bytes()), 0
+    while struct.unpack_from(">q", data, position)[0] != first:
+        position += 12 + struct.unpack_from(">i", data, position + 8)[0]
+    end = position + 12 + struct.unpack_from(">i", data, position + 8)[0]
+    for at in range((position + 61 + end) // 2, end):
+        data[at] ^= 0x5A
+    struct.pack_into(">I", data, position + 17, calc_crc32c(bytes(data[position + 21 : end])))
+    with file.open("r+b") as handle:
+        handle.write(data)
+
+
+def test_batches_that_cannot_be_unpacked_are_excluded_and_the_others_are_counted(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    firsts = []
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        with broker.producer(compression_type=codec, linger_ms=1_000) as producer:
+            for _ in range(10):
+                producer.send(kafka.topic, event(), key=STREAM)
+        firsts.append(broker.end(kafka.topic))
+        with broker.producer(compression_type=codec, linger_ms=1_000) as producer:
+            for _ in range(9):
+                producer.send(kafka.topic, event(), key=STREAM)
+    with broker.producer(compression_type="zstd", max_request_size=400 * MB) as producer:
+        producer.send(kafka.topic, b"x" * (MAX_BATCH_BYTES + 1), partition=0).get(60)
+    for first in firsts:
+        damage(broker, kafka.topic, first)
+    end = broker.end(kafka.topic)
+    # Reading begins before, in, and right after a batch that cannot be read.
+    for until in (firsts[1], firsts[1] + 4, firsts[1] + 9, end - 1, end):
+        pipeline.start()
+        pipeline.count(0, until)
+    report = pipeline.verify()
+    assert (report.differences, report.not_checked) == ([], [])
+    assert report.outcomes == {"accepted": 40, "invalid": 4 * 9 + 1}
+    entries = database.query(
+        "SELECT first_offset, last_offset, reason, pending FROM excluded_records ORDER BY first_offset"
+    )
+    second = firsts[1]
+    runs = [(firsts[0], 9), (second, 4), (second + 4, 5), (firsts[2], 9), (firsts[3], 9), (end - 1, 1)]
+    assert entries == [(first, first + count - 1, "invalid", False) for first, count in runs]
+    database.execute("DELETE FROM excluded_records")
+    with pytest.raises(OperatorError, match=f"the batch of offsets {firsts[0]} to {firsts[0] + 8} cannot be unpacked"):
+        pipeline.verify()
 
 
 def test_a_batch_that_compresses_1_to_1000_is_read_in_slices_of_bounded_bytes(

@@ -40,6 +40,7 @@ class CannotUnpack(KafkaError):  # type: ignore[misc]  # noqa: N818 - a finding
     """A batch's compressed records cannot be unpacked."""
 
     def __init__(self, first: int, last: int, cause: object) -> None:
+        self.first = first
         super().__init__(f"the batch of offsets {first} to {last} cannot be unpacked: {cause}")
 
 

@@ -486,6 +486,25 @@ def lost(host: Host, _: dict[str, str]) -> Iterator[Finding]:
         yield _fine("job.lost", "no record was lost in the last hour")
 
 
+@check("job.excluded", "job")
+def excluded(host: Host, _: dict[str, str]) -> Iterator[Finding]:
+    """Check whether records were excluded a short while ago."""
+    noted = _query(
+        "SELECT partition, first_offset, last_offset, reason, extract(epoch FROM now() - excluded_at)::float8"
+        " FROM excluded_records WHERE NOT pending ORDER BY excluded_at DESC LIMIT 20"
+    )
+    recent = [(*entry, reason) for *entry, reason, age in noted if age < host.limits()["records_lost"]]
+    for partition, first, last, reason in recent:
+        why = "the job cannot read them" if reason == "invalid" else f"they are {reason}"
+        yield _fault(
+            "job.excluded",
+            f"records {first} to {last} of partition {partition} do not count: {why}",
+            "inv peek stream.events.dlq",
+        )
+    if not recent:
+        yield _fine("job.excluded", "no record was excluded in the last hour")
+
+
 def _bounds() -> dict[int, tuple[int, int]]:
     """Return the first and the end offset of each partition of the raw topic."""
     from streampulse.core import kafka

@@ -145,10 +145,13 @@ class Batches:
             changes, accepted = engine.apply((piece.rows, piece.next_offset) for piece in slices)
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
-            batch = Batch(
-                query_id, batch_id, self._topic_id, reasons, {piece.partition: piece.last for piece in slices}
-            )
+            last = {piece.partition: piece.last for piece in slices}
+            excluded = [each for piece in slices for each in piece.excluded]
+            batch = Batch(query_id, batch_id, self._topic_id, reasons, last, excluded=excluded)
             written = self._store.commit(batch, engine, changes, accepted)
+        for partition, first, final, reason in excluded:
+            log.error("records %d to %d of partition %d are excluded, they cannot be read", first, final, partition)
+            metrics.EXCLUDED.labels(reason).inc(final - first + 1)
         self.commits += 1
         self.read_up_to = engine.next_offsets()
         now = time.time()
@@ -160,8 +163,8 @@ class Batches:
         metrics.LAST_COMMIT.set(now)
         for reason, count in reasons.items():
             metrics.DEAD_LETTERS.labels(reason).inc(count)
-        if records:
-            metrics.ARRIVAL_LAG.set(now - max(piece.newest_arrival_us for piece in slices) / 1_000_000)
+        if newest := max((piece.newest_arrival_us for piece in slices), default=0):
+            metrics.ARRIVAL_LAG.set(now - newest / 1_000_000)
         if changes.event_clock_us is not None:
             metrics.EVENT_CLOCK.set(changes.event_clock_us / 1_000_000)
         numbers = {

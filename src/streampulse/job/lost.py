@@ -40,7 +40,7 @@ class LogReader:
         self._consumer.close()
 
     def messages(self, partition: int, first: int) -> Iterator[Any]:
-        """Yield the records from an offset to the log's end.
+        """Yield the records from an offset to the log's end, or to a batch that cannot be unpacked.
 
         :raises KafkaException: the log does not hold the offset, or Kafka does not answer for a minute.
         """
@@ -51,7 +51,7 @@ class LogReader:
                 message = self._consumer.poll(_LOOK_SECONDS)
                 if message is None or message.error() is not None:
                     error = message and message.error()
-                    if error and error.code() == KafkaError._PARTITION_EOF:
+                    if error and error.code() in (KafkaError._PARTITION_EOF, KafkaError._BAD_COMPRESSION):
                         return
                     if time.monotonic() > deadline or (error and not error.retriable()):
                         raise KafkaException(error or KafkaError(KafkaError._TIMED_OUT))

@@ -18,6 +18,9 @@ DUPLICATES: Final = Counter(
     "streampulse_job_duplicate_events", "Events passed over because their id was counted before."
 )
 DEAD_LETTERS: Final = Counter("streampulse_job_dead_letters", "Records that do not count, by reason.", ["reason"])
+EXCLUDED: Final = Counter(
+    "streampulse_job_excluded_records", "Records that were excluded although the log holds them, by reason.", ["reason"]
+)
 ROWS: Final = Counter("streampulse_job_rows_written", "Rows of the tables written or removed.")
 PHASE_SECONDS: Final = Histogram(
     "streampulse_job_batch_phase_seconds",
@@ -60,6 +63,7 @@ BUILD.labels(__version__).set(1)
 # A counter that appears with its first dead letters has no increase from nothing to these: no alert would see them.
 for _reason in REASONS:
     DEAD_LETTERS.labels(_reason)
+    EXCLUDED.labels(_reason)
 
 
 def note_progress(progress: Mapping[str, Any]) -> None:

@@ -87,6 +87,8 @@ def read_slice(reader: Consumer, topic: str, part: Range, position: Position, pa
             break
     piece = slices[0] if slices else Slice(part.partition, 0, 0, 0, 0, position.clock_us, Rows(part.partition), [])
     piece.first_offset, piece.next_offset, piece.last = position.offset, records.next_offset, records.last
+    if records.damaged is not None:
+        piece.exclude(records.end_of_damaged(), "value: cannot be unpacked")
     return piece
 
 
@@ -117,6 +119,9 @@ class Records:
         self._ended = False
         # The record that must be there before any other.
         self._expected = position.last
+        self._messages: deque[Any] = deque()
+        #: The first offset of a batch that cannot be unpacked and holds the next offset, None where there is none.
+        self.damaged: int | None = None
 
     def columns(
         self, is_full: Callable[[], bool]
@@ -131,10 +136,9 @@ class Records:
         self._assign(self.next_offset if self._expected is None else self._expected.offset)
         try:
             self._deadline = time.monotonic() + PATIENCE_SECONDS
-            messages: deque[Any] = deque()
             while not self._ended and self.next_offset < end and self._bytes < self._range.max_bytes and not is_full():
-                messages = messages or self._next_messages()
-                offsets, arrivals, keys, values = self._taken(messages)
+                self._messages = self._messages or self._next_messages()
+                offsets, arrivals, keys, values = self._taken(self._messages)
                 if offsets:
                     self._deadline = time.monotonic() + PATIENCE_SECONDS
                     yield [number] * len(offsets), offsets, arrivals, keys, values
@@ -143,7 +147,46 @@ class Records:
         finally:
             self._reader.unassign()
 
+    def end_of_damaged(self) -> int:
+        """Return the offset after the batch that cannot be unpacked, or the end of the range if that comes first.
+
+        The client does not say where the batch ends. It names its first offset, from wherever in it one reads.
+
+        :raises KafkaException: Kafka does not answer for a minute.
+        """
+        low, high, step = self.next_offset, self._range.end, 1
+        try:
+            while low + step < high:
+                if self._is_damaged(low + step):
+                    low, step = low + step, 2 * step
+                else:
+                    high = low + step
+            while high - low > 1:
+                middle = (low + high) // 2
+                if self._is_damaged(middle):
+                    low = middle
+                else:
+                    high = middle
+        finally:
+            self._reader.unassign()
+        return high
+
+    def _is_damaged(self, offset: int) -> bool:
+        self._assign(offset)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            message = self._reader.poll(_LOOK_SECONDS)
+            if message is None:
+                continue
+            error = message.error()
+            if error is not None and error.code() == KafkaError._BAD_COMPRESSION:
+                return message.offset() == self.damaged
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
+                return False
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
     def _assign(self, offset: int) -> None:
+        self._messages = deque()
         self._reader.assign([TopicPartition(self._topic, self._range.partition, offset)])
 
     def _next_messages(self) -> deque[Any]:
@@ -163,7 +206,7 @@ class Records:
         last = None
         # Epochs ascend: where the last record has the epoch of the slice, all have.
         newest = next((each.leader_epoch() for each in reversed(messages) if each.error() is None), None)
-        while messages and self._bytes < enough:
+        while messages and self._bytes < enough and not self._ended:
             message = messages.popleft()
             offset = message.offset()
             if message.error() is not None:
@@ -211,11 +254,15 @@ class Records:
             self.next_offset = max(self.next_offset, min(offset, self._range.end))
             self._deadline = min(self._deadline, time.monotonic() + _NEW_LEADER_SECONDS)
             self._error = KafkaError(KafkaError._PARTITION_EOF, f"no record at offset {self.next_offset}")
-        elif code in _NOT_HELD and self._expected is not None:
-            # Retention may have removed the record before the position.
+        elif code in (*_NOT_HELD, KafkaError._BAD_COMPRESSION) and self._expected is not None:
+            # Retention may have removed the record before the position, or its batch is damaged since.
             self._expected = None
             self._assign(self.next_offset)
         elif code in _NOT_HELD:
             raise LogLost(f"partition {self._range.partition} does not hold offset {self.next_offset}")
+        elif code == KafkaError._BAD_COMPRESSION:
+            self.next_offset = max(self.next_offset, min(offset, self._range.end))
+            if self.next_offset < self._range.end:
+                self.damaged, self._ended = offset, True
         else:
             self._error = error

@@ -35,6 +35,15 @@ class DeadLetter(NamedTuple):
     value: bytes | None
 
 
+class Exclusion(NamedTuple):
+    """Records that do not count although the log holds them, and why (one of :data:`REASONS`)."""
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    reason: str
+
+
 @dataclass(slots=True)
 class Rows:
     """Events of one partition in offset order, in columns of equal length.
@@ -135,7 +144,7 @@ class Slice:
 
     ``records`` counts all records; ``first_offset`` and ``next_offset`` are where reading began and where it goes on;
     ``clock_us`` is the partition's clock after the slice, None while no ordinary event has passed; ``last`` is the last
-    record before ``next_offset``.
+    record before ``next_offset``, None where records before it are excluded: reading does not go back to them.
     """
 
     partition: int
@@ -147,6 +156,16 @@ class Slice:
     rows: Rows
     dead_letters: list[DeadLetter]
     last: LastRecord | None = None
+    excluded: list[Exclusion] = field(default_factory=list)
+
+    def exclude(self, next_offset: int, detail: str) -> None:
+        """Exclude the records up to, but excluding, an offset: their letters have neither key nor value."""
+        first, self.next_offset, self.last = self.next_offset, next_offset, None
+        self.records += next_offset - first
+        self.excluded.append(Exclusion(self.partition, first, next_offset - 1, INVALID))
+        self.dead_letters += [
+            DeadLetter(self.partition, offset, INVALID, detail, None, None) for offset in range(first, next_offset)
+        ]
 
     def encode(self) -> bytes:
         """Return the slice as bytes, for :meth:`decode`."""
@@ -161,13 +180,16 @@ class Slice:
                 self.rows.encode(),
                 [tuple(letter) for letter in self.dead_letters],
                 self.last,
+                self.excluded,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Slice:
         """Read what :meth:`encode` wrote."""
-        partition, records, first, following, arrival, clock, rows, letters, last = _SLICE_DECODER.decode(data)
+        partition, records, first, following, arrival, clock, rows, letters, last, excluded = _SLICE_DECODER.decode(
+            data
+        )
         return cls(
             partition,
             records,
@@ -178,11 +200,12 @@ class Slice:
             Rows.decode(rows),
             [DeadLetter(*letter) for letter in letters],
             last,
+            excluded,
         )
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
 _LETTER = tuple[int, int, str, str, bytes | None, bytes | None]
 _SLICE_DECODER = msgspec.msgpack.Decoder(
-    tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None]
+    tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None, list[Exclusion]]
 )

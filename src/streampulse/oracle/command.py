@@ -33,7 +33,7 @@ from streampulse.oracle.compare import (
     minute_differences,
     state_differences,
 )
-from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, PartitionLog, Record
+from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, INVALID, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter, TopicReader
 from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, Tables, event_clock, tables, window_of
 
@@ -214,9 +214,13 @@ class Reader(Protocol):
         """Return the topic's id, which Kafka assigns at creation."""
 
     def read(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+        self,
+        topic: str,
+        spans: Mapping[int, Bounds],
+        progress: Callable[[int], None] | None = None,
+        excluded: Mapping[int, Sequence[Bounds]] | None = None,
     ) -> Iterator[Record]:
-        """Yield the records of each span."""
+        """Yield the records of each span but for excluded ones."""
 
     def read_with_headers(
         self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
@@ -380,7 +384,11 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
             log.missing_until_us[partition] = None
     lost = _by_partition(snapshot.lost)
     due = {number: _borders(found) for number, found in lost.items()}
-    for record in reader.read(topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records")):
+    unreadable = _unreadable(snapshot.excluded, lost)
+    _expect_letters(log, unreadable)
+    for record in reader.read(
+        topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records"), unreadable
+    ):
         if record.partition not in logs:
             bound = None if whole[record.partition] else record.stamp_ms * 1000 + ALLOWED_FUTURE_US
             logs[record.partition] = PartitionLog(record.partition, log.partitions, bound)
@@ -402,6 +410,25 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
     return log
 
 
+def _unreadable(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]]) -> dict[int, list[Bounds]]:
+    """Return by partition the offsets of records that cannot be read: those that are excluded as invalid."""
+    found: dict[int, list[Bounds]] = {}
+    for partition, generation, first, last, reason in excluded:
+        if reason == INVALID and generation == _generation(lost.get(partition, ()), first):
+            found.setdefault(partition, []).append(Bounds(first, last + 1))
+    return found
+
+
+def _expect_letters(log: Log, unreadable: Mapping[int, Sequence[Bounds]]) -> None:
+    """Expect a dead letter without key and value for each record that cannot be read."""
+    for partition, found in unreadable.items():
+        start, end = log.spans.get(partition, Bounds(0, 0))
+        for first, following in found:
+            for offset in range(max(first, start), min(following, end)):
+                log.letters[partition, offset] = ExpectedLetter(INVALID, "value", None, None)
+                log.outcomes[INVALID] = log.outcomes.get(INVALID, 0) + 1
+
+
 def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
     """Return the lost spans of each partition, in the order in which they were noted."""
     found: dict[int, list[LostSpan]] = {}
@@ -411,16 +438,17 @@ def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
 
 
 def _excluded(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]], record: Record) -> str | None:
-    """Return the reason for which a record is excluded, None where it is not.
-
-    A record's generation is the number of spans up to the last one that begins at or before it.
-    """
-    spans = lost.get(record.partition, ())
-    generation = max((count for count, span in enumerate(spans, 1) if span.first_offset <= record.offset), default=0)
+    """Return the reason for which a record is excluded, None where it is not."""
+    generation = _generation(lost.get(record.partition, ()), record.offset)
     for each in excluded:
         if each[:2] == (record.partition, generation) and each.first_offset <= record.offset <= each.last_offset:
             return each.reason
     return None
+
+
+def _generation(spans: Sequence[LostSpan], offset: int) -> int:
+    """Return a record's generation: the number of spans up to the last one that begins at or before it."""
+    return max((count for count, span in enumerate(spans, 1) if span.first_offset <= offset), default=0)
 
 
 def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:

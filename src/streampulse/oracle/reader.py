@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
@@ -12,7 +12,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from streampulse.core.errors import OperatorError
-from streampulse.core.kafka import SMALL, Log, Topic
+from streampulse.core.kafka import SMALL, CannotUnpack, Log, Topic
 from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
 
@@ -46,6 +46,7 @@ class TopicReader:
         """
         self._settings = settings
         self._servers = settings.bootstrap_servers
+        self._excluded: Mapping[int, Sequence[Bounds]] = {}
         try:
             self._consumer = KafkaConsumer(
                 **settings.client_arguments("streampulse-verify"),
@@ -92,7 +93,11 @@ class TopicReader:
         return uuid.UUID(self._log(topic).topic_id)
 
     def read(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+        self,
+        topic: str,
+        spans: Mapping[int, Bounds],
+        progress: Callable[[int], None] | None = None,
+        excluded: Mapping[int, Sequence[Bounds]] | None = None,
     ) -> Iterator[Record]:
         """Yield the records of each span, those of a partition in offset order.
 
@@ -100,17 +105,23 @@ class TopicReader:
 
         :param spans: for each partition the first offset and the one after the last.
         :param progress: called now and then with the number of records so far.
+        :param excluded: for each partition offsets that are passed over, since they cannot be read.
         :raises OperatorError: Kafka stopped answering, or the log's beginning moved past a span's.
         """
-        for letter in self.read_with_headers(topic, spans, progress):
+        for letter in self.read_with_headers(topic, spans, progress, excluded):
             yield letter.record
 
     def read_with_headers(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+        self,
+        topic: str,
+        spans: Mapping[int, Bounds],
+        progress: Callable[[int], None] | None = None,
+        excluded: Mapping[int, Sequence[Bounds]] | None = None,
     ) -> Iterator[Letter]:
         """Yield the records of each span like :meth:`read`, with their headers."""
         open_spans = {TopicPartition(topic, number): span for number, span in spans.items() if span.start < span.end}
         count = 0
+        self._excluded = excluded or {}
         try:
             self._consumer.assign(list(open_spans))
             for partition, span in open_spans.items():
@@ -119,8 +130,14 @@ class TopicReader:
             positions = {partition: span.start for partition, span in open_spans.items()}
             moved = time.monotonic()
             while open_spans:
-                for partition, fetched in self._consumer.poll(timeout_ms=1000).items():
-                    wanted = [each for each in fetched if each.offset < open_spans[partition].end]
+                for partition, fetched in self._poll(open_spans, positions).items():
+                    passed = self._excluded.get(partition.partition, ())
+                    wanted = [
+                        each
+                        for each in fetched
+                        if each.offset < open_spans[partition].end
+                        and not any(first <= each.offset < end for first, end in passed)
+                    ]
                     count += len(wanted)
                     yield from map(_letter, wanted)
                 if progress is not None:
@@ -140,6 +157,18 @@ class TopicReader:
         except KafkaError as error:
             raise self._unreachable(error) from None
 
+    def _poll(
+        self, open_spans: dict[TopicPartition, Bounds], positions: dict[TopicPartition, int]
+    ) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Fetch. A batch that cannot be unpacked is passed over where it is excluded."""
+        try:
+            fetched: dict[TopicPartition, list[ConsumerRecord]] = self._consumer.poll(timeout_ms=1000)
+        except CannotUnpack:
+            if self._advance(open_spans, positions):
+                return {}
+            raise
+        return fetched
+
     def _advance(self, open_spans: dict[TopicPartition, Bounds], positions: dict[TopicPartition, int]) -> bool:
         """Record each partition's position, close the finished spans, and tell whether anything advanced.
 
@@ -148,6 +177,10 @@ class TopicReader:
         moved = False
         for partition in list(open_spans):
             position = self._consumer.position(partition, timeout_ms=5_000)
+            for first, end in self._excluded.get(partition.partition, ()):
+                if position is not None and first <= position < end:
+                    self._consumer.seek(partition, end)
+                    position = end
             if position is not None and position != positions[partition]:
                 positions[partition] = position
                 moved = True

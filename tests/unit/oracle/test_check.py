@@ -108,6 +108,7 @@ class World:
         self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
         self.ends = {0: (0, 120)}
         self.spans: list[tuple[Any, ...]] = []
+        self.excluded: list[tuple[Any, ...]] = []
         self.kafka_error: Exception | None = None
         self.postgres_error: Exception | None = None
 
@@ -118,6 +119,8 @@ class World:
             return [(True,)]
         if "_yoyo_migration" in statement:
             return [(each,) for each in self.migrations]
+        if "excluded_records" in statement:
+            return self.excluded
         if "lost_spans" in statement:
             return self.spans
         assert "batch_ledger" in statement
@@ -257,6 +260,11 @@ def test_the_schema(world: World) -> None:
 def test_lost_records(world: World) -> None:
     world.spans = [(2, 190, 249, "lost", 60.0), (1, 5, 9, "unread", 7_000.0)]
     assert world.fault().cause == "records 190 to 249 of partition 2 were lost after they were counted"
+
+
+def test_excluded_records(world: World) -> None:
+    world.excluded = [(2, 190, 249, "invalid", 60.0), (1, 5, 9, "invalid", 7_000.0)]
+    assert world.fault().cause == "records 190 to 249 of partition 2 do not count: the job cannot read them"
 
 
 def test_the_apis_health(world: World) -> None:

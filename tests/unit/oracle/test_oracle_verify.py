@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -51,8 +51,13 @@ class Kafka:
         return self.id
 
     def read(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
+        self,
+        topic: str,
+        spans: Mapping[int, Bounds],
+        progress: Callable[[int], None] | None = None,
+        excluded: Mapping[int, Sequence[Bounds]] | None = None,
     ) -> Iterator[Record]:
+        assert not excluded
         assert topic == TOPIC
         for each in self.records:
             if spans[each.partition].start <= each.offset < spans[each.partition].end:

@@ -20,10 +20,9 @@ from streampulse.core.settings import PostgresSettings
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.positions import LastRecord
-from streampulse.job.rows import Rows
+from streampulse.job.rows import Exclusion, Rows
 from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
-from streampulse.job.store.exclusions import Exclusion
 from streampulse.job.store.retention import forget_old
 from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_ids, last_record, position_columns
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import psycopg2.extensions
 
-from streampulse.job.rows import FUTURE, INVALID
+from streampulse.job.rows import FUTURE, INVALID, Exclusion
 
 #: Why a record can be excluded: all reasons that there are.
 REASONS: Final = (FUTURE, INVALID)
@@ -21,15 +21,6 @@ _ENTER: Final = (
     "INSERT INTO excluded_records (topic_id, partition, generation, first_offset, last_offset, reason, excluded_by)"
     " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
 )
-
-
-class Exclusion(NamedTuple):
-    """Records of one partition from ``first_offset`` to ``last_offset``; ``reason`` is one of :data:`REASONS`."""
-
-    partition: int
-    first_offset: int
-    last_offset: int
-    reason: str
 
 
 def load(
