@@ -73,10 +73,15 @@ def show(session: Session, name: str, wish: Wish) -> str | None:
     ]
     if not asked:
         raise OperatorError(f"no host of {session.name} runs {name}: add one to {session.environment.inventory}")
-    up = [(host, units) for host, units in asked if session.provider.running(host)]
+    up, missing = [], []
+    for host, units in asked:
+        try:
+            session.require_running(host)
+            up.append((host, units))
+        except OperatorError as error:  # the other hosts are shown all the same
+            missing.append(str(error))
     if not up:
-        session.require_running(asked[0][0])
-    missing = [f"{host.name} is not running" for host, units in asked if (host, units) not in up]
+        raise OperatorError(missing[0])
     journal = Journals(session, up, Names(wanted), limits, lambda entry: _print(session, entry))
     begun = time.time()
     entries, cursors = journal.newest(wish.lines)
