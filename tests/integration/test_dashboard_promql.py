@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -115,3 +116,11 @@ def test_a_deploy_is_marked_and_an_outage_is_not(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_query_that_does_not_parse_is_reported(prometheus: Prometheus, tmp_path: Path) -> None:
+    board = boards()["streampulse-kafka"]
+    board["panels"][1]["targets"][0]["expr"] = "sum(rate(up[5m])"
+    (tmp_path / "streampulse-kafka.json").write_text(json.dumps(board))
+    (line,) = wrong_in_prometheus(prometheus, tmp_path, need_series=False)
+    assert "parse error" in line

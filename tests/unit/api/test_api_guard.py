@@ -409,3 +409,16 @@ def test_the_log_has_a_name_for_the_key_and_not_the_key(caplog: pytest.LogCaptur
     assert len(set(names)) == 2
     assert KEY not in caplog.text
     assert OTHER not in caplog.text
+
+
+def test_private_networks_are_a_setting() -> None:
+    with guarded(private_networks="203.0.113.0/24") as client:
+        assert client.get("/prometheus").status_code == 200
+    with guarded("10.0.0.1", private_networks="") as client:
+        assert client.get("/prometheus").status_code == 403
+
+
+def test_other_sites_get_nothing_unless_configured() -> None:
+    asking = {"Origin": "https://elsewhere.example", "X-API-Key": KEY}
+    with guarded() as client:
+        assert not [name for name in client.get("/openapi.json", headers=asking).headers if name.startswith("access-")]

@@ -95,3 +95,15 @@ def test_an_unexpected_error_is_a_plain_500_with_the_request_id(monkeypatch: pyt
             assert response.json() == {"error": "internal error, see the API's log for request r-7"}
             assert response.headers["x-request-id"] == "r-7"
             assert 'route="/metrics",status="500"' in client.get("/prometheus").text
+
+
+def test_a_bad_parameter_is_refused_before_the_database_is_asked(client: TestClient) -> None:
+    response = client.get("/metrics?minutes=1441&limit=x")
+    assert response.status_code == 422
+    assert response.json() == {
+        "error": "minutes: an integer from 1 to 1440, not '1441'; limit: an integer from 1 to 1000, not 'x'",
+        "parameters": [
+            {"parameter": "minutes", "value": "1441", "allowed": "an integer from 1 to 1440"},
+            {"parameter": "limit", "value": "x", "allowed": "an integer from 1 to 1000"},
+        ],
+    }

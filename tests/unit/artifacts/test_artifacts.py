@@ -16,7 +16,7 @@ import yaml
 from streampulse.core.errors import OperatorError
 from streampulse_ops import artifacts, paths
 from streampulse_ops.artifacts import jars, release, wheels
-from streampulse_ops.artifacts.store import ArtifactSet, Store, sha256_of
+from streampulse_ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
 from streampulse_ops.environments.environment import Environment
 
 LOCK = """\
@@ -241,3 +241,7 @@ def test_an_upgraded_host_gets_another_virtual_environment(tmp_path: Path) -> No
     install = yaml.safe_load((role / "tasks/main.yml").read_text())[0]["ansible.builtin.script"]
     assert install["creates"].endswith("{{ _release_marker }}")
     assert install["cmd"].strip().endswith("{{ _release_marker }}")
+
+
+def test_a_digest_depends_on_the_borders_of_its_parts() -> None:
+    assert digest_of("ab", "c") != digest_of("a", "bc")

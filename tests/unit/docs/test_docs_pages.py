@@ -163,3 +163,14 @@ def test_the_producer_sends_events_that_count(monkeypatch: pytest.MonkeyPatch) -
     assert [event.event_type for event in events] == ["viewer_join", "chat_message", "donation"]
     assert len({event.event_id for event in events}) == 3
     assert events[2].amount_cents == 510
+
+
+def test_kafkas_own_client_takes_the_producers_settings() -> None:
+    from kafka import KafkaProducer
+
+    code = snippet()
+    (arguments,) = re.findall(r"KafkaProducer\((.+)\)$", code, re.MULTILINE)
+    given = set(re.findall(r"(\w+)=", arguments))
+    assert given <= set(KafkaProducer.DEFAULT_CONFIG)
+    # Without a partitioner of one's own it is Kafka's.
+    assert "partitioner" not in given

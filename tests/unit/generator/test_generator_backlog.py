@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -187,3 +188,10 @@ def test_a_broker_that_is_away_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     settings = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic="t", dlq_topic="d")
     with pytest.raises(OperatorError, match=r"Kafka at 127\.0\.0\.1:1 does not answer"):
         BulkSender(settings).partitions()
+
+
+@pytest.mark.usefixtures("kafka")
+def test_the_answer_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fill", "--events", "5000", "--json", "--seed", "3"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["events"], answer["seed"], sum(answer["records"].values())) == (5_000, 3, 5_000)

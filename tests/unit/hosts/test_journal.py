@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts import journal
+from streampulse_ops.hosts import journal, ssh
 from streampulse_ops.hosts.journal import Entry, Names
 from streampulse_ops.machines.existing import Existing
 from streampulse_ops.verbs import logs
@@ -231,3 +232,20 @@ def test_a_signal_ends_the_followed_journals(hosts: Hosts, monkeypatch: pytest.M
     monkeypatch.setattr(journal.Journals, "_merge", told)
     logs.show(session, "kafka", Wish(follow=True))
     assert [process.returncode for process in started] == [-signal.SIGTERM, -signal.SIGTERM]
+
+
+def test_the_command_that_reads_a_hosts_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host("a", frozenset({"kafka"}), {"ansible_host": "192.0.2.1", "ansible_user": "ops"})
+    environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
+    session = Session(environment, Existing(environment), Screen())
+    journals = journal.Journals(session, [], NAMES, [], lambda one: session.screen.line(one.line()))
+    ran: list[list[str]] = []
+    monkeypatch.setattr(ssh, "reached", lambda *_: SimpleNamespace(sudo_password=""))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))
+    journals._start(host, ["kafka.service"], ["--lines=5", "--priority=err"], live=False)
+    journals._start(host, ["kafka.service"], ["--follow"], live=True)
+    assert ran[0][-1].startswith(
+        "sudo -n env SYSTEMD_COLORS=0 TZ=UTC journalctl --no-pager --quiet --all --output=json "
+    )
+    assert ran[0][-1].endswith(" --lines=5 --priority=err --unit=kafka.service")
+    assert ["-tt" in command for command in ran] == [False, True]

@@ -16,6 +16,7 @@ from streampulse_ops.machines.network import Network
 
 NET = Network("demo", ipaddress.IPv4Network("10.99.0.0/24"), Path("inventories/demo/hosts.yml"))
 UPLINK = {"ifname": "eth0", "mtu": 1400}
+OURS = {"ifname": "sp-demo", "ifalias": "streampulse demo", "mtu": 1500}
 ABSENT = CommandError("no such rule")
 
 
@@ -121,3 +122,58 @@ def test_forwarding_is_set_back_with_the_last_bridge_of_all_environments(
     assert network.FORWARDING.read_text() == "1"
     other.remove_bridge(state)
     assert network.FORWARDING.read_text() == before
+
+
+def test_removing_takes_every_copy_of_a_rule(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
+    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=False)
+    left = {"nat": 2}
+
+    def nat(_words: list[str]) -> str:
+        if not left["nat"]:
+            raise ABSENT
+        return ""
+
+    def delete(_words: list[str]) -> str:
+        left["nat"] -= 1
+        return ""
+
+    fake.answers |= {"iptables -w -t nat -C": nat, "iptables -w -t nat -D": delete}
+    NET.remove_bridge(state)
+    assert fake.changes() == [
+        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
+        "iptables -w -t nat -D POSTROUTING -s 10.99.0.0/24 ! -o sp-demo -j MASQUERADE",
+        "ip link delete sp-demo",
+    ]
+
+
+def test_a_machine_is_connected_with_the_packet_size_of_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
+    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=True)
+    NET.connect("one", "10.99.0.11")
+    veth = NET.veth("one")
+    assert fake.changes() == [
+        "ip netns add demo.one",
+        f"ip link add name {veth} mtu 1400 type veth peer name eth0 netns demo.one mtu 1400",
+        f"ip link set {veth} master sp-demo up",
+        "ip -netns demo.one link set lo up",
+        "ip -netns demo.one address add 10.99.0.11/24 dev eth0",
+        "ip -netns demo.one link set eth0 up",
+        "ip -netns demo.one route add default via 10.99.0.1",
+    ]
+
+
+def test_a_veth_pair_that_the_kernel_has_just_removed_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(network, "NAMESPACES", tmp_path)
+    cable = {"ifname": NET.veth("one"), "mtu": 1500}
+    listings = iter([[UPLINK, cable], [UPLINK]])
+    fake = facts(monkeypatch, [], [], rules=True)
+    fake.answers |= {
+        "ip -json link show": lambda _words: json.dumps(next(listings)),
+        "ip link delete": CommandError("Cannot find device"),
+    }
+    NET.disconnect("one")
+    assert next(listings, None) is None

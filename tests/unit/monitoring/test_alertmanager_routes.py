@@ -92,3 +92,10 @@ def test_nothing_keeps_the_dead_mans_switch_quiet() -> None:
             assert "host" in rule["equal"], "an alert without a host has no neighbours"
         else:
             assert not re.fullmatch(value, "Watchdog")
+
+
+def test_a_mail_server_without_a_log_in() -> None:
+    email = {"to": "a@example.org", "from": "b@example.org", "smarthost": "127.0.0.1:25", "require_tls": False}
+    made = configuration({"alertmanager_email": email})["global"]
+    assert made["smtp_require_tls"] is False
+    assert "smtp_auth_username" not in made

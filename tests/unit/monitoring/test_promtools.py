@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from streampulse.core.errors import OperatorError
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.monitoring import promlint, promtools
 from streampulse_ops.quality import suite as quality
@@ -128,3 +129,18 @@ def test_every_way_to_set_receivers_is_looked_at(machine: Path) -> None:
     first, *routes = ran(machine)
     assert first.startswith("17 check-config"), "none, each, all of four"
     assert len(routes) == len(promlint.ROUTES)
+
+
+def test_a_machine_without_lists_of_packages_gets_them(machine: Path) -> None:
+    with_apt(machine, "promtool", listed=False)
+    assert promtools.find("promtool", lambda _: None).exists()
+    assert "apt-get update -qq" in ran(machine)
+    assert promtools.find("promtool", pytest.fail).exists(), "the second time nothing is downloaded"
+
+
+def test_another_linter_that_ends_with_that_code_complains(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", f"exit({promlint.NOT_DONE})"]
+    monkeypatch.setattr(quality, "linters", lambda _: [("mypy", command)])
+    monkeypatch.setattr("streampulse_ops.machines.tools.ensure", lambda *_: None)
+    with (machine / "out").open("w") as file, pytest.raises(OperatorError, match="mypy: see above"):
+        quality.lint(Screen(Console(file=file)))

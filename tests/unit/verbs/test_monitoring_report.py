@@ -395,3 +395,10 @@ def test_a_refusal_by_the_host(session: Session, host: Host_, said: Said, kind: 
     with pytest.raises(OperatorError, match=why) as caught:
         silence.run(session, silence.Wish(**GOOD), as_json=False)
     assert type(caught.value) is kind
+
+
+def test_hosts_that_differ_are_told_apart(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    sessions: list[Session] = []
+    pair(sessions, a=[STANDING], b=[])
+    silence.run(sessions[0], silence.Wish(), as_json=False)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["a:", "b:"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -329,4 +330,13 @@ def test_nothing_is_fetched_for_existing_hosts_without_secrets(world: World) -> 
     environment = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
     with pytest.raises(OperatorError, match="demo has no secrets"):
         up(dataclasses.replace(world.session, environment=environment), full=False)
+    assert world.did == []
+
+
+@pytest.mark.parametrize("verb", ["up", "down", "reset", "plan"])
+def test_full_needs_a_monitoring_host(world: World, verb: str) -> None:
+    verbs: dict[str, Callable[..., Any]] = {"up": up, "reset": reset, "plan": plan}
+    verbs["down"] = functools.partial(down, wipe=False)
+    with pytest.raises(OperatorError, match=r"demo has no host in group monitoring: add one to .*hosts\.yml"):
+        verbs[verb](world.session, full=True)
     assert world.did == []
