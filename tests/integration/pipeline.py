@@ -13,7 +13,7 @@ from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.positions import Position
 from streampulse.job.ranges import BATCH_BYTES, Range
 from streampulse.job.records import consumer, read_slice
-from streampulse.job.rows import Slice
+from streampulse.job.rows import NO_LIMIT, Limit, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Store
 from streampulse.oracle.command import Report, verify
@@ -56,15 +56,17 @@ class Pipeline:
         self.store.close()
         self._letters.close()
 
-    def read(self, number: int, end: int) -> list[Slice]:
-        """Read a partition up to an offset, in as many slices as an executor needs."""
+    def read(self, number: int, end: int, limit: Limit = NO_LIMIT) -> list[Slice]:
+        """Read a partition up to an offset or a suspect event, in as many slices as an executor needs."""
         reader, found = consumer(self._kafka.librdkafka_options("streampulse-job")), list[Slice]()
         while self._positions[number].offset < end:
             part = Range(number, self._positions[number].offset, end, BATCH_BYTES)
-            piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions))
+            piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions), limit)
             piece = Slice.decode(piece.encode())
             self._positions[number] = Position(piece.next_offset, piece.clock_us, piece.last)
             found.append(piece)
+            if piece.suspect is not None:
+                break
         return found
 
     def count(self, number: int, end: int) -> None:

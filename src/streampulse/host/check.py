@@ -25,6 +25,7 @@ from typing import Any, Final
 from streampulse.core import http
 from streampulse.core.errors import OperatorError, SettingsError, one_line
 from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, load
+from streampulse.events import ALLOWED_FUTURE_US
 
 #: The services that the inventory assigns to this host, written by the base role.
 SERVICES_FILE: Final = Path("/etc/streampulse/services.json")
@@ -503,6 +504,41 @@ def excluded(host: Host, _: dict[str, str]) -> Iterator[Finding]:
         )
     if not recent:
         yield _fine("job.excluded", "no record was excluded in the last hour")
+
+
+@check("job.clocks", "job")
+def clocks(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Check whether the event clock is ahead, and whether a partition waits because clocks differ."""
+    found = list(_query("SELECT extract(epoch FROM clock - now())::float8 FROM event_clock"))
+    ahead = found[0][0] if found and found[0][0] is not None else 0.0
+    if ahead > ALLOWED_FUTURE_US / 1_000_000:
+        yield _fault(
+            "job.clocks", f"the event clock is {ahead:.0f} s ahead of PostgreSQL's", "inv runbook clock-offset"
+        )
+    waiting = _waiting()
+    for partition, clock, offset in waiting:
+        cause = f"partition {partition} waits at offset {offset}: {clock} clock differs or does not answer"
+        yield _fault("job.clocks", cause, "timedatectl on the hosts of the job, PostgreSQL and Kafka")
+    if ahead <= ALLOWED_FUTURE_US / 1_000_000 and not waiting:
+        yield _fine("job.clocks", "no event is ahead of the clocks")
+
+
+def _waiting() -> list[tuple[str, str, int]]:
+    """Return partition, clock and offset of each partition that waits, as the job's scrape endpoint has them."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    host, port = (os.environ[f"STREAMPULSE_JOB_METRICS_{part}"] for part in ("HOST", "PORT"))
+    try:
+        text = http.get(f"http://{_reachable(host)}:{port}/metrics", seconds=_ANSWER_SECONDS).text
+    except http.NoAnswer:
+        # The check of the ports names a job that does not answer.
+        return []
+    return [
+        (sample.labels["partition"], sample.labels["clock"], int(sample.value))
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "streampulse_job_waiting_partition_offset"
+    ]
 
 
 def _bounds() -> dict[int, tuple[int, int]]:

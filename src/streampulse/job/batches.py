@@ -14,9 +14,10 @@ from streampulse.job import metrics
 from streampulse.job.counting.engine import Engine
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.report import Report
-from streampulse.job.rows import DeadLetter, Slice
+from streampulse.job.rows import FUTURE, DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store
+from streampulse.job.store.exclusions import joined
 from streampulse.job.store.state import LedgerRow
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Batches:
         self.batch_id: int | None = None
         #: By partition the offset up to which the log is committed.
         self.read_up_to: dict[int, int] = {}
+        #: By partition the records that were excluded before the start.
+        self.excluded: dict[int, list[Exclusion]] = {}
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
 
@@ -92,6 +95,7 @@ class Batches:
             self._store.commit(batch, engine, changes, accepted)
             self.read_up_to = engine.next_offsets()
         self._letters.generations = self._store.generations(topic_id)
+        self.excluded = self._store.exclusions(topic_id)
         metrics.LOST_SPAN.set(self._store.newest_span_s())
 
     def clocks(self) -> dict[int, int]:
@@ -146,11 +150,12 @@ class Batches:
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
             last = {piece.partition: piece.last for piece in slices}
-            excluded = [each for piece in slices for each in piece.excluded]
+            excluded = joined([each for piece in slices for each in piece.excluded])
             batch = Batch(query_id, batch_id, self._topic_id, reasons, last, excluded=excluded)
             written = self._store.commit(batch, engine, changes, accepted)
         for partition, first, final, reason in excluded:
-            log.error("records %d to %d of partition %d are excluded, they cannot be read", first, final, partition)
+            why = "they are ahead of the present clocks" if reason == FUTURE else "they cannot be read"
+            log.error("records %d to %d of partition %d are excluded: %s", first, final, partition, why)
             metrics.EXCLUDED.labels(reason).inc(final - first + 1)
         self.commits += 1
         self.read_up_to = engine.next_offsets()

@@ -36,9 +36,10 @@ from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.lost import LogReader, Read, first_difference
 from streampulse.job.overlap import InBackground, Overlap
 from streampulse.job.positions import Position
-from streampulse.job.rows import Slice
+from streampulse.job.rows import Exclusion, Limit, Slice
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
+from streampulse.job.suspects import Clocks, Suspects
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -95,8 +96,8 @@ def _drive() -> int:
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
     # of the counting's time. It is still done, a fiftieth as often.
     gc.set_threshold(100_000, 20, 100)
-    driver = Driver(batches, settings, kafka)
-    return driver.run(session.result(), start)
+    suspects = Suspects(Clocks(kafka, postgres), len(start.offsets))
+    return Driver(batches, settings, kafka, suspects).run(session.result(), start)
 
 
 def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Batches) -> Start:
@@ -134,10 +135,11 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
 class Driver:
     """Runs the query and tells systemd how it is."""
 
-    def __init__(self, batches: Batches, settings: JobSettings, kafka: KafkaSettings) -> None:
+    def __init__(self, batches: Batches, settings: JobSettings, kafka: KafkaSettings, suspects: Suspects) -> None:
         self._batches = batches
         self._settings = settings
         self._kafka = kafka
+        self._suspects = suspects
         self._notifier = sdnotify.SystemdNotifier()
         self._overlap = Overlap()
         # When the executors were last asked to read, on the monotonic clock; None while they are not.
@@ -168,6 +170,7 @@ class Driver:
                     ready = True
                     self._notifier.notify("READY=1")
                     log.info("running", extra={"fields": {"query_id": query.id}})
+                self._suspects.look()
                 moved = ready and self._moves(query)
                 # A batch under way has the stall limit, which is longer than the watchdog's.
                 if not ready or moved or self._reading_since is not None or self._overlap.busy:
@@ -184,7 +187,7 @@ class Driver:
 
     def _start(self, session: Any, start: Start) -> Any:
         # Imported here: pyspark is there on hosts only.
-        from streampulse.job.spark_source import POSITIONS, LogSource, options
+        from streampulse.job.spark_source import LIMITS, POSITIONS, LogSource, options
 
         kafka, clocks = self._kafka, self._batches.clocks()
         positions = {
@@ -203,17 +206,23 @@ class Driver:
             try:
                 with metrics.PHASE_SECONDS.labels("decode").time():
                     session.sparkContext.setLocalProperty(POSITIONS, json.dumps(positions))
+                    session.sparkContext.setLocalProperty(LIMITS, json.dumps(self._limits()))
                     rows = frame.collect()
                     slices = [Slice.decode(bytes(row["slice"])) for row in rows]
             finally:
                 self._reading_since = None
+            waiting = [
+                piece.suspect is not None and self._suspects.note(piece.partition, piece.suspect) for piece in slices
+            ]
+            more = any(row["unread"] and not waits for row, waits in zip(rows, waiting, strict=True))
+            slices = [piece for piece in slices if piece.next_offset > positions[piece.partition].offset]
             if slices:
                 batch_id = next(numbers)
                 self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun))
                 positions.update(
                     {piece.partition: Position(piece.next_offset, piece.clock_us, piece.last) for piece in slices}
                 )
-            return any(row["unread"] for row in rows)
+            return more
 
         def process(frame: Any, _: int) -> None:
             while read(frame):
@@ -228,6 +237,11 @@ class Driver:
             .trigger(processingTime=f"{self._settings.trigger_interval_ms} milliseconds")
             .start()
         )
+
+    def _limits(self) -> dict[int, tuple[Limit, list[Exclusion]]]:
+        """Return, for each partition that does not wait, when an event is suspect, and its excluded records."""
+        excluded = self._batches.excluded
+        return {number: (limit, excluded.get(number, [])) for number, limit in self._suspects.limits().items()}
 
     def _stalled(self) -> bool:
         """Tell whether reading or counting has not got a step further for too long."""

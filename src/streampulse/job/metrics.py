@@ -46,6 +46,11 @@ LOST_SPAN: Final = KnownGauge(
     "streampulse_job_lost_span_timestamp_seconds",
     "When the job last noted that Kafka lost records, in seconds since the epoch.",
 )
+WAITING: Final = Gauge(
+    "streampulse_job_waiting_partition_offset",
+    "Offset of the event that a partition waits at because clocks differ or do not answer.",
+    ["partition", "clock"],
+)
 STATE: Final = Gauge("streampulse_job_state_entries", "Entries of the working state, by kind.", ["kind"])
 INPUT_RATE: Final = KnownGauge(
     "streampulse_job_input_records_per_second",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from streampulse.job.decode.slices import Decoder
+from streampulse.job.decode.slices import Decoder, SuspectFound
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
 from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
 from streampulse.job.ranges import Range
-from streampulse.job.rows import Rows, Slice
+from streampulse.job.rows import NO_LIMIT, Exclusion, Limit, Rows, Slice, Suspect
 
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
@@ -65,23 +66,40 @@ def _note(error: KafkaError) -> None:
         _outages.append(error)
 
 
-def read_slice(reader: Consumer, topic: str, part: Range, position: Position, partitions: int) -> Slice:
+def read_slice(
+    reader: Consumer,
+    topic: str,
+    part: Range,
+    position: Position,
+    partitions: int,
+    limit: Limit = NO_LIMIT,
+    excluded: Sequence[Exclusion] = (),
+) -> Slice:
     """Read and decode a partition's records from a position on.
 
-    The slice ends with the range, when its bytes are used up, or before a record of another leader epoch: each slice
-    begins with a look at the record before its position, so the log may change between slices and not within one.
+    The slice ends with the range, when its bytes are used up, before a suspect event, or before a record of another
+    leader epoch: each slice begins with a look at the record before its position, so the log may change between slices
+    and not within one.
 
     :param part: its end and its bound count; reading begins at the position.
     :param partitions: number of partitions of the topic.
+    :param limit: when an event is suspect; :param excluded: the partition's excluded records.
     :raises LogLost: the log does not hold the position.
     :raises KafkaException: Kafka does not hand out a record for a minute.
     """
     clocks = {} if position.clock_us is None else {part.partition: position.clock_us}
+    suspect: Suspect | None = None
     while True:
         _outages.clear()
         records = Records(reader, topic, part, position)
-        decoder = Decoder(clocks, partitions, part.letter_bytes)
-        slices = list(decoder.slices(records.columns(decoder.is_full)))
+        decoder = Decoder(clocks, partitions, part.letter_bytes, limit, excluded)
+        try:
+            slices = list(decoder.slices(records.columns(decoder.is_full)))
+        except SuspectFound as found:
+            # Rare: what is before it is read again, which says where the slice ends.
+            suspect = found.suspect
+            part = replace(part, end=suspect.offset)
+            continue
         # A broker that was away may have come back with a shorter log and the same epoch.
         if not _outages:
             break
@@ -89,6 +107,8 @@ def read_slice(reader: Consumer, topic: str, part: Range, position: Position, pa
     piece.first_offset, piece.next_offset, piece.last = position.offset, records.next_offset, records.last
     if records.damaged is not None:
         piece.exclude(records.end_of_damaged(), "value: cannot be unpacked")
+    if suspect is not None and piece.next_offset == suspect.offset:
+        piece.suspect = suspect
     return piece
 
 

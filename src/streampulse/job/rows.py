@@ -44,6 +44,26 @@ class Exclusion(NamedTuple):
     reason: str
 
 
+class Suspect(NamedTuple):
+    """An event that has to be judged before it or a later record is read, and its time in microseconds."""
+
+    offset: int
+    ts_us: int
+
+
+class Limit(NamedTuple):
+    """The time above which an event is suspect, in microseconds.
+
+    ``is_future``: the present clocks agree, so that a suspect event gets the reason ``future``.
+    """
+
+    suspect_from_us: int
+    is_future: bool
+
+
+NO_LIMIT: Final = Limit(2**63, False)
+
+
 @dataclass(slots=True)
 class Rows:
     """Events of one partition in offset order, in columns of equal length.
@@ -144,7 +164,8 @@ class Slice:
 
     ``records`` counts all records; ``first_offset`` and ``next_offset`` are where reading began and where it goes on;
     ``clock_us`` is the partition's clock after the slice, None while no ordinary event has passed; ``last`` is the last
-    record before ``next_offset``, None where records before it are excluded: reading does not go back to them.
+    record before ``next_offset``, None where records before it are excluded: reading does not go back to them;
+    ``suspect`` is the event at ``next_offset``, where the slice ends because of it.
     """
 
     partition: int
@@ -157,6 +178,7 @@ class Slice:
     dead_letters: list[DeadLetter]
     last: LastRecord | None = None
     excluded: list[Exclusion] = field(default_factory=list)
+    suspect: Suspect | None = None
 
     def exclude(self, next_offset: int, detail: str) -> None:
         """Exclude the records up to, but excluding, an offset: their letters have neither key nor value."""
@@ -181,14 +203,15 @@ class Slice:
                 [tuple(letter) for letter in self.dead_letters],
                 self.last,
                 self.excluded,
+                self.suspect,
             )
         )
 
     @classmethod
     def decode(cls, data: bytes) -> Slice:
         """Read what :meth:`encode` wrote."""
-        partition, records, first, following, arrival, clock, rows, letters, last, excluded = _SLICE_DECODER.decode(
-            data
+        partition, records, first, following, arrival, clock, rows, letters, last, excluded, suspect = (
+            _SLICE_DECODER.decode(data)
         )
         return cls(
             partition,
@@ -201,11 +224,12 @@ class Slice:
             [DeadLetter(*letter) for letter in letters],
             last,
             excluded,
+            suspect,
         )
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
 _LETTER = tuple[int, int, str, str, bytes | None, bytes | None]
 _SLICE_DECODER = msgspec.msgpack.Decoder(
-    tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None, list[Exclusion]]
+    tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None, list[Exclusion], Suspect | None]
 )

@@ -1,7 +1,7 @@
 """The topic as a source of Spark's (Python Data Source API): the driver's side plans, executors read and decode.
 
-Spark names the end of each batch. Where reading begins, and with which clock, the job says with each pass over a batch,
-in a local property of Spark's: it knows what the pass before has read.
+Spark names the end of each batch. With each pass over a batch the job says in local properties of Spark's where reading
+begins, with which clock, and which events are suspect: it knows what the pass before has read.
 
 Spark starts several Python processes for a source, one after the other. Each imports this module, so what only some of
 them need is imported where it is used.
@@ -22,6 +22,8 @@ from streampulse.job.ranges import Range, bounded_ends, ranges
 
 #: Local property: for each partition the position that reading goes on from.
 POSITIONS: Final = "streampulse.positions"
+#: Local property: for each partition that does not wait, when an event is suspect, and its excluded records.
+LIMITS: Final = "streampulse.limits"
 _PLAN: Final = "streampulse.plan"
 
 
@@ -105,15 +107,27 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
         import pyarrow as pa
 
         from streampulse.job.records import consumer, read_slice
+        from streampulse.job.rows import Exclusion, Limit
 
         part: Range = partition.value
+        limits = json.loads(TaskContext.get().getLocalProperty(LIMITS))
         positions = json.loads(TaskContext.get().getLocalProperty(POSITIONS))
         offset, clock, last = positions[str(part.partition)]
         position = Position(offset, clock, last and LastRecord(*last))
-        if position.offset >= part.end:
+        if position.offset >= part.end or str(part.partition) not in limits:
             return
-        piece = read_slice(consumer(self._client), self._topic, part, position, self._partitions)
-        columns = [pa.array([piece.encode()], pa.binary()), pa.array([part.end - piece.next_offset], pa.int64())]
+        limit, excluded = limits[str(part.partition)]
+        piece = read_slice(
+            consumer(self._client),
+            self._topic,
+            part,
+            position,
+            self._partitions,
+            Limit(*limit),
+            [Exclusion(*each) for each in excluded],
+        )
+        unread = part.end - piece.next_offset
+        columns = [pa.array([piece.encode()], pa.binary()), pa.array([unread], pa.int64())]
         yield pa.RecordBatch.from_arrays(columns, names=["slice", "unread"])
 
 

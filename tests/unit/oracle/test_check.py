@@ -108,6 +108,8 @@ class World:
         self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
         self.ends = {0: (0, 120)}
         self.spans: list[tuple[Any, ...]] = []
+        self.event_clock_s = -1.0
+        self.waiting: list[tuple[str, str, int]] = []
         self.excluded: list[tuple[Any, ...]] = []
         self.kafka_error: Exception | None = None
         self.postgres_error: Exception | None = None
@@ -121,6 +123,8 @@ class World:
             return [(each,) for each in self.migrations]
         if "excluded_records" in statement:
             return self.excluded
+        if "FROM event_clock" in statement:
+            return [(self.event_clock_s,)]
         if "lost_spans" in statement:
             return self.spans
         assert "batch_ledger" in statement
@@ -150,6 +154,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(check, "_query", made.query)
     monkeypatch.setattr(check, "_bounds", made.bounds)
+    monkeypatch.setattr(check, "_waiting", lambda: made.waiting)
     # Needs a broker: a machine's test covers it; its judgement is tested below.
     monkeypatch.setattr(
         check,
@@ -255,6 +260,13 @@ def test_the_schema(world: World) -> None:
     assert world.fault().cause == f"the database lacks {last}"
     world.migrations += [last, "9999.later"]
     assert world.fault().cause == "the database is of a newer release (9999.later)"
+
+
+def test_an_event_clock_that_is_ahead_and_a_partition_that_waits(world: World) -> None:
+    world.event_clock_s = 301.0
+    assert world.fault().cause == "the event clock is 301 s ahead of PostgreSQL's"
+    world.event_clock_s, world.waiting = 299.0, [("2", "PostgreSQL's", 70)]
+    assert world.fault().cause == "partition 2 waits at offset 70: PostgreSQL's clock differs or does not answer"
 
 
 def test_lost_records(world: World) -> None:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from streampulse import events
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, INTERNAL_PREFIX, MAX_ID_LENGTH
 from streampulse.job.decode.plain import CACHE_LIMIT, PlainReader, is_plain_user, plain_event_id
-from streampulse.job.rows import FUTURE, INVALID, LATE, TYPE_CODES, DeadLetter, Rows, Slice
+from streampulse.job.rows import (
+    FUTURE,
+    INVALID,
+    LATE,
+    NO_LIMIT,
+    TYPE_CODES,
+    DeadLetter,
+    Exclusion,
+    Limit,
+    Rows,
+    Slice,
+    Suspect,
+)
+
+
+class SuspectFound(Exception):  # noqa: N818 - a finding
+    """A record has to be judged before it or a later one is read."""
+
+    def __init__(self, suspect: Suspect) -> None:
+        super().__init__(suspect)
+        self.suspect = suspect
 
 
 class Decoder:
@@ -16,9 +36,20 @@ class Decoder:
     :param clocks: each partition's clock before the batch in microseconds since the epoch; absent: it has none yet.
     :param partitions: how many partitions the topic has.
     :param letter_bytes: bytes of keys and values in dead letters that are enough, see :meth:`is_full`.
+    :param limit: when an event is suspect.
+    :param excluded: records that the contract's table of exclusions names.
     """
 
-    def __init__(self, clocks: Mapping[int, int], partitions: int, letter_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        clocks: Mapping[int, int],
+        partitions: int,
+        letter_bytes: int = 0,
+        limit: Limit = NO_LIMIT,
+        excluded: Sequence[Exclusion] = (),
+    ) -> None:
+        self._suspect_from_us, self._is_future = limit
+        self._excluded = excluded
         self._clocks = dict(clocks)
         self._partitions = partitions
         self._reader = PlainReader()
@@ -36,6 +67,7 @@ class Decoder:
         """Decode record batches and yield one slice for each run of records of one partition.
 
         :param batches: columns (partition, offset, arrival in microseconds, key, value) of equal length.
+        :raises SuspectFound: an event is suspect and the present clocks are not known to agree.
         """
         building: _SliceBuilder | None = None
         for partitions, offsets, arrivals, keys, values in batches:
@@ -78,8 +110,16 @@ class Decoder:
             )
         source, user_id, event_id, ts_us, code, cents = found
         clock = into.clock
-        if ts_us > arrival_us + ALLOWED_FUTURE_US:
+        if self._excluded and (reason := self._reason_of(partition, offset)):
+            self._refuse(into, offset, reason, f"{'ts' if reason == FUTURE else 'value'}: excluded", key, value)
+        elif ts_us > arrival_us + ALLOWED_FUTURE_US:
             self._refuse(into, offset, FUTURE, f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
+        elif ts_us > self._suspect_from_us:
+            if not self._is_future:
+                raise SuspectFound(Suspect(offset, ts_us))
+            ahead = _seconds(ts_us - self._suspect_from_us + ALLOWED_FUTURE_US)
+            self._refuse(into, offset, FUTURE, f"ts: {ahead} s ahead of the present clocks", key, value)
+            into.excluded.append(Exclusion(partition, offset, offset, FUTURE))
         elif clock is not None and ts_us < clock - ALLOWED_LATENESS_US:
             self._refuse(
                 into, offset, LATE, f"ts: {_seconds(clock - ts_us)} s before the partition's clock", key, value
@@ -88,6 +128,12 @@ class Decoder:
             if (clock is None or ts_us > clock) and not source.internal:
                 into.clock = ts_us
             into.add(offset, source, user_id, event_id, ts_us, code, cents)
+
+    def _reason_of(self, partition: int, offset: int) -> str | None:
+        for each in self._excluded:
+            if each.partition == partition and each.first_offset <= offset <= each.last_offset:
+                return each.reason
+        return None
 
     def _refuse(
         self, into: _SliceBuilder, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None
@@ -157,6 +203,7 @@ class _SliceBuilder:
         "_rows",
         "arrival_us",
         "clock",
+        "excluded",
         "letters",
         "next_offset",
         "partition",
@@ -175,6 +222,7 @@ class _SliceBuilder:
         self._first = first_offset
         self._rows = Rows(partition)
         self.letters: list[DeadLetter] = []
+        self.excluded: list[Exclusion] = []
 
     def source_of(self, key: bytes, stream_id: str) -> _Source:
         source = self.sources.get(key)
@@ -210,6 +258,7 @@ class _SliceBuilder:
             self.clock,
             self._rows,
             self.letters,
+            excluded=self.excluded,
         )
 
 

@@ -7,10 +7,8 @@ from typing import Final
 
 import psycopg2.extensions
 
-from streampulse.job.rows import FUTURE, INVALID, Exclusion
+from streampulse.job.rows import Exclusion
 
-#: Why a record can be excluded: all reasons that there are.
-REASONS: Final = (FUTURE, INVALID)
 #: ``excluded_by`` of the job's own entries.
 _JOB: Final = "job"
 _LOAD: Final = (

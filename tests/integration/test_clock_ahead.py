@@ -1,0 +1,75 @@
+"""A broker's clock that was ahead for a moment: its records move no clock, and job and oracle agree about them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from broker import Broker
+from conftest import Database
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from pipeline import Pipeline
+from postgres import WRITER
+
+from streampulse.core.settings import KafkaSettings
+from streampulse.job.suspects import Clocks, Suspects, clock_event
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> KafkaSettings:
+    return broker.topics(f"events-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def pipeline(kafka: KafkaSettings, database: Database) -> Iterator[Pipeline]:
+    made = Pipeline(kafka, database.settings(WRITER))
+    yield made
+    made.stop()
+
+
+def stamps(broker: Broker, topic: str, kind: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=broker.address)
+    try:
+        limits = {"message.timestamp.type": kind, "message.timestamp.after.max.ms": str(2**62)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=limits)])
+    finally:
+        admin.close()
+
+
+def test_events_stamped_by_a_clock_that_ran_ahead_are_excluded(
+    broker: Broker, kafka: KafkaSettings, database: Database, pipeline: Pipeline
+) -> None:
+    now = time.time()
+    day = now + 86_400
+
+    def send(at: float) -> None:
+        # A key of an ordinary stream: the topic has one partition.
+        _, value = clock_event(0, 1, round(at * 1_000_000))
+        value = value.replace(b"__clock-0", b"ordinary")
+        producer.send(kafka.topic, value, key=b"ordinary", timestamp_ms=round(at * 1000)).get(10)
+
+    with broker.producer() as producer:
+        stamps(broker, kafka.topic, "CreateTime")
+        for at in (now, day, day + 1, now):
+            send(at)
+        stamps(broker, kafka.topic, "LogAppendTime")
+        send(now)
+    pipeline.start()
+    suspects = Suspects(Clocks(kafka, database.settings(WRITER)), 1)
+    (piece,) = pipeline.read(0, 5, suspects.limits()[0])
+    assert piece.next_offset == 1
+    assert piece.suspect is not None
+    assert piece.suspect.offset == 1
+    assert suspects.note(0, piece.suspect)
+    suspects.judge()
+    pipeline.commit([piece, *pipeline.read(0, broker.end(kafka.topic), suspects.limits()[0])])
+
+    assert database.query("SELECT partition, first_offset, last_offset, reason, pending FROM excluded_records") == [
+        (0, 1, 2, "future", False)
+    ]
+    report = pipeline.verify()
+    assert report.differences == []
+    assert report.outcomes == {"accepted": 5, "future": 2}
