@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -319,8 +320,12 @@ def test_a_parameter_is_given_once(client: TestClient, query: str) -> None:
     assert (named["parameter"], named["allowed"]) == ("minutes", "one value only")
 
 
-def test_health(client: TestClient) -> None:
+def test_health(client: TestClient, database: Database) -> None:
+    database.execute("UPDATE event_clock SET clock = now() + interval '4 min'")
     assert get(client, "/health") == {"ok": True}
+    database.execute("UPDATE event_clock SET clock = now() + interval '900 s'")
+    (warning,) = get(client, "/health")["warnings"]
+    assert re.fullmatch(r"the event clock is (900|899) s ahead of PostgreSQL's clock", warning)
     # Load balancers add unknown parameters.
     assert client.get("/health?a=1&a=2&b=%ff").status_code == 200
 

@@ -477,6 +477,8 @@ def test_events_that_do_not_come_any_more_are_seen(
         assert page.locator("#behind").inner_text() == "10 min behind"
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert watched.violations() == []
+        write(filled, "UPDATE event_clock SET clock = now() + interval '20 min'")
+        page.wait_for_selector("#behind:text('20 min ahead')")
         # It grows by itself, without updates from the server.
         write(filled, "UPDATE event_clock SET clock = now() - interval '28 s'")
         page.wait_for_selector("#behind", state="hidden")

@@ -96,7 +96,7 @@ class Database:
         self._under_way = dict.fromkeys(self._limit, 0)
         self._down_until = 0.0
         self._down_error: Unavailable | None = None
-        self._checking: asyncio.Future[None] | None = None
+        self._checking: asyncio.Future[float] | None = None
         #: Since when the server has not answered; None while it does.
         self.down_since: datetime | None = None
         self._pool_size = api.pool_size
@@ -120,8 +120,10 @@ class Database:
 
         return await self._run(self._executor, limited, seconds + _CONNECT_TIMEOUT_SECONDS + 1)
 
-    async def check(self) -> None:
-        """Ask the server whether it answers.
+    async def check(self) -> float:
+        """Ask the server whether it answers, and return by how many seconds the event clock is ahead of its clock.
+
+        It is 0 where there was no event yet.
 
         :raises Unavailable: it does not; the text says why.
         """
@@ -129,7 +131,7 @@ class Database:
         if self._checking is None or self._checking.done():
             self._checking = asyncio.ensure_future(self._run(self._health_executor, _ask, self.deadline_seconds))
             self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(self._checking)
+        return await asyncio.shield(self._checking)
 
     def call(self, query: Callable[[Cursor], Result]) -> Result:
         """Run a query on the calling thread, over this thread's connection. Note since when the server does not answer.
@@ -239,8 +241,10 @@ def _too_slow(milliseconds: float) -> Unavailable:
     return Unavailable("timeout", f"the query took longer than {milliseconds:g} ms")
 
 
-def _ask(cursor: Cursor) -> None:
-    cursor.execute("SELECT 1")
+def _ask(cursor: Cursor) -> float:
+    cursor.execute("SELECT coalesce(extract(epoch FROM max(clock) - now()), 0)::float8 FROM event_clock")
+    ((ahead,),) = cursor.fetchall()
+    return float(ahead)
 
 
 def _lost(error: psycopg2.Error) -> Unavailable:

@@ -95,6 +95,9 @@ class Health(BaseModel):
     """PostgreSQL answers."""
 
     ok: bool = Field(examples=[True])
+    warnings: list[str] = Field(
+        default=[], description="left out while there are none", examples=[["the event clock is 900 s ahead"]]
+    )
 
 
 class Unhealthy(BaseModel):

@@ -26,6 +26,7 @@ from streampulse.api.questions import (
     read_query,
 )
 from streampulse.api.runtime import Runtime
+from streampulse.events import ALLOWED_FUTURE_US
 
 
 class NumbersRoute(APIRoute):
@@ -145,11 +146,13 @@ async def health(request: Request) -> Response:
     """Report whether PostgreSQL answers, and otherwise the reason and the time since then."""
     database = _runtime(request).database
     try:
-        await database.check()
+        ahead = await database.check()
     except Unavailable as error:
         since = database.down_since
         text = str(error) if since is None else f"{error}, since {since.isoformat(timespec='seconds')[:19]}Z"
         return JSONResponse({"ok": False, "error": text}, 503, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+    if ahead > ALLOWED_FUTURE_US / 1_000_000:
+        return JSONResponse({"ok": True, "warnings": [f"the event clock is {ahead:.0f} s ahead of PostgreSQL's clock"]})
     return JSONResponse({"ok": True})
 
 

@@ -9,6 +9,8 @@ import { Totals } from "./totals.js";
 const element = (id) => document.getElementById(id);
 // The page shows how far event time is behind from this delay on. A delay of a few seconds is normal.
 const BEHIND_SECONDS = 30;
+// An event clock that is further ahead of the server's is wrong: an event with a wrong time was counted.
+const AHEAD_SECONDS = 300;
 const WORDS = { loading: "Connecting", live: "Live", stale: "Stale", reconnecting: "Reconnecting", ended: "Logged out" };
 
 const numbers = new Numbers();
@@ -59,8 +61,9 @@ function showAge() {
   element("age").textContent = state === "loading" ? "" : `${ago(Math.max(0, seconds))} ago`;
   // Elapsed time comes from the browser's monotonic clock. Its wall clock may differ from the server's.
   const since = behind.seconds === null ? 0 : behind.seconds + (performance.now() - behind.at) / 1000;
-  element("behind").hidden = since < BEHIND_SECONDS;
-  element("behind").textContent = since < BEHIND_SECONDS ? "" : `${ago(since)} behind`;
+  const off = since >= BEHIND_SECONDS ? `${ago(since)} behind` : since < -AHEAD_SECONDS ? `${ago(-since)} ahead` : "";
+  element("behind").hidden = !off;
+  element("behind").textContent = off;
 }
 
 new Source("/live", {
