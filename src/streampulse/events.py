@@ -265,6 +265,15 @@ def murmur2(data: bytes) -> int:
     return value ^ (value >> 15)
 
 
+def is_valid(key: bytes | None, value: bytes | None, partition: int, partitions: int) -> bool:
+    """Tell whether a record is an event; the parameters are those of :func:`parse`."""
+    try:
+        parse(key, value, partition, partitions)
+    except InvalidEvent:
+        return False
+    return True
+
+
 def partition_of(key: bytes, partitions: int) -> int:
     """Return the partition that Kafka's own clients choose for a key in a topic of ``partitions`` partitions."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -34,7 +34,7 @@ class Letters:
     def __init__(self) -> None:
         self.written: list[DeadLetter] = []
         self.positions: dict[int, int] = {}
-        self.generations: dict[int, int] = {}
+        self.lost: dict[int, list[int]] = {}
 
     def write(self, letters: list[DeadLetter], next_offsets: dict[int, int], on_progress: Callable[[], None]) -> int:
         due = [letter for letter in letters if letter.offset >= self.positions.get(letter.partition, 0)]

@@ -99,6 +99,28 @@ def test_a_lost_end_is_a_span_and_the_rest_is_equal(
     assert pipeline.start().spans == []
 
 
+def test_a_loss_of_many_positions_is_found_at_its_first_record(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    pipeline.start()
+    end = send(broker, kafka, 2 * OLD)
+    for offset in range(1, end + 1, 2):
+        pipeline.count(0, offset)
+    pipeline.count(0, end)
+    broker.kill()
+    # Behind a dead letter, which the state does not know.
+    broker.lose_end(kafka.topic, 0, 11)
+    broker.start()
+    # Nothing that is sent now could be told from the records before by its event id.
+    with broker.producer(linger_ms=0) as producer:
+        for _ in range(3):
+            producer.send(kafka.topic, b"garbage", key=STREAM.encode()).get(10)
+    assert pipeline.start().offsets == {0: 11}
+    pipeline.count(0, broker.end(kafka.topic))
+    assert [span[:3] for span in spans(database)] == [("lost", 11, end)]
+    assert pipeline.verify().differences == []
+
+
 def test_a_disk_that_went_back_in_time_is_noticed_though_the_epoch_is_the_same(
     broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
 ) -> None:

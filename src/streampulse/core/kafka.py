@@ -67,6 +67,8 @@ SMALL: Final[Mapping[str, Any]] = {
     "key_deserializer": _Cut(),
     "value_deserializer": _Cut(),
     "max_poll_records": 500,
+    # Where a batch is unpacked, its checksum is compared and an error names its offsets.
+    "check_crcs": False,
     "max_partition_fetch_bytes": 1024 * 1024,
 }
 
@@ -89,6 +91,8 @@ _DECODERS: Final = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_d
 def _unpack(batch: DefaultRecordBatch) -> None:
     if batch._decompressed:
         return
+    if not batch.validate_crc():
+        raise CannotUnpack(batch.base_offset, batch.last_offset, "its checksum is wrong")
     if batch.compression_type:
         try:
             batch._buffer = _DECODERS[batch.compression_type](bytes(batch._buffer[batch._pos :]))

@@ -94,7 +94,7 @@ class Batches:
             batch = Batch(str(uuid.uuid4()), 0, topic_id, {}, last, start.spans)
             self._store.commit(batch, engine, changes, accepted)
             self.read_up_to = engine.next_offsets()
-        self._letters.generations = self._store.generations(topic_id)
+        self._letters.lost = self._store.lost(topic_id)
         self.excluded = self._store.exclusions(topic_id)
         metrics.LOST_SPAN.set(self._store.newest_span_s())
 
@@ -142,6 +142,11 @@ class Batches:
         letters = [
             letter for piece in slices for letter in piece.dead_letters if letter.offset >= done.get(piece.partition, 0)
         ]
+        excluded = joined([each for piece in slices for each in piece.excluded])
+        if self._topic_id is not None and any(each.reason == FUTURE for each in excluded):
+            # Present clocks judged these events. After a restart they would be judged by later ones, with their letters
+            # already out.
+            self._store.exclude(self._topic_id, excluded)
         with metrics.PHASE_SECONDS.labels("dead_letters").time():
             self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices}, self._got_further)
         self._got_further()
@@ -150,7 +155,6 @@ class Batches:
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
             last = {piece.partition: piece.last for piece in slices}
-            excluded = joined([each for piece in slices for each in piece.excluded])
             batch = Batch(query_id, batch_id, self._topic_id, reasons, last, excluded=excluded)
             written = self._store.commit(batch, engine, changes, accepted)
         for partition, first, final, reason in excluded:

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -109,7 +109,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
     :raises KafkaException: the same.
     """
     ledger = _patiently("PostgreSQL", batches.open)
-    with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_uncommitted") as reader:
+    with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
         topic = _patiently("Kafka", reader.log)
 
     def read(number: int) -> Read:
@@ -119,6 +119,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
             ledger.clocks.get(number),
             lambda: store.earlier_positions(topic.topic_id, number),
             lambda first: store.accepted_ids(number, first),
+            ledger.committed_at_ms,
         )
 
     with closing(LogReader(kafka.librdkafka_options("streampulse-job"), kafka.topic)) as log_reader:
@@ -206,7 +207,7 @@ class Driver:
             try:
                 with metrics.PHASE_SECONDS.labels("decode").time():
                     session.sparkContext.setLocalProperty(POSITIONS, json.dumps(positions))
-                    session.sparkContext.setLocalProperty(LIMITS, json.dumps(self._limits()))
+                    session.sparkContext.setLocalProperty(LIMITS, json.dumps(self._limits(positions)))
                     rows = frame.collect()
                     slices = [Slice.decode(bytes(row["slice"])) for row in rows]
             finally:
@@ -238,9 +239,11 @@ class Driver:
             .start()
         )
 
-    def _limits(self) -> dict[int, tuple[Limit, list[Exclusion]]]:
-        """Return, for each partition that does not wait, when an event is suspect, and its excluded records."""
+    def _limits(self, positions: Mapping[int, Position]) -> dict[int, tuple[Limit, list[Exclusion]]]:
+        """Return, for each partition that does not wait, when an event is suspect, and the exclusions ahead."""
         excluded = self._batches.excluded
+        for number, found in excluded.items():
+            excluded[number] = [each for each in found if each.last_offset >= positions[number].offset]
         return {number: (limit, excluded.get(number, [])) for number, limit in self._suspects.limits().items()}
 
     def _stalled(self) -> bool:

@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
+from streampulse.job.positions import generation
 from streampulse.job.rows import DeadLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
@@ -39,8 +40,8 @@ class DeadLetters:
         self._producer: Any = None
         self._topic_id = ""
         self._written: dict[int, int] = {}
-        #: By partition the number of spans that its log lost; 0 where a partition is absent.
-        self.generations: dict[int, int] = {}
+        #: By partition the first offset of each span that its log lost.
+        self.lost: dict[int, list[int]] = {}
 
     def open(self, partitions: int, topic_id: str) -> None:
         """Fence earlier writers and learn up to where letters are out.
@@ -115,7 +116,7 @@ class DeadLetters:
         for letter in due:
             piece.append(letter)
             reached[letter.partition] = letter.offset + 1
-            size += len(letter.key or b"") + len(letter.value or b"")
+            size += letter.size()
             if size >= _TRANSACTION_BYTES:
                 self._transaction(piece, reached)
                 on_progress()
@@ -138,7 +139,7 @@ class DeadLetters:
                     ("topic", topic.encode()),
                     ("partition", str(letter.partition).encode()),
                     ("offset", str(letter.offset).encode()),
-                    ("generation", str(self.generations.get(letter.partition, 0)).encode()),
+                    ("generation", str(generation(self.lost.get(letter.partition, ()), letter.offset)).encode()),
                 ],
             )
             for letter in letters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,6 +69,7 @@ class Read(NamedTuple):
     ``reached`` is the offset up to which it was read, ``last`` the record before it, ``clock_us`` the partition's
     clock there. ``earlier`` returns the records before earlier positions, the newest first. ``accepted`` returns, from
     an offset on, the ids of accepted events (16 bytes) by their offsets, at least of all that are not late by now.
+    ``until_ms`` is when the newest position was committed: a record with a later stamp was not read.
     """
 
     reached: int
@@ -75,13 +77,14 @@ class Read(NamedTuple):
     clock_us: int | None
     earlier: Callable[[], Iterable[LastRecord]]
     accepted: Callable[[int], Mapping[int, bytes]]
+    until_ms: float
 
 
 def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Difference | None:
     """Compare a partition's log with what was read of it, and return None where it does not differ.
 
-    Where an epoch tells, or an event that the state knows, the difference is exact. Otherwise it is the offset after
-    the last record that is known to be the same: what is then read again are duplicates, or late.
+    Where an epoch, a stamp or an event that the state knows tells, the difference is exact. Otherwise it is the offset
+    after the last record that is known to be the same: what is then read again are duplicates, or late.
 
     :param number: the partition.
     :raises KafkaException: Kafka does not answer.
@@ -98,38 +101,49 @@ def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Dif
             return Difference(unread.offset(), last)
         return None if read.reached <= end else Difference(end, last)
     accepted = read.accepted(first)
-    ids, partitions, before = set(accepted.values()), len(topic.starts), known
-    for message in _until(min(end, read.reached), log.messages(number, first)) if first < end else ():
-        offset, epoch = message.offset(), message.leader_epoch()
-        if epoch is not None and last.epoch is not None and epoch > last.epoch:
-            return Difference(offset, before)
+    # Without a position that fits, what the state does not know is not looked at.
+    begin = max(first, min(accepted, default=first)) if known is None else first
+    ids, partitions, before = set(accepted.values()), len(topic.starts), None
+    for message in _until(min(end, read.reached), log.messages(number, begin)) if begin < end else ():
+        offset, epoch = message.offset(), message.leader_epoch() or 0
+        if epoch > (epoch if last.epoch is None else last.epoch) or message.timestamp()[1] > read.until_ms:
+            return Difference(offset, known if before is None else last_record(before))
         event_id, counted = _event_id(message, partitions, read.clock_us)
         if accepted[offset] != event_id if offset in accepted else counted and event_id not in ids:
             return Difference(first, known)
-        before = last_record(message)
+        before = message
         if offset in accepted:
-            first, known = offset + 1, before
-    return Difference(end, before) if end < read.reached else Difference(first, known)
+            first, known = offset + 1, last_record(message)
+    if end < read.reached:
+        return Difference(end, known if before is None else last_record(before))
+    return Difference(first, known)
 
 
 def _newest_known(
     log: LogReader, number: int, bounds: tuple[int, int], records: Iterable[LastRecord]
 ) -> LastRecord | None:
-    """Return the newest of the records that the log holds, or one that is older; None where none is known to be held.
+    """Return the newest of the records that the log holds; None where none is known to be held.
 
-    A log that holds a record holds those before it, so with each step the look goes twice as far back.
+    A log that holds a record holds those before it. So with each step the look goes twice as far back, and then halves
+    the last step.
     """
     start, end = bounds
+
+    def held(record: LastRecord) -> bool:
+        found = next(log.messages(number, record.offset), None) if start <= record.offset < end else None
+        return found is not None and is_same(last_record(found), record)
+
+    passed: list[LastRecord] = []
     for count, record in enumerate(records):
+        if count == 0 and record.offset < start:
+            # Retention removed the last record that was read. Nothing speaks against it.
+            return record
+        passed.append(record)
         if count & (count - 1):
             continue
-        if record.offset < start:
-            # Retention removed it. Of the last record that was read nothing speaks against it.
-            return record if count == 0 else None
-        if record.offset < end:
-            found = next(log.messages(number, record.offset), None)
-            if found is not None and is_same(last_record(found), record):
-                return record
+        if held(record):
+            return passed[bisect.bisect_left(passed, True, key=held)]
+        passed.clear()
     return None
 
 

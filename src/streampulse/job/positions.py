@@ -7,6 +7,7 @@ position is known by the last record before it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -44,6 +45,14 @@ def fingerprint(stamp_ms: int, key: bytes | None, value: bytes | None) -> str:
         total.update((-1 if part is None else len(part)).to_bytes(8, "big", signed=True))
         total.update(part or b"")
     return total.hexdigest()
+
+
+def generation(lost: Sequence[int], offset: int) -> int:
+    """Return the generation of the record that the log has at an offset: the number of spans that were lost before it.
+
+    :param lost: the first offset of each lost span of the partition, in the order in which they were noted.
+    """
+    return max((number for number, first in enumerate(lost, 1) if first <= offset), default=0)
 
 
 def is_same(found: LastRecord, expected: LastRecord) -> bool:

@@ -54,6 +54,6 @@ def ranges(first: Mapping[int, int], ends: Mapping[int, int]) -> list[Range]:
     counts = {number: end - first[number] for number, end in ends.items() if end > first[number]}
     total = sum(counts.values())
     return [
-        Range(number, first[number], ends[number], max(1, BATCH_BYTES * count // total))
+        Range(number, first[number], ends[number], max(BATCH_BYTES // (4 * len(counts)), BATCH_BYTES * count // total))
         for number, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]

@@ -24,6 +24,10 @@ LATE: Final = "late"
 REASONS: Final = (INVALID, FUTURE, LATE)
 
 
+#: What a letter takes without its key and value, about.
+LETTER_BYTES: Final = 256
+
+
 class DeadLetter(NamedTuple):
     """A record that does not count, with why (one of :data:`REASONS`) and where it stood."""
 
@@ -33,6 +37,10 @@ class DeadLetter(NamedTuple):
     detail: str
     key: bytes | None
     value: bytes | None
+
+    def size(self) -> int:
+        """Return about how many bytes the letter takes, its headers included."""
+        return LETTER_BYTES + len(self.key or b"") + len(self.value or b"")
 
 
 class Exclusion(NamedTuple):

@@ -47,7 +47,8 @@ def decide_start(topic: Log, ledger: LedgerRow, compare: Callable[[int], Differe
         elif reached < earliest:
             offset = earliest
             log.error("partition %d: records %d to %d were deleted unread", number, reached, earliest - 1)
-            start.spans.append(_span(ledger, number, "unread", reached, earliest, topic.topic_id))
+            if ledger.topic_id is not None:
+                start.spans.append(_span(ledger, number, "unread", reached, earliest, topic.topic_id))
         elif difference is not None:
             offset, last = difference
             start.spans.append(_span(ledger, number, "lost", offset, reached))

@@ -128,7 +128,10 @@ class Suspects:
         """Return the limit of each partition that does not wait."""
         now = self._monotonic()
         return {
-            number: Limit(self._lowest_us(number) + ALLOWED_FUTURE_US, self._agreed.get(number, 0.0) > now)
+            number: Limit(
+                self._lowest_us(number) + ALLOWED_FUTURE_US,
+                self._agreed.get(number, 0.0) > now and differing(self._answers_us(number)) is None,
+            )
             for number in range(self._partitions)
             if number not in self._waiting
         }
@@ -173,7 +176,8 @@ class Suspects:
                 log.info("partition %d is read on from offset %d: its clocks are right again", number, suspect.offset)
             self._waiting.pop(number, None)
             # Spark plans no task for a partition without a new record.
-            self._ask_leader(number)
+            if self._ask_leader(number) is not None:
+                self._waiting[number] = suspect
 
     def _name(self, number: int, suspect: Suspect, name: str, failed: bool, answers: Mapping[str, int]) -> None:
         """Say once that a partition waits, and for which clock."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import bisect
 import dataclasses
 import gc
 import itertools
@@ -384,7 +385,8 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
             log.missing_until_us[partition] = None
     lost = _by_partition(snapshot.lost)
     due = {number: _borders(found) for number, found in lost.items()}
-    unreadable = _unreadable(snapshot.excluded, lost)
+    excluded = _in_force(snapshot.excluded, lost)
+    unreadable = _unreadable(excluded)
     _expect_letters(log, unreadable)
     for record in reader.read(
         topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records"), unreadable
@@ -396,12 +398,8 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
             if bound is not None:
                 log.missing_until_us[record.partition] = bound
         _lose(log, logs[record.partition], due.get(record.partition, []), record.offset)
-        _note(
-            log,
-            logs[record.partition],
-            record,
-            _excluded(snapshot.excluded, lost, record) if snapshot.excluded else None,
-        )
+        entries = excluded.get(record.partition)
+        _note(log, logs[record.partition], record, _excluded(entries, record.offset) if entries else None)
     for partition, found in due.items():
         _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, math.inf)
     for partition, each in logs.items():
@@ -410,12 +408,13 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
     return log
 
 
-def _unreadable(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]]) -> dict[int, list[Bounds]]:
+def _unreadable(excluded: Mapping[int, Sequence[Exclusion]]) -> dict[int, list[Bounds]]:
     """Return by partition the offsets of records that cannot be read: those that are excluded as invalid."""
     found: dict[int, list[Bounds]] = {}
-    for partition, generation, first, last, reason in excluded:
-        if reason == INVALID and generation == _generation(lost.get(partition, ()), first):
-            found.setdefault(partition, []).append(Bounds(first, last + 1))
+    for partition, entries in excluded.items():
+        for each in entries:
+            if each.reason == INVALID:
+                found.setdefault(partition, []).append(Bounds(each.first_offset, each.last_offset + 1))
     return found
 
 
@@ -437,13 +436,22 @@ def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
     return found
 
 
-def _excluded(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]], record: Record) -> str | None:
+def _in_force(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]]) -> dict[int, list[Exclusion]]:
+    """Return by partition the exclusions of records that the log has, by their first offset."""
+    found: dict[int, list[Exclusion]] = {}
+    for each in sorted(excluded):
+        spans = lost.get(each.partition, ())
+        if each.generation == _generation(spans, each.first_offset):
+            ends = [span.first_offset - 1 for span in spans if span.first_offset > each.first_offset]
+            entry = each._replace(last_offset=min([each.last_offset, *ends]))
+            found.setdefault(each.partition, []).append(entry)
+    return found
+
+
+def _excluded(entries: Sequence[Exclusion], offset: int) -> str | None:
     """Return the reason for which a record is excluded, None where it is not."""
-    generation = _generation(lost.get(record.partition, ()), record.offset)
-    for each in excluded:
-        if each[:2] == (record.partition, generation) and each.first_offset <= record.offset <= each.last_offset:
-            return each.reason
-    return None
+    before = bisect.bisect_right(entries, offset, key=lambda each: each.first_offset)
+    return entries[before - 1].reason if before and offset <= entries[before - 1].last_offset else None
 
 
 def _generation(spans: Sequence[LostSpan], offset: int) -> int:

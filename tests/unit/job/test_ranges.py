@@ -15,7 +15,7 @@ from streampulse.job.ends import Ends, LogLost
 from streampulse.job.positions import Position
 from streampulse.job.ranges import BATCH_BYTES, Range, bounded_ends, ranges
 from streampulse.job.records import consumer, read_slice
-from streampulse.job.rows import Slice
+from streampulse.job.rows import LETTER_BYTES, Slice
 
 TOPIC = "events"
 VALUES = [b"garbage %d" % number for number in range(6)]
@@ -105,7 +105,7 @@ def test_a_slice_ends_when_an_eighth_of_its_bytes_are_dead_letters(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streampulse.job.records._PIECE_BYTES", 1)
-    size = len(b"k" + VALUES[0])
+    size = LETTER_BYTES + len(b"k" + VALUES[0])
     assert read(broker, Range(0, 0, 6, 8 * 2 * size), Position(0, None)).next_offset == 3
 
 
@@ -119,4 +119,4 @@ def test_a_log_that_was_cut_off_before_the_end_of_the_range_is_an_error(
 ) -> None:
     monkeypatch.setattr("streampulse.job.records._NEW_LEADER_SECONDS", 0.5)
     with pytest.raises(KafkaException, match="no record at offset 6"):
-        read(broker, Range(0, 0, 9, 1_000), Position(4, None))
+        read(broker, Range(0, 0, 9, 100_000), Position(4, None))

@@ -37,7 +37,7 @@ class Decoder:
     :param partitions: how many partitions the topic has.
     :param letter_bytes: bytes of keys and values in dead letters that are enough, see :meth:`is_full`.
     :param limit: when an event is suspect.
-    :param excluded: records that the contract's table of exclusions names.
+    :param excluded: exclusions of the partition that is decoded.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class Decoder:
         into.next_offset = offset + 1
         if arrival_us > into.arrival_us:
             into.arrival_us = arrival_us
+        if self._excluded and self._refuse_excluded(into, offset, key, value):
+            return
         found = self._read_plain(into, key, value)
         if found is None:
             try:
@@ -110,9 +112,7 @@ class Decoder:
             )
         source, user_id, event_id, ts_us, code, cents = found
         clock = into.clock
-        if self._excluded and (reason := self._reason_of(partition, offset)):
-            self._refuse(into, offset, reason, f"{'ts' if reason == FUTURE else 'value'}: excluded", key, value)
-        elif ts_us > arrival_us + ALLOWED_FUTURE_US:
+        if ts_us > arrival_us + ALLOWED_FUTURE_US:
             self._refuse(into, offset, FUTURE, f"ts: {_seconds(ts_us - arrival_us)} s after its arrival", key, value)
         elif ts_us > self._suspect_from_us:
             if not self._is_future:
@@ -129,19 +129,24 @@ class Decoder:
                 into.clock = ts_us
             into.add(offset, source, user_id, event_id, ts_us, code, cents)
 
-    def _reason_of(self, partition: int, offset: int) -> str | None:
-        for each in self._excluded:
-            if each.partition == partition and each.first_offset <= offset <= each.last_offset:
-                return each.reason
-        return None
+    def _refuse_excluded(self, into: _SliceBuilder, offset: int, key: bytes | None, value: bytes | None) -> bool:
+        """Refuse a record if it is excluded, and tell whether it is. What is no event is not from the future."""
+        reasons = [each.reason for each in self._excluded if each.first_offset <= offset <= each.last_offset]
+        if INVALID in reasons:
+            self._refuse(into, offset, INVALID, "value: cannot be read", None, None)
+        elif FUTURE in reasons and events.is_valid(key, value, into.partition, self._partitions):
+            self._refuse(into, offset, FUTURE, "ts: excluded", key, value)
+        else:
+            return False
+        return True
 
     def _refuse(
         self, into: _SliceBuilder, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None
     ) -> None:
         # Cut on the executor: the driver never gets a large record whole.
         key, value = events.letter_bytes(key, value)
-        self._letter_bytes += len(key or b"") + len(value or b"")
         into.letters.append(DeadLetter(into.partition, offset, reason, detail, key, value))
+        self._letter_bytes += into.letters[-1].size()
 
     def _read_plain(
         self, into: _SliceBuilder, key: bytes | None, value: bytes | None

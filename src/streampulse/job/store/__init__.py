@@ -7,7 +7,6 @@ position in Kafka is the ledger's: a checkpoint of Spark is only good for the ru
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Final
@@ -68,8 +67,8 @@ class Store:
         self._topic_id: str | None = None
         # The last record that was read of each partition.
         self._last: dict[int, LastRecord] = {}
-        # By topic and partition the number of spans that were lost.
-        self._generations: dict[tuple[str, int], int] = {}
+        # By topic and partition the first offset of each lost span, in the order in which they were noted.
+        self._lost: dict[tuple[str, int], list[int]] = {}
 
     def open(self) -> None:
         """Connect and become the one writer.
@@ -109,23 +108,28 @@ class Store:
         with self._cursor() as cursor:
             engine, newest = self._state.load(cursor)
             cursor.execute(
-                "SELECT topic_id, partition, count(*), extract(epoch FROM max(noted_at)) FROM lost_spans"
+                "SELECT topic_id, partition, array_agg(first_offset ORDER BY seq) FROM lost_spans"
                 " WHERE kind = 'lost' GROUP BY topic_id, partition"
             )
-            lost = cursor.fetchall()
+            self._lost = {(topic_id, number): offsets for topic_id, number, offsets in cursor}
         self._end()
         self._last = newest.last
-        self._generations = {(topic_id, number): count for topic_id, number, count, _ in lost}
         return engine, newest
 
-    def generations(self, topic_id: str) -> dict[int, int]:
-        """Return by partition how many spans of a topic were lost; a partition without one is absent."""
-        return {number: count for (topic, number), count in self._generations.items() if topic == topic_id}
+    def lost(self, topic_id: str | None) -> dict[int, list[int]]:
+        """Return by partition the first offset of each lost span of a topic, in the order in which they were noted."""
+        return {number: offsets for (topic, number), offsets in self._lost.items() if topic == topic_id}
+
+    def exclude(self, topic_id: str, entries: Sequence[Exclusion]) -> None:
+        """Commit exclusions by themselves, before the batch that has their records."""
+        with self._cursor() as cursor:
+            exclusions.enter(cursor, topic_id, self.lost(topic_id), entries)
+        self._end()
 
     def exclusions(self, topic_id: str) -> dict[int, list[Exclusion]]:
         """Return by partition the records of a topic's present generation that are excluded, in offset order."""
         with self._cursor() as cursor:
-            found = exclusions.load(cursor, topic_id, self.generations(topic_id))
+            found = exclusions.load(cursor, topic_id, self.lost(topic_id))
         self._end()
         return found
 
@@ -138,16 +142,15 @@ class Store:
         return newest
 
     def earlier_positions(self, topic_id: str, partition: int) -> Iterator[LastRecord]:
-        """Yield the records before a partition's positions since its last lost span, the newest first."""
-        generation = self.generations(topic_id).get(partition, 0)
+        """Yield the records before a partition's positions in the ledger, the newest first."""
         connection = self._connection
         if connection is None:
             raise psycopg2.InterfaceError("not connected")
         with connection.cursor("positions") as cursor:
             cursor.execute(
                 "SELECT positions -> %(number)s FROM batch_ledger WHERE topic_id = %(topic)s"
-                " AND (positions -> %(number)s ->> 'generation')::int = %(generation)s ORDER BY seq DESC",
-                {"number": str(partition), "topic": topic_id, "generation": generation},
+                " AND positions ? %(number)s ORDER BY seq DESC",
+                {"number": str(partition), "topic": topic_id},
             )
             try:
                 for (entry,) in cursor:
@@ -179,9 +182,11 @@ class Store:
         """
         read = self._last | batch.last
         last = {number: record for number, record in read.items() if record is not None}
-        lost = Counter((span.topic_id, span.partition) for span in batch.spans if span.kind == "lost")
-        generations = dict(Counter(self._generations) + lost)
-        of_topic = {number: count for (topic, number), count in generations.items() if topic == batch.topic_id}
+        lost = {key: list(offsets) for key, offsets in self._lost.items()}
+        for span in batch.spans:
+            if span.kind == "lost":
+                lost.setdefault((span.topic_id, span.partition), []).append(span.first_offset)
+        generations = {number: len(offsets) for (topic, number), offsets in lost.items() if topic == batch.topic_id}
         with self._cursor() as cursor:
             rows_written = write_rows(cursor, changes)
             for span in batch.spans:
@@ -198,19 +203,19 @@ class Store:
                     changes.duplicates,
                     json.dumps(batch.dead_letters),
                     rows_written,
-                    *position_columns(engine, last, of_topic),
+                    *position_columns(engine, last, generations),
                 ),
             )
             seq = int(one(cursor)[0])
             if batch.topic_id is not None:
-                exclusions.enter(cursor, batch.topic_id, of_topic, batch.excluded)
+                exclusions.enter(cursor, batch.topic_id, self.lost(batch.topic_id), batch.excluded)
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
                 cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
             state = self._state.write(cursor, seq, engine, accepted)
         self._end()
         # Only now: what a failed transaction did not do must not be remembered as done.
         self._topic_id = batch.topic_id
-        self._last, self._generations = last, generations
+        self._last, self._lost = last, lost
         self._state.committed(state)
         return rows_written
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import psycopg2.extensions
 
+from streampulse.job.positions import generation
 from streampulse.job.rows import Exclusion
 
 #: ``excluded_by`` of the job's own entries.
@@ -16,34 +17,40 @@ _LOAD: Final = (
     " WHERE topic_id = %s AND NOT pending ORDER BY partition, first_offset"
 )
 _ENTER: Final = (
-    "INSERT INTO excluded_records (topic_id, partition, generation, first_offset, last_offset, reason, excluded_by)"
-    " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+    "INSERT INTO excluded_records AS e"
+    " (topic_id, partition, generation, first_offset, last_offset, reason, excluded_by)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (topic_id, partition, generation, first_offset)"
+    " DO UPDATE SET last_offset = greatest(e.last_offset, EXCLUDED.last_offset), pending = false"
 )
 
 
 def load(
-    cursor: psycopg2.extensions.cursor, topic_id: str, generations: Mapping[int, int]
+    cursor: psycopg2.extensions.cursor, topic_id: str, lost: Mapping[int, Sequence[int]]
 ) -> dict[int, list[Exclusion]]:
     """Return by partition the entries of a topic that are in force, in offset order.
 
-    :param generations: by partition the number of its lost spans; entries of earlier generations are left out.
+    :param lost: by partition the first offset of each lost span; entries of records that were lost are left out.
     """
     cursor.execute(_LOAD, (topic_id,))
     found: dict[int, list[Exclusion]] = {}
-    for partition, generation, first, last, reason in cursor:
-        if generation == generations.get(partition, 0):
+    for partition, of_generation, first, last, reason in cursor:
+        if of_generation == generation(lost.get(partition, ()), first):
+            last = min([last, *(offset - 1 for offset in lost.get(partition, ()) if offset > first)])
             found.setdefault(partition, []).append(Exclusion(partition, first, last, reason))
     return found
 
 
 def enter(
-    cursor: psycopg2.extensions.cursor, topic_id: str, generations: Mapping[int, int], entries: Iterable[Exclusion]
+    cursor: psycopg2.extensions.cursor, topic_id: str, lost: Mapping[int, Sequence[int]], entries: Iterable[Exclusion]
 ) -> None:
-    """Enter records in the caller's transaction. Entries that are there already stay as they are.
+    """Enter records in the caller's transaction. An entry that begins at the same record is extended.
 
-    :param generations: by partition the number of its lost spans.
+    :param lost: by partition the first offset of each lost span.
     """
-    rows = [(topic_id, each.partition, generations.get(each.partition, 0), *each[1:], _JOB) for each in entries]
+    rows = [
+        (topic_id, each.partition, generation(lost.get(each.partition, ()), each.first_offset), *each[1:], _JOB)
+        for each in entries
+    ]
     if rows:
         cursor.executemany(_ENTER, rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class LedgerRow:
     topic_id: str | None = None
     event_clock_us: int | None = None
     last: dict[int, LastRecord] = field(default_factory=dict)
+    #: When it was committed, by PostgreSQL's clock, in milliseconds since the epoch.
+    committed_at_ms: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,12 @@ class StateTables:
         :raises OperatorError: a table has a format that this release does not read.
         """
         cursor.execute(
-            "SELECT format, offsets, clocks, topic_id, event_clock, positions FROM batch_ledger"
+            "SELECT format, offsets, clocks, topic_id, event_clock, positions,"
+            " extract(epoch FROM committed_at)::float8 * 1000 FROM batch_ledger"
             " ORDER BY seq DESC LIMIT 1"
         )
         newest = LedgerRow({}, {})
-        for found, offsets, clocks, topic_id, event_clock, positions in cursor:
+        for found, offsets, clocks, topic_id, event_clock, positions, committed_at in cursor:
             check_format("batch_ledger", found)
             newest = LedgerRow(
                 {int(number): offset for number, offset in offsets.items()},
@@ -133,6 +137,7 @@ class StateTables:
                 topic_id,
                 None if event_clock is None else (event_clock - _EPOCH) // datetime.timedelta(microseconds=1),
                 {int(number): last_record(entry) for number, entry in (positions or {}).items()},
+                committed_at,
             )
         # One payload has the state of all partitions. A row for one partition only would be of a later format.
         cursor.execute("SELECT seq, format, payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
