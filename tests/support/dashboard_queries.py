@@ -29,7 +29,9 @@ MAY_BE_EMPTY: Final[Mapping[tuple[str, int, str], str]] = {
     ("streampulse-api", 34, "A"): "the database failed no request",
     ("streampulse-kafka", 24, "A"): "no request failed",
     ("streampulse-host", 31, "A"): "no unit was started again by systemd",
+    ("streampulse-kafka", 34, "A"): "no transaction is open",
     ("streampulse-pipeline", 30, "A"): "every record counted",
+    ("streampulse-pipeline", 44, "A"): "no record was lost",
 }
 #: The same for annotations, as (dashboard, name): marks need an occurrence.
 ANNOTATIONS_MAY_BE_EMPTY: Final = "a deploy, or a page, within the last minutes is no part of a healthy machine"
