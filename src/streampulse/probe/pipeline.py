@@ -114,7 +114,6 @@ class TopicReader:
         log, lag, transactions = None, None, list[OpenTransaction]()
         try:
             log = self._source.read()
-            transactions = self._source.transactions()
             asked = time.monotonic()
             self._ask()
             reading = self._latest.since(asked, self._patience)
@@ -123,6 +122,7 @@ class TopicReader:
                 # The known part if the records themselves cannot be read.
                 lag = Lag(sum(end - first for first, end in found.values()), None)
                 lag = self._aged(log, found)
+            transactions = self._source.transactions()
         except topic.Unreadable as error:
             self._voice.wrong(str(error))
         else:
