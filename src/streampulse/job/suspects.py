@@ -35,7 +35,7 @@ LEADER: Final = "the partition leader's"
 _AGREE_US: Final = 60_000_000
 _ANSWER_SECONDS: Final = 5.0
 _ASK_POSTGRESQL_EVERY_SECONDS: Final = 5.0
-_ASK_AGAIN_SECONDS: Final = 10.0
+_ASK_AGAIN_SECONDS: Final = 3.0
 # The clocks are asked again after this long, and between that their answers decide about all further suspects.
 _VERDICT_SECONDS: Final = 30.0
 _LEADER_SECONDS: Final = 600.0
