@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg2.extensions
 import pytest
 from broker import Broker
+from pipeline import Pipeline
 from postgres import READER, WRITER, PostgresServer
 
-from streampulse.core.settings import PostgresSettings
+from streampulse.core.settings import KafkaSettings, PostgresSettings
 from streampulse.host.migrate import migrate
 
 
@@ -73,3 +75,16 @@ def database(postgres_server: PostgresServer, migrated_template: str) -> Iterato
 def broker() -> Iterator[Broker]:
     with Broker() as server:
         yield server
+
+
+@pytest.fixture
+def kafka(broker: Broker) -> KafkaSettings:
+    """Make topics of one partition for one test."""
+    return broker.topics(f"events-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def pipeline(kafka: KafkaSettings, database: Database) -> Iterator[Pipeline]:
+    made = Pipeline(kafka, database.settings(WRITER))
+    yield made
+    made.stop()

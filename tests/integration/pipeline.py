@@ -60,7 +60,7 @@ class Pipeline:
         """Read a partition up to an offset or a suspect event, in as many slices as an executor needs."""
         reader, found = consumer(self._kafka.librdkafka_options("streampulse-job")), list[Slice]()
         while self._positions[number].offset < end:
-            part = Range(number, self._positions[number].offset, end, BATCH_BYTES)
+            part = Range(number, end, BATCH_BYTES)
             piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions), limit)
             piece = Slice.decode(piece.encode())
             self._positions[number] = Position(piece.next_offset, piece.clock_us, piece.last)

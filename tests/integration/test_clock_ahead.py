@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
 
-import pytest
 from broker import Broker
 from conftest import Database
 from kafka import KafkaAdminClient
@@ -16,18 +13,6 @@ from postgres import WRITER
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.suspects import Clocks, Suspects, clock_event
-
-
-@pytest.fixture
-def kafka(broker: Broker) -> KafkaSettings:
-    return broker.topics(f"events-{uuid.uuid4()}")
-
-
-@pytest.fixture
-def pipeline(kafka: KafkaSettings, database: Database) -> Iterator[Pipeline]:
-    made = Pipeline(kafka, database.settings(WRITER))
-    yield made
-    made.stop()
 
 
 def stamps(broker: Broker, topic: str, kind: str) -> None:

@@ -6,13 +6,11 @@ import datetime
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from broker import Broker
 from conftest import Database
 from pipeline import Pipeline
-from postgres import WRITER
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.ends import LogLost
@@ -34,18 +32,6 @@ def event(number: int) -> bytes:
             "message_len": 1,
         }
     ).encode()
-
-
-@pytest.fixture
-def kafka(broker: Broker) -> KafkaSettings:
-    return broker.topics(f"events-{uuid.uuid4()}")
-
-
-@pytest.fixture
-def pipeline(kafka: KafkaSettings, database: Database) -> Iterator[Pipeline]:
-    made = Pipeline(kafka, database.settings(WRITER))
-    yield made
-    made.stop()
 
 
 def send(broker: Broker, kafka: KafkaSettings, count: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from streampulse.core import http
 from streampulse.core.errors import OperatorError, SettingsError, one_line
-from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, load
+from streampulse.core.settings import ApiSettings, JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.events import ALLOWED_FUTURE_US
 
 #: The services that the inventory assigns to this host, written by the base role.
@@ -357,7 +357,7 @@ def transactions(_: Host, __: dict[str, str]) -> Iterator[Finding]:
             "kafka.transactions",
             f"partitions {', '.join(map(str, each.partitions))} of {topic.name} wait for the open transaction of the"
             f" producer {each.producer}, which the broker aborts after {each.timeout_seconds:.0f} s",
-            "end the producer, or its transaction",
+            "inv logs kafka",
         )
     if not found:
         yield _fine("kafka.transactions", f"none is open for more than {LONG_TRANSACTION_SECONDS} s")
@@ -475,35 +475,35 @@ def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
 @check("job.lost", "job")
 def lost(host: Host, _: dict[str, str]) -> Iterator[Finding]:
     """Check whether Kafka lost records a short while ago."""
-    noted = _query(
-        "SELECT partition, first_offset, next_offset - 1, kind, extract(epoch FROM now() - noted_at)::float8"
-        " FROM lost_spans ORDER BY seq DESC LIMIT 20"
-    )
-    spans = [(*span, kind) for *span, kind, age in noted if age < host.limits()["records_lost"]]
-    for partition, first, last, kind in spans:
-        said = "lost after they were counted" if kind == "lost" else "removed before the job read them"
-        yield _fault("job.lost", f"records {first} to {last} of partition {partition} were {said}", "inv verify")
-    if not spans:
-        yield _fine("job.lost", "no record was lost in the last hour")
+    said = {"lost": "were lost after they were counted", "unread": "were removed before the job read them"}
+    yield from _spans(host, "job.lost", "lost_spans", "next_offset - 1, kind", "noted_at", said, "inv verify")
 
 
 @check("job.excluded", "job")
 def excluded(host: Host, _: dict[str, str]) -> Iterator[Finding]:
     """Check whether records were excluded a short while ago."""
-    noted = _query(
-        "SELECT partition, first_offset, last_offset, reason, extract(epoch FROM now() - excluded_at)::float8"
-        " FROM excluded_records WHERE NOT pending ORDER BY excluded_at DESC LIMIT 20"
+    said = {"invalid": "do not count: they cannot be read", "future": "do not count: they are ahead of the clocks"}
+    table = "excluded_records WHERE NOT pending"
+    fix = "inv peek stream.events.dlq"
+    yield from _spans(host, "job.excluded", table, "last_offset, reason", "excluded_at", said, fix)
+
+
+def _spans(
+    host: Host, name: str, table: str, columns: str, noted: str, said: dict[str, str], fix: str
+) -> Iterator[Finding]:
+    """Find the spans of offsets that a table has since a short while.
+
+    :param columns: the last offset, and the word that ``said`` has a sentence for.
+    """
+    rows = _query(
+        f"SELECT partition, first_offset, {columns}, extract(epoch FROM now() - {noted})::float8"  # noqa: S608 - constants
+        f" FROM {table} ORDER BY {noted} DESC LIMIT 20"
     )
-    recent = [(*entry, reason) for *entry, reason, age in noted if age < host.limits()["records_lost"]]
-    for partition, first, last, reason in recent:
-        why = "the job cannot read them" if reason == "invalid" else f"they are {reason}"
-        yield _fault(
-            "job.excluded",
-            f"records {first} to {last} of partition {partition} do not count: {why}",
-            "inv peek stream.events.dlq",
-        )
+    recent = [row for row in rows if row[-1] < host.limits()["records_lost"]]
+    for partition, first, last, word, _ in recent:
+        yield _fault(name, f"records {first} to {last} of partition {partition} {said[word]}", fix)
     if not recent:
-        yield _fine("job.excluded", "no record was excluded in the last hour")
+        yield _fine(name, "none in the last hour")
 
 
 @check("job.clocks", "job")
@@ -512,13 +512,11 @@ def clocks(_: Host, __: dict[str, str]) -> Iterator[Finding]:
     found = list(_query("SELECT extract(epoch FROM clock - now())::float8 FROM event_clock"))
     ahead = found[0][0] if found and found[0][0] is not None else 0.0
     if ahead > ALLOWED_FUTURE_US / 1_000_000:
-        yield _fault(
-            "job.clocks", f"the event clock is {ahead:.0f} s ahead of PostgreSQL's", "inv runbook clock-offset"
-        )
+        yield _fault("job.clocks", f"the event clock is {ahead:.0f} s ahead of PostgreSQL's", "timedatectl")
     waiting = _waiting()
     for partition, clock, offset in waiting:
         cause = f"partition {partition} waits at offset {offset}: {clock} clock differs or does not answer"
-        yield _fault("job.clocks", cause, "timedatectl on the hosts of the job, PostgreSQL and Kafka")
+        yield _fault("job.clocks", cause, "timedatectl")
     if ahead <= ALLOWED_FUTURE_US / 1_000_000 and not waiting:
         yield _fine("job.clocks", "no event is ahead of the clocks")
 
@@ -527,9 +525,10 @@ def _waiting() -> list[tuple[str, str, int]]:
     """Return partition, clock and offset of each partition that waits, as the job's scrape endpoint has them."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    host, port = (os.environ[f"STREAMPULSE_JOB_METRICS_{part}"] for part in ("HOST", "PORT"))
+    settings = load(JobSettings)
+    url = f"http://{_reachable(settings.metrics_host)}:{settings.metrics_port}/metrics"
     try:
-        text = http.get(f"http://{_reachable(host)}:{port}/metrics", seconds=_ANSWER_SECONDS).text
+        text = http.get(url, seconds=_ANSWER_SECONDS).text
     except http.NoAnswer:
         # The check of the ports names a job that does not answer.
         return []

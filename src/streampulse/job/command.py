@@ -33,7 +33,7 @@ from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettin
 from streampulse.job import metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
-from streampulse.job.lost import LogReader, Read, first_difference
+from streampulse.job.lost import Read, RecordReader, first_difference
 from streampulse.job.overlap import InBackground, Overlap
 from streampulse.job.positions import Position
 from streampulse.job.rows import Exclusion, Limit, Slice
@@ -122,11 +122,11 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
             ledger.committed_at_ms,
         )
 
-    with closing(LogReader(kafka.librdkafka_options("streampulse-job"), kafka.topic)) as log_reader:
+    with closing(RecordReader(kafka.librdkafka_options("streampulse-job"), kafka.topic)) as record_reader:
         start = decide_start(
             topic,
             ledger,
-            lambda number: _patiently("Kafka", lambda: first_difference(log_reader, number, topic, read(number))),
+            lambda number: _patiently("Kafka", lambda: first_difference(record_reader, number, topic, read(number))),
         )
     _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
     batches.start_topic(topic.topic_id, start)

@@ -26,7 +26,7 @@ class Difference(NamedTuple):
     last: LastRecord | None
 
 
-class LogReader:
+class RecordReader:
     """Reads records of a topic for the driver, as a ``read_committed`` consumer.
 
     :param client: librdkafka's options.
@@ -80,7 +80,7 @@ class Read(NamedTuple):
     until_ms: float
 
 
-def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Difference | None:
+def first_difference(log: RecordReader, number: int, topic: Log, read: Read) -> Difference | None:
     """Compare a partition's log with what was read of it, and return None where it does not differ.
 
     Where an epoch, a stamp or an event that the state knows tells, the difference is exact. Otherwise it is the offset
@@ -90,13 +90,14 @@ def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Dif
     :raises KafkaException: Kafka does not answer.
     """
     start, end, last = topic.starts[number], topic.ends[number], read.last
+    until = min(end, read.reached)
     if last is None:
         return None if read.reached <= end else Difference(end, None)
     known = _newest_known(log, number, (start, end), itertools.chain([last], read.earlier()))
     first = max(start, 0 if known is None else known.offset + 1)
     if known == last:
         # A record between the last one and the position was not there when the position was reached.
-        unread = next(_until(min(end, read.reached), log.messages(number, first)), None) if first < end else None
+        unread = next(_between(log, number, first, until), None)
         if unread is not None:
             return Difference(unread.offset(), last)
         return None if read.reached <= end else Difference(end, last)
@@ -104,7 +105,7 @@ def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Dif
     # Without a position that fits, what the state does not know is not looked at.
     begin = max(first, min(accepted, default=first)) if known is None else first
     ids, partitions, before = set(accepted.values()), len(topic.starts), None
-    for message in _until(min(end, read.reached), log.messages(number, begin)) if begin < end else ():
+    for message in _between(log, number, begin, until):
         offset, epoch = message.offset(), message.leader_epoch() or 0
         if epoch > (epoch if last.epoch is None else last.epoch) or message.timestamp()[1] > read.until_ms:
             return Difference(offset, known if before is None else last_record(before))
@@ -120,7 +121,7 @@ def first_difference(log: LogReader, number: int, topic: Log, read: Read) -> Dif
 
 
 def _newest_known(
-    log: LogReader, number: int, bounds: tuple[int, int], records: Iterable[LastRecord]
+    log: RecordReader, number: int, bounds: tuple[int, int], records: Iterable[LastRecord]
 ) -> LastRecord | None:
     """Return the newest of the records that the log holds; None where none is known to be held.
 
@@ -147,8 +148,11 @@ def _newest_known(
     return None
 
 
-def _until(end: int, messages: Iterator[Any]) -> Iterator[Any]:
-    return itertools.takewhile(lambda message: message.offset() < end, messages)
+def _between(log: RecordReader, number: int, first: int, until: int) -> Iterator[Any]:
+    """Return the records from an offset up to, but excluding, another. Kafka is not asked where there can be none."""
+    if first >= until:
+        return iter(())
+    return itertools.takewhile(lambda message: message.offset() < until, log.messages(number, first))
 
 
 def _event_id(message: Any, partitions: int, clock_us: int | None) -> tuple[bytes | None, bool]:

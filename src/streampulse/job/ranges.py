@@ -13,13 +13,12 @@ BATCH_BYTES: Final = 128 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Offsets of one partition: from ``first`` up to, but excluding, ``end``. ``max_bytes`` bounds keys and values.
+    """Where a batch ends in one partition: at the offset ``end``, which it excludes, or after ``max_bytes``.
 
-    They are bytes as the decoder gets them: uncompressed.
+    They are bytes of keys and values as the decoder gets them: uncompressed.
     """
 
     partition: int
-    first: int
     end: int
     max_bytes: int
 
@@ -54,6 +53,6 @@ def ranges(first: Mapping[int, int], ends: Mapping[int, int]) -> list[Range]:
     counts = {number: end - first[number] for number, end in ends.items() if end > first[number]}
     total = sum(counts.values())
     return [
-        Range(number, first[number], ends[number], max(BATCH_BYTES // (4 * len(counts)), BATCH_BYTES * count // total))
+        Range(number, ends[number], max(BATCH_BYTES // (4 * len(counts)), BATCH_BYTES * count // total))
         for number, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]

@@ -48,7 +48,7 @@ def decide_start(topic: Log, ledger: LedgerRow, compare: Callable[[int], Differe
             offset = earliest
             log.error("partition %d: records %d to %d were deleted unread", number, reached, earliest - 1)
             if ledger.topic_id is not None:
-                start.spans.append(_span(ledger, number, "unread", reached, earliest, topic.topic_id))
+                start.spans.append(_span(ledger, number, "unread", reached, earliest))
         elif difference is not None:
             offset, last = difference
             start.spans.append(_span(ledger, number, "lost", offset, reached))
@@ -65,7 +65,7 @@ def decide_start(topic: Log, ledger: LedgerRow, compare: Callable[[int], Differe
     return start
 
 
-def _span(ledger: LedgerRow, number: int, kind: str, first: int, following: int, topic_id: str | None = None) -> Span:
+def _span(ledger: LedgerRow, number: int, kind: str, first: int, following: int) -> Span:
     last = ledger.last.get(number)
     epoch = None if last is None else last.epoch
-    return Span(topic_id or ledger.topic_id or "", number, kind, first, following, epoch, ledger.clocks.get(number))
+    return Span(ledger.topic_id or "", number, kind, first, following, epoch, ledger.clocks.get(number))

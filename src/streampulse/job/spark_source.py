@@ -126,7 +126,7 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
             Limit(*limit),
             [Exclusion(*each) for each in excluded],
         )
-        unread = max(0, part.end - piece.next_offset)
+        unread = part.end - piece.next_offset
         columns = [pa.array([piece.encode()], pa.binary()), pa.array([unread], pa.int64())]
         yield pa.RecordBatch.from_arrays(columns, names=["slice", "unread"])
 

@@ -30,6 +30,7 @@ from streampulse.oracle.compare import (
     ExpectedLetter,
     Horizon,
     LetterCheck,
+    generation_at,
     instant,
     minute_differences,
     state_differences,
@@ -440,9 +441,9 @@ def _in_force(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpa
     """Return by partition the exclusions of records that the log has, by their first offset."""
     found: dict[int, list[Exclusion]] = {}
     for each in sorted(excluded):
-        spans = lost.get(each.partition, ())
-        if each.generation == _generation(spans, each.first_offset):
-            ends = [span.first_offset - 1 for span in spans if span.first_offset > each.first_offset]
+        firsts = [span.first_offset for span in lost.get(each.partition, ())]
+        if each.generation == generation_at(firsts, each.first_offset):
+            ends = [first - 1 for first in firsts if first > each.first_offset]
             entry = each._replace(last_offset=min([each.last_offset, *ends]))
             found.setdefault(each.partition, []).append(entry)
     return found
@@ -452,11 +453,6 @@ def _excluded(entries: Sequence[Exclusion], offset: int) -> str | None:
     """Return the reason for which a record is excluded, None where it is not."""
     before = bisect.bisect_right(entries, offset, key=lambda each: each.first_offset)
     return entries[before - 1].reason if before and offset <= entries[before - 1].last_offset else None
-
-
-def _generation(spans: Sequence[LostSpan], offset: int) -> int:
-    """Return a record's generation: the number of spans up to the last one that begins at or before it."""
-    return max((count for count, span in enumerate(spans, 1) if span.first_offset <= offset), default=0)
 
 
 def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:

@@ -126,6 +126,14 @@ class ExpectedLetter(NamedTuple):
         return cls(decision.outcome, named, key, digest(value))
 
 
+def generation_at(lost: Iterable[int], offset: int) -> int:
+    """Return the generation of the record that the log has at an offset: the number of spans that were lost before it.
+
+    :param lost: the first offset of each lost span of the partition, in the order in which they were noted.
+    """
+    return max((number for number, first in enumerate(lost, 1) if first <= offset), default=0)
+
+
 def digest(value: bytes | None) -> bytes | None:
     """Return a record value's digest; None stays None, distinct from the empty value."""
     return None if value is None else hashlib.sha256(value).digest()
@@ -193,18 +201,13 @@ class LetterCheck:
             numbers = ", ".join(repr(headers[name]) for name in ("partition", "offset", GENERATION))
             yield f"{at}: the headers partition, offset and generation are {numbers}"
             return
-        expected = self._generation(*source)
+        expected = generation_at(self.lost.get(source[0], ()), source[1])
         if generation == expected:
             yield from self._check_source(letter, source, headers)
         elif generation < expected:
             self.not_checked += 1  # of a record that was lost
         elif generation <= len(self.lost.get(source[0], ())):
             yield f"{at}: its generation is {generation}, that of the record is {expected}"
-
-    def _generation(self, partition: int, offset: int) -> int:
-        """Return the generation of the record that the log has at an offset."""
-        lost = self.lost.get(partition, ())
-        return max((number for number, first in enumerate(lost, 1) if first <= offset), default=0)
 
     def _check_source(self, letter: Letter, source: tuple[int, int], headers: Mapping[str, str]) -> Iterator[str]:
         partition, offset = source

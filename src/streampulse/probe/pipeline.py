@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     at: float
     log: Log | None
     lag: Lag | None
-    transactions: list[OpenTransaction] = []  # noqa: RUF012 - never changed
+    transactions: Sequence[OpenTransaction] = ()
 
 
 def waiting(log: Log, entry: ledger.Entry | None) -> dict[int, tuple[int, int]]:
@@ -203,7 +203,7 @@ class Figures(Collector):
                 "When the newest batch was committed, by the database's clock, in seconds since the epoch.",
                 entry and entry.committed_at,
             ),
-            _open_transactions(found.transactions if found is not None else []),
+            _open_transactions(found.transactions if found is not None else ()),
             readable,
         ]
 

@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "STREAMPULSE_POSTGRES_PASSWORD": "very secret",
     "STREAMPULSE_SPARK_MASTER": "spark://10.0.0.1:7077",
     "STREAMPULSE_SPARK_MASTER_UI": "http://10.0.0.1:8080",
+    "STREAMPULSE_JOB_CHECKPOINT_DIR": "/var/lib/checkpoints",
     "STREAMPULSE_JOB_METRICS_HOST": "10.0.0.1",
     "STREAMPULSE_JOB_METRICS_PORT": "9108",
     "STREAMPULSE_API_HOST": "0.0.0.0",  # noqa: S104 - nothing is bound here
@@ -276,7 +277,7 @@ def test_lost_records(world: World) -> None:
 
 def test_excluded_records(world: World) -> None:
     world.excluded = [(2, 190, 249, "invalid", 60.0), (1, 5, 9, "invalid", 7_000.0)]
-    assert world.fault().cause == "records 190 to 249 of partition 2 do not count: the job cannot read them"
+    assert world.fault().cause == "records 190 to 249 of partition 2 do not count: they cannot be read"
 
 
 def test_the_apis_health(world: World) -> None:
