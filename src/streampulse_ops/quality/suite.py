@@ -26,6 +26,7 @@ TEST_TOOLS = {
     "initdb": "postgresql",
     "ssh": "openssh-client",
     "chromium": "chromium",
+    "faketime": "faketime",
     # Signs a repository of the tests' own.
     "gpg": "gpg",
 }
