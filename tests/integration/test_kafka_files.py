@@ -34,3 +34,7 @@ def test_empty_files_are_restored_and_the_logs_are_whole(broker: Broker) -> None
     assert broker.end(topic, 1) == 1
     assert not list(broker.data.glob("*-stray"))
     assert run(broker, "restore") == ""
+    # Space for a broker whose disk is full.
+    reserve = broker.data.parent / "reserve"
+    assert reserve.stat().st_blocks * 512 >= 256 * 2**20
+    reserve.unlink()
