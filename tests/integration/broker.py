@@ -1,4 +1,4 @@
-"""A Kafka broker for tests: one node with its own controller, in a temporary folder, on loopback."""
+"""Kafka brokers for tests: each a broker and a controller, in a temporary folder, on loopback."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ _START_SECONDS = 60.0
 
 
 class Broker:
-    """One broker. Use as a context manager."""
+    """One broker. Use as a context manager.
 
-    def __init__(self) -> None:
+    :param node: its number from 1; :param controllers: the controllers' ports of all brokers, in the order of numbers.
+    """
+
+    def __init__(self, node: int = 1, controllers: tuple[int, ...] = ()) -> None:
         store, item = Store(paths.cache_home() / "artifacts"), jars.jar_set("kafka", jars.read_lock(paths.repository()))
         store.ensure(item, lambda _: None)
         self._jars = store.folder(item)
         self._base = Path(tempfile.mkdtemp(prefix="streampulse-test-kafka-"))
-        self._port, self._controller = free_port(), free_port()
+        self._node, self._controllers = node, controllers or (free_port(),)
+        self._port, self._controller = free_port(), self._controllers[node - 1]
         self._process: subprocess.Popen[bytes] | None = None
         self._config = self._base / "server.properties"
         #: The folder with a folder for each partition.
@@ -44,19 +48,29 @@ class Broker:
         self.address = f"127.0.0.1:{self._port}"
 
     def __enter__(self) -> Broker:
+        try:
+            self.format()
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def format(self) -> None:
+        """Prepare the folder."""
         listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self._controller}"
         settings = {
             "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller}",
+            "node.id": self._node,
+            "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._controllers),
             "listeners": listeners,
             "advertised.listeners": listeners,
             "controller.listener.names": "CONTROLLER",
             "log.dirs": self.data,
             "auto.create.topics.enable": "false",
-            "offsets.topic.replication.factor": 1,
+            "offsets.topic.replication.factor": len(self._controllers),
             "offsets.topic.num.partitions": 1,
-            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.replication.factor": len(self._controllers),
             "transaction.state.log.min.isr": 1,
             "transaction.state.log.num.partitions": 1,
             "group.initial.rebalance.delay.ms": 0,
@@ -66,14 +80,14 @@ class Broker:
             "broker.heartbeat.interval.ms": 200,
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        try:
-            tool = self._java("kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", _CLUSTER)
-            subprocess.run([*tool, "--config", str(self._config)], check=True, capture_output=True, timeout=60)
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        # Identifiers of 16 bytes: the last of 22 characters has two bits.
+        voters = [
+            f"{n}@127.0.0.1:{port}:{_CLUSTER[:-1]}{'AQgw'[n]}" for n, port in enumerate(self._controllers, start=1)
+        ]
+        command = ["format", "--cluster-id", _CLUSTER, "--config", str(self._config)]
+        command += ["--standalone"] if len(voters) == 1 else ["--initial-controllers", ",".join(voters)]
+        tool = self._java("kafka.tools.StorageTool", *command)
+        subprocess.run(tool, check=True, capture_output=True, timeout=60)
 
     def __exit__(self, *_: object) -> None:
         self.kill()
@@ -85,17 +99,25 @@ class Broker:
 
     def start(self) -> None:
         """Start the broker and wait until it answers."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start the broker."""
         with (self._base / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self._config)), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+
+    def wait(self) -> None:
+        """Wait until the broker answers."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
                 with self.admin() as admin:
                     admin.list_topics()
             except KafkaError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                     raise AssertionError((self._base / "log").read_text()[-4000:]) from None
                 time.sleep(0.1)
             else:
@@ -139,16 +161,19 @@ class Broker:
         finally:
             client.close()
 
-    def topics(self, name: str, partitions: int = 1) -> KafkaSettings:
-        """Make a topic of events and its topic of dead letters, as the role does, and return the settings of both."""
+    def topics(self, name: str, partitions: int = 1, replicas: list[int] | None = None) -> KafkaSettings:
+        """Make a topic of events and its topic of dead letters, as the role does, and return the settings of both.
+
+        :param replicas: the brokers that hold the events, any of which may become the leader.
+        """
         configs = {"message.timestamp.type": "LogAppendTime"}
+        events = NewTopic(name, partitions, 1, topic_configs=configs)
+        if replicas:
+            unclean = {**configs, "unclean.leader.election.enable": "true"}
+            events = NewTopic(name, replica_assignments={0: replicas}, topic_configs=unclean)
+        letters = NewTopic(f"{name}.dlq", 1, len(self._controllers), topic_configs=configs)
         with self.admin() as admin:
-            admin.create_topics(
-                [
-                    NewTopic(name, partitions, 1, topic_configs=configs),
-                    NewTopic(f"{name}.dlq", 1, 1, topic_configs=configs),
-                ]
-            )
+            admin.create_topics([events, letters])
         return KafkaSettings(bootstrap_servers=self.address, topic=name, dlq_topic=f"{name}.dlq")
 
     @contextlib.contextmanager
@@ -174,3 +199,18 @@ class Broker:
             return int(consumer.end_offsets([where])[where])
         finally:
             consumer.close()
+
+
+@contextlib.contextmanager
+def cluster(size: int) -> Iterator[list[Broker]]:
+    """Start brokers that elect leaders among themselves."""
+    controllers = tuple(free_port() for _ in range(size))
+    with contextlib.ExitStack() as stack:
+        brokers = [Broker(node, controllers) for node in range(1, size + 1)]
+        for each in brokers:
+            stack.callback(each.__exit__)
+            each.format()
+            each.begin()
+        for each in brokers:
+            each.wait()
+        yield brokers

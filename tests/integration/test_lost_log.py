@@ -8,9 +8,10 @@ import shutil
 import uuid
 
 import pytest
-from broker import Broker
+from broker import Broker, cluster
 from conftest import Database
 from pipeline import Pipeline
+from postgres import WRITER
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.ends import LogLost
@@ -129,6 +130,31 @@ def test_a_disk_that_went_back_in_time_is_noticed_though_the_epoch_is_the_same(
     ((kind, first, reached, _),) = spans(database)
     assert (kind, first, reached) == ("lost", OLD, OLD + LOST)
     assert pipeline.verify().differences == []
+
+
+def test_an_unclean_election_among_three_brokers_is_a_lost_span(database: Database) -> None:
+    with cluster(3) as (first, second, third):
+        kafka = third.topics("events", replicas=[1, 2])
+        pipeline = Pipeline(kafka, database.settings(WRITER))
+        pipeline.start()
+        pipeline.count(0, send(third, kafka, OLD))
+        second.kill()
+        pipeline.count(0, send(third, kafka, LOST))
+        first.kill()
+        # It has not the records that were sent without it, and leads all the same.
+        second.start()
+        end = send(third, kafka, NEW)
+        with pytest.raises(LogLost, match="has another record at offset"):
+            pipeline.read(0, end)
+        assert pipeline.start().offsets == {0: OLD}
+        pipeline.count(0, end)
+        assert [span[:3] for span in spans(database)] == [("lost", OLD, OLD + LOST)]
+        # The leader before loses its own end, and the position stays right.
+        first.start()
+        pipeline.count(0, send(third, kafka, 1))
+        assert pipeline.verify().differences == []
+        assert len(spans(database)) == 1
+        pipeline.stop()
 
 
 def test_records_that_were_removed_before_they_were_read_are_an_unread_span(
