@@ -78,6 +78,7 @@ class Broker:
             # A killed broker is let in again when its session has ended.
             "broker.session.timeout.ms": 1000,
             "broker.heartbeat.interval.ms": 200,
+            "unclean.leader.election.interval.ms": 500,
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         # Identifiers of 16 bytes: the last of 22 characters has two bits.
