@@ -46,10 +46,7 @@ class Pipeline:
                 time.sleep(0.05)
             else:
                 break
-        clocks = self._batches.clocks()
-        self._positions = {
-            number: Position(offset, clocks.get(number), found.last[number]) for number, offset in found.offsets.items()
-        }
+        self._positions = self._batches.positions(found)
         return found
 
     def stop(self) -> None:
@@ -63,7 +60,7 @@ class Pipeline:
             part = Range(number, end, BATCH_BYTES)
             piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions), limit)
             piece = Slice.decode(piece.encode())
-            self._positions[number] = Position(piece.next_offset, piece.clock_us, piece.last)
+            self._positions[number] = self._batches.position(piece)
             found.append(piece)
             if piece.suspect is not None:
                 break

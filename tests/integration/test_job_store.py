@@ -73,7 +73,9 @@ def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]
 
 def process(batches: Batches, first: int, records: list[tuple[bytes, bytes]]) -> None:
     """Have a batch of a query of its own counted and committed."""
-    batches.process(str(uuid.uuid4()), 0, slices(batches.clocks(), first, records), time.monotonic())
+    positions = batches.positions(Start({0: first, 1: first}, {0: None, 1: None}, []))
+    clocks = {number: each.clock_us for number, each in positions.items() if each.clock_us is not None}
+    batches.process(str(uuid.uuid4()), 0, slices(clocks, first, records), time.monotonic())
 
 
 def lost_spans(topic_id: str, reached: int, first: int = 0) -> list[Span]:

@@ -21,8 +21,8 @@ STREAM = "stream"
 OLD, LOST, NEW = 40, 15, 30
 
 
-def event(number: int) -> bytes:
-    now = datetime.datetime.now(datetime.UTC)
+def event(number: int, ahead: float = 0) -> bytes:
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=ahead)
     return json.dumps(
         {
             "event_id": str(uuid.uuid4()),
@@ -35,11 +35,14 @@ def event(number: int) -> bytes:
     ).encode()
 
 
-def send(broker: Broker, kafka: KafkaSettings, count: int) -> int:
-    """Send events, each in a batch of its own, and return the log's end."""
+def send(broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0) -> int:
+    """Send events, each in a batch of its own, and return the log's end.
+
+    :param ahead: how far their times are ahead of the present, in minutes.
+    """
     with broker.producer(linger_ms=0) as producer:
         for number in range(count):
-            producer.send(kafka.topic, event(number), key=STREAM.encode()).get(10)
+            producer.send(kafka.topic, event(number, ahead), key=STREAM.encode()).get(10)
     return broker.end(kafka.topic)
 
 
@@ -84,6 +87,32 @@ def test_a_lost_end_is_a_span_and_the_rest_is_equal(
     assert report.differences == []
     assert f"records {OLD} to {OLD + LOST - 1} of partition 0: counted, then lost by Kafka" in report.not_checked
     assert pipeline.start().spans == []
+
+
+def test_a_fresh_reading_takes_the_clock_of_a_lost_span(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    pipeline.start()
+    pipeline.count(0, send(broker, kafka, OLD))
+    pipeline.count(0, send(broker, kafka, LOST, ahead=4))
+    broker.kill()
+    broker.lose_end(kafka.topic, 0, OLD)
+    broker.start()
+    pipeline.start()
+    # Late by the clock of the lost records, not by that of the others.
+    pipeline.count(0, send(broker, kafka, NEW, ahead=-8))
+    database.execute(
+        "TRUNCATE stream_metrics_minute, stream_presence, batch_ledger, job_state_snapshot, job_state_delta;"
+        " UPDATE event_clock SET clock = NULL"
+    )
+    pipeline.start()
+    pipeline.count(0, OLD)
+    report = pipeline.verify()
+    assert report.differences == []
+    pipeline.count(0, broker.end(kafka.topic))
+    report = pipeline.verify()
+    assert report.differences == []
+    assert report.outcomes["late"] == NEW - NEW // 10
 
 
 def test_a_loss_of_many_positions_is_found_at_its_first_record(

@@ -13,6 +13,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.job import metrics
 from streampulse.job.counting.engine import Engine
 from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.positions import Border, Position, position
 from streampulse.job.report import Report
 from streampulse.job.rows import FUTURE, DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
@@ -98,9 +99,20 @@ class Batches:
         self.excluded = self._store.exclusions(topic_id)
         metrics.LOST_SPAN.set(self._store.newest_span_s())
 
-    def clocks(self) -> dict[int, int]:
-        """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
-        return self._state().partition_clocks()
+    def positions(self, start: Start) -> dict[int, Position]:
+        """Return by partition where reading begins."""
+        clocks = self._state().partition_clocks()
+        return {
+            number: position(offset, clocks.get(number), start.last[number], self._borders(number))
+            for number, offset in start.offsets.items()
+        }
+
+    def position(self, piece: Slice) -> Position:
+        """Return where reading goes on behind a slice."""
+        return position(piece.next_offset, piece.clock_us, piece.last, self._borders(piece.partition))
+
+    def _borders(self, partition: int) -> list[Border]:
+        return self._store.borders(self._topic_id).get(partition, [])
 
     def process(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float) -> None:
         """Count and commit one batch; a batch already in the ledger is passed over.
@@ -151,7 +163,8 @@ class Batches:
             self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices}, self._got_further)
         self._got_further()
         with metrics.PHASE_SECONDS.labels("count").time():
-            changes, accepted = engine.apply((piece.rows, piece.next_offset) for piece in slices)
+            pieces = ((piece.rows, piece.next_offset) for piece in slices)
+            changes, accepted = engine.apply(pieces, self._store.borders(self._topic_id))
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
             last = {piece.partition: piece.last for piece in slices}

@@ -190,10 +190,7 @@ class Driver:
         # Imported here: pyspark is there on hosts only.
         from streampulse.job.spark_source import LIMITS, POSITIONS, LogSource, options
 
-        kafka, clocks = self._kafka, self._batches.clocks()
-        positions = {
-            number: Position(offset, clocks.get(number), start.last[number]) for number, offset in start.offsets.items()
-        }
+        kafka, positions = self._kafka, self._batches.positions(start)
         client = kafka.librdkafka_options("streampulse-job")
         limit = self._settings.max_offsets_per_trigger
         self._options = options(client, kafka.topic, start.offsets, len(positions), limit)
@@ -220,9 +217,7 @@ class Driver:
             if slices:
                 batch_id = next(numbers)
                 self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun))
-                positions.update(
-                    {piece.partition: Position(piece.next_offset, piece.clock_us, piece.last) for piece in slices}
-                )
+                positions.update({piece.partition: self._batches.position(piece) for piece in slices})
             return more
 
         def process(frame: Any, _: int) -> None:

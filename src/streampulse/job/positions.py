@@ -26,12 +26,31 @@ class LastRecord(NamedTuple):
 class Position(NamedTuple):
     """Where reading a partition goes on: the next offset, the clock in microseconds if it has one, the record before.
 
-    ``last`` is None where no record was read yet, or where a release before wrote the position.
+    ``last`` is None where no record was read yet, or where a release before wrote the position. A slice that begins
+    here ends at the offset ``until``, where a span was lost: the clock behind it is that of the span.
     """
 
     offset: int
     clock_us: int | None
     last: LastRecord | None = None
+    until: int | None = None
+
+
+class Border(NamedTuple):
+    """Where a span of a partition was lost: its first offset, and the clock there in microseconds, if it had one."""
+
+    offset: int
+    clock_us: int | None
+
+
+def position(offset: int, clock_us: int | None, last: LastRecord | None, borders: Sequence[Border]) -> Position:
+    """Return a position in a partition with lost spans.
+
+    :param clock_us: the clock of the records before it; :param borders: those of the partition.
+    """
+    clocks = [clock_us, *(border.clock_us for border in borders if border.offset <= offset)]
+    newest = max((clock for clock in clocks if clock is not None), default=None)
+    return Position(offset, newest, last, min((each.offset for each in borders if each.offset > offset), default=None))
 
 
 def fingerprint(stamp_ms: int, key: bytes | None, value: bytes | None) -> str:

@@ -77,9 +77,9 @@ def read_slice(
 ) -> Slice:
     """Read and decode a partition's records from a position on.
 
-    The slice ends with the range, when its bytes are used up, before a suspect event, or before a record of another
-    leader epoch: each slice begins with a look at the record before its position, so the log may change between slices
-    and not within one.
+    The slice ends with the range, when its bytes are used up, before a suspect event, where a span was lost, or before
+    a record of another leader epoch: each slice begins with a look at the record before its position, so the log may
+    change between slices and not within one.
 
     :param part: its end and its bound count; reading begins at the position.
     :param partitions: number of partitions of the topic.
@@ -88,6 +88,8 @@ def read_slice(
     :raises KafkaException: Kafka does not hand out a record for a minute.
     """
     clocks = {} if position.clock_us is None else {part.partition: position.clock_us}
+    if position.until is not None:
+        part = replace(part, end=min(part.end, position.until))
     suspect: Suspect | None = None
     while True:
         _outages.clear()

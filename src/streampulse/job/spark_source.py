@@ -112,8 +112,8 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
         part: Range = partition.value
         limits = json.loads(TaskContext.get().getLocalProperty(LIMITS))
         positions = json.loads(TaskContext.get().getLocalProperty(POSITIONS))
-        offset, clock, last = positions[str(part.partition)]
-        position = Position(offset, clock, last and LastRecord(*last))
+        offset, clock, last, until = positions[str(part.partition)]
+        position = Position(offset, clock, last and LastRecord(*last), until)
         if position.offset >= part.end or str(part.partition) not in limits:
             return
         limit, excluded = limits[str(part.partition)]

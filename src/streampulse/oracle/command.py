@@ -9,7 +9,6 @@ import dataclasses
 import gc
 import itertools
 import json
-import math
 import sys
 import time
 import uuid
@@ -402,7 +401,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
         entries = excluded.get(record.partition)
         _note(log, logs[record.partition], record, _excluded(entries, record.offset) if entries else None)
     for partition, found in due.items():
-        _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, math.inf)
+        _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, log.spans[partition].end)
     for partition, each in logs.items():
         if each.clock_us is not None:
             log.clocks[partition] = each.clock_us
@@ -464,7 +463,7 @@ def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:
     ]
 
 
-def _lose(log: Log, partition_log: PartitionLog, due: list[LostSpan], offset: float) -> None:
+def _lose(log: Log, partition_log: PartitionLog, due: list[LostSpan], offset: int) -> None:
     """Go on behind the spans that are lost before an offset, and note which times their records can have had."""
     while due and due[0].first_offset <= offset:
         number, clock = partition_log.partition, partition_log.clock_us

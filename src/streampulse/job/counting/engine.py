@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from struct import iter_unpack
 from typing import Final
@@ -14,6 +14,7 @@ from streampulse.job.counting.clocks import Clocks
 from streampulse.job.counting.duplicates import is_duplicate
 from streampulse.job.counting.streams import Partition, SettledGroup, Stream, Viewer
 from streampulse.job.counting.viewers import Viewers
+from streampulse.job.positions import Border
 from streampulse.job.rows import EVENT_ID_BYTES, STREAM_STOP, Rows
 
 #: How far behind ``PresenceRow.last_event_us`` may be in the table, in microseconds.
@@ -76,24 +77,37 @@ class Engine:
 
     # -- a batch ------------------------------------------------------------------------------------------------
 
-    def apply(self, slices: Iterable[tuple[Rows, int]]) -> tuple[Changes, list[Rows]]:
+    def apply(
+        self, slices: Iterable[tuple[Rows, int]], borders: Mapping[int, Sequence[Border]] | None = None
+    ) -> tuple[Changes, list[Rows]]:
         """Take a batch's events and return what changes in the tables, and the accepted events as columns.
 
         :param slices: for each partition its events in offset order, none of them late, with the offset after the
             slice's last record. Events below the partition's next offset were applied before and are passed over.
+        :param borders: by partition where spans were lost: there its clock becomes that of the span. No slice has
+            records on both sides of one.
         """
         changes = Changes(None)
         accepted = []
+        for number, found in (borders or {}).items():
+            self._pass_borders(self.partition(number), found)
         for rows, next_offset in slices:
             accepted.append(self._accept(rows, changes))
             partition = self.partition(rows.partition)
             partition.next_offset = max(partition.next_offset, next_offset)
+            self._pass_borders(partition, (borders or {}).get(rows.partition, ()))
         changes.event_clock_us = self.clocks.event
         self.recount()
         self._emit(changes)
         self._drop_idle(changes)
         self.settle()
         return changes, accepted
+
+    def _pass_borders(self, partition: Partition, borders: Sequence[Border]) -> None:
+        for offset, clock_us in borders:
+            if offset <= partition.next_offset and clock_us is not None:
+                partition.clock = max(clock_us, partition.clock or clock_us)
+                self.clocks.move_event(partition.clock)
 
     def partition(self, number: int) -> Partition:
         """Return a partition, a new one where it was not seen before."""

@@ -18,7 +18,7 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
-from streampulse.job.positions import LastRecord
+from streampulse.job.positions import Border, LastRecord
 from streampulse.job.rows import Exclusion, Rows
 from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
@@ -67,8 +67,8 @@ class Store:
         self._topic_id: str | None = None
         # The last record that was read of each partition.
         self._last: dict[int, LastRecord] = {}
-        # By topic and partition the first offset of each lost span, in the order in which they were noted.
-        self._lost: dict[tuple[str, int], list[int]] = {}
+        # By topic and partition where spans were lost, in the order in which they were noted.
+        self._lost: dict[tuple[str, int], list[Border]] = {}
 
     def open(self) -> None:
         """Connect and become the one writer.
@@ -108,17 +108,23 @@ class Store:
         with self._cursor() as cursor:
             engine, newest = self._state.load(cursor)
             cursor.execute(
-                "SELECT topic_id, partition, array_agg(first_offset ORDER BY seq) FROM lost_spans"
-                " WHERE kind = 'lost' GROUP BY topic_id, partition"
+                "SELECT topic_id, partition, first_offset, (extract(epoch FROM clock) * 1000000)::bigint"
+                " FROM lost_spans WHERE kind = 'lost' ORDER BY seq"
             )
-            self._lost = {(topic_id, number): offsets for topic_id, number, offsets in cursor}
+            self._lost = {}
+            for topic_id, number, first, clock_us in cursor:
+                self._lost.setdefault((topic_id, number), []).append(Border(first, clock_us))
         self._end()
         self._last = newest.last
         return engine, newest
 
     def lost(self, topic_id: str | None) -> dict[int, list[int]]:
         """Return by partition the first offset of each lost span of a topic, in the order in which they were noted."""
-        return {number: offsets for (topic, number), offsets in self._lost.items() if topic == topic_id}
+        return {number: [each.offset for each in found] for number, found in self.borders(topic_id).items()}
+
+    def borders(self, topic_id: str | None) -> dict[int, list[Border]]:
+        """Return by partition where spans of a topic were lost, in the order in which they were noted."""
+        return {number: found for (topic, number), found in self._lost.items() if topic == topic_id}
 
     def exclude(self, topic_id: str, entries: Sequence[Exclusion]) -> None:
         """Commit exclusions by themselves, before the batch that has their records."""
@@ -182,11 +188,12 @@ class Store:
         """
         read = self._last | batch.last
         last = {number: record for number, record in read.items() if record is not None}
-        lost = {key: list(offsets) for key, offsets in self._lost.items()}
+        lost = {key: list(found) for key, found in self._lost.items()}
         for span in batch.spans:
             if span.kind == "lost":
-                lost.setdefault((span.topic_id, span.partition), []).append(span.first_offset)
-        generations = {number: len(offsets) for (topic, number), offsets in lost.items() if topic == batch.topic_id}
+                border = Border(span.first_offset, span.clock_us)
+                lost.setdefault((span.topic_id, span.partition), []).append(border)
+        generations = {number: len(found) for (topic, number), found in lost.items() if topic == batch.topic_id}
         with self._cursor() as cursor:
             rows_written = write_rows(cursor, changes)
             for span in batch.spans:
