@@ -66,7 +66,7 @@ def down(
     session = _session(env, verbose)
     if wipe:
         command = f"inv down{' --full' * full} --wipe --yes --env {env}"
-        confirm(f"This removes all events, numbers and machines of {env}.", yes, command)
+        confirm(f"This removes all events, numbers and machines of {env}.", yes, command, session.environment.typed)
     return verb.down(session, full, wipe)
 
 
@@ -100,7 +100,7 @@ def reset(
             session.screen.line(line)
         return "nothing was changed"
     command = f"inv reset{' --full' * full}{f' --keep {keep}' if left else ''} --yes --env {env}"
-    confirm(verb.question(session, full, left), yes, command)
+    confirm(verb.question(session, full, left), yes, command, session.environment.typed)
     return verb.reset(session, full, left)
 
 

@@ -94,18 +94,24 @@ class Screen:
             self._status = None
 
 
-def confirm(question: str, yes: bool, command: str) -> None:
+def confirm(question: str, yes: bool, command: str, typed: str = "") -> None:
     """Ask before something is lost.
 
     :param yes: the answer was given on the command line.
     :param command: the command line that does not ask.
+    :param typed: the name of a protected environment. It is the only answer, and the command line cannot give it.
     :raises OperatorError: standard input is not a terminal, or the answer was no.
     """
-    if yes:
+    if yes and not typed:
         return
     if not sys.stdin.isatty():
+        if typed:
+            raise OperatorError(f"{question} {typed} is protected: run this on a terminal, and type its name there")
         raise OperatorError(f"{question} Nobody is there to ask: {command}")
-    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.write(f"{question} {f'Type {typed} to go on:' if typed else '[y/N]'} ")
     sys.stdout.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    answer = sys.stdin.readline().strip()
+    if typed and answer != typed:
+        raise OperatorError(f"nothing was changed: the answer was not {typed}")
+    if not typed and answer.lower() not in ("y", "yes"):
         raise OperatorError(f"nothing was changed; without being asked: {command}")

@@ -57,6 +57,11 @@ class Environment:
         return self.provider != "existing"
 
     @property
+    def typed(self) -> str:
+        """The name to type before something is lost, where the inventory has ``protected: true``; else empty."""
+        return self.name if self.variables.get("protected") is True else ""
+
+    @property
     def inventory(self) -> Path:
         """The inventory file that people edit."""
         return self.folder / "hosts.yml"
