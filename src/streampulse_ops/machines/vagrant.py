@@ -25,7 +25,7 @@ class Vagrant:
 
     def describe(self) -> str:
         """Return a short description."""
-        return f"Vagrant, {self.environment.variables.get('vagrant_box', 'debian/trixie64')}"
+        return f"Vagrant, {self.environment.variables.get('vagrant_box', 'Debian 13')}"
 
     def create(self, host: Host) -> bool:
         """Create and start the machine: Vagrant does both at once."""

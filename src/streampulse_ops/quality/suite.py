@@ -27,6 +27,7 @@ TEST_TOOLS = {
     "ssh": "openssh-client",
     "chromium": "chromium",
     "faketime": "faketime",
+    "vagrant": "vagrant",
     # Signs a repository of the tests' own.
     "gpg": "gpg",
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from streampulse_ops import machines
+from streampulse_ops import machines, paths
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.machines import vagrant
 from streampulse_ops.machines.vagrant import Vagrant
@@ -82,3 +85,32 @@ def test_an_error_of_the_machine_readable_output_is_one_line() -> None:
     )
     assert vagrant.plain_error(said) == "No usable default provider could be found. Install VirtualBox, or another one"
     assert vagrant.plain_error("`vagrant up a` failed: no") == "`vagrant up a` failed: no"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "said"),
+    [
+        (["192.168.56.11"], "Vagrantfile validated successfully"),
+        (["192.168.56.11", "192.168.56.12", "192.168.56.13"], "Vagrantfile validated successfully"),
+        (["192.168.56.11", ""], "host-2 has no private_address"),
+    ],
+)
+def test_vagrant_takes_the_vagrantfile(tmp_path: Path, addresses: list[str], said: str) -> None:
+    hosts = {f"host-{n}": {"private_address": each} if each else {} for n, each in enumerate(addresses, start=1)}
+    inventory = tmp_path / "hosts.yml"
+    content = {"all": {"vars": {"vagrant_driver": "qemu"}, "children": {"kafka": {"hosts": hosts}}}}
+    inventory.write_text(yaml.safe_dump(content), encoding="utf-8")
+    done = subprocess.run(
+        ["vagrant", "validate", "--ignore-provider"],
+        cwd=paths.repository() / "vagrant",
+        env={
+            **os.environ,
+            "STREAMPULSE_INVENTORY": str(inventory),
+            "VAGRANT_DOTFILE_PATH": str(tmp_path / "dot"),
+            "VAGRANT_HOME": str(tmp_path / "home"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in done.stdout + done.stderr
