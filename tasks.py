@@ -42,6 +42,68 @@ def up(_context: Context, env: str = "local", full: bool = False, verbose: bool 
     return verb.up(_session(env, verbose), full)
 
 
+def _deploy(env: str, to: str, options: dict[str, bool], verbose: bool, back: bool = False) -> str:
+    from streampulse_ops.verbs import deploy as verb
+
+    return (verb.rollback if back else verb.deploy)(_session(env, verbose), verb.Options(**options), to)
+
+
+DEPLOY = {
+    "env": ENV,
+    "full": "set monitoring up as well; where it runs, it is always included",
+    "dry-run": "print the plan and change nothing",
+    "diff": "also print the difference of every file, without secrets",
+    "force": "also a release that failed before",
+    "yes": "go on where there is no bundle of the running release to go back to",
+    "verbose": VERBOSE,
+}
+
+
+@task(help={**DEPLOY, "to": "a release by name, from inv releases; this checkout without"})
+@timed
+def deploy(
+    _context: Context,
+    env: str = "local",
+    to: str = "",
+    full: bool = False,
+    dry_run: bool = False,
+    diff: bool = False,
+    force: bool = False,
+    yes: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Bring this checkout to the hosts, one at a time behind gates; if one fails, go back to the release before."""
+    options = {"full": full, "dry_run": dry_run, "diff": diff, "force": force, "yes": yes}
+    return _deploy(env, to, options, verbose)
+
+
+@task(help={**DEPLOY, "to": "a release by name, from inv releases; the one before without"})
+@timed
+def rollback(
+    _context: Context,
+    env: str = "local",
+    to: str = "",
+    full: bool = False,
+    dry_run: bool = False,
+    diff: bool = False,
+    force: bool = False,
+    yes: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Deploy an older release from its bundle; refused where that would lose something."""
+    options = {"full": full, "dry_run": dry_run, "diff": diff, "force": force, "yes": yes}
+    return _deploy(env, to, options, verbose, back=True)
+
+
+@task(help={"env": ENV, "json": JSON})
+@timed
+def releases(_context: Context, env: str = "local", json: bool = False) -> str:
+    """List the deploys: when, which release, by whom, on which hosts, good or failed."""
+    from streampulse_ops.verbs import releases as verb
+
+    return verb.show(_session(env), json)
+
+
 @task(
     help={
         "env": ENV,

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops import paths
-from streampulse_ops.cli.console import Screen, took
+from streampulse_ops.cli.console import NAME_WIDTH, Screen, took
 from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.command import program_environment
@@ -74,11 +73,14 @@ class Progress:
     changed: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     said: dict[str, Any] = field(default_factory=dict)
+    watch: Callable[[dict[str, Any]], None] | None = None
 
     def take(self, event: dict[str, Any]) -> None:
         """Take in one event and show the resulting line."""
         name = self.only or part_name(str(event.get("part", "")))
         kind = event["event"]
+        if self.watch:
+            self.watch(event)
         if kind == "task":
             self._enter(name)
             if self.screen.console.is_terminal:
@@ -90,6 +92,8 @@ class Progress:
             self.failures.append(event)
         elif kind == "stats":
             self.said.update(event.get("said") or {})
+        if event.get("gate") and event.get("saw"):
+            self.screen.line(f"  {'gate':<{NAME_WIDTH}}{name} on {event['host']}: {event['saw']}")
 
     def _enter(self, name: str) -> None:
         """Show the previous role's result when another role begins."""
@@ -127,13 +131,13 @@ def playbook_command(environment: Environment, playbook: str, extra: Extra) -> l
     return [*command, f"playbooks/{playbook}.yml"]
 
 
-def playbook_environment(playbook: str, progress: Path) -> dict[str, str]:
+def playbook_environment(playbook: str, progress: Path, root: Path | None = None) -> dict[str, str]:
     """Return the environment of a playbook's run."""
     made = {
         # Services are stopped on as many hosts as possible. Every other playbook ends at the first host that fails: the
         # rest would become a cluster without it.
         "ANSIBLE_ANY_ERRORS_FATAL": "false" if playbook in STOPPING else "true",
-        **inventory.configuration(),
+        **inventory.configuration(root),
         "ANSIBLE_CALLBACKS_ENABLED": "streampulse_progress",
         PROGRESS: str(progress),
     }
@@ -157,32 +161,36 @@ def play(
     hosts: Sequence[Host] = (),
     name: str = "",
     said: dict[str, Any] | None = None,
+    check: bool = False,
+    watch: Callable[[dict[str, Any]], None] | None = None,
 ) -> int:
     """Run a playbook and return how many changes it made.
 
     :param hosts: limit to these hosts; empty for all.
     :param name: show one line with this name instead of one for each role.
     :param said: receives the playbook's ``ansible.builtin.set_stats`` values.
+    :param check: change nothing, and report what would change, with the difference of every file.
+    :param watch: receives every event of the callback plugin.
     :raises PlaybookError: a task failed or a host could not be reached; the text has the reason and the log's path.
     """
     check_tools(screen.line)
     logs = environment.state / "logs"
     logs.mkdir(exist_ok=True)
-    log = logs / f"{playbook}.log"
+    log = logs / f"{playbook}{'-plan' * check}.log"
     with tempfile.TemporaryDirectory() as scratch, log.open("w", encoding="utf-8") as kept:
         give_to_invoker(logs, log)
         file = Path(scratch) / "progress"
         file.touch()
-        command = playbook_command(environment, playbook, extra)
+        command = playbook_command(environment, playbook, extra) + ["--check", "--diff"] * check
         if hosts:
             command += ["--limit", ",".join(host.name for host in hosts)]
-        progress = Progress(screen, name)
+        progress = Progress(screen, name, watch=watch)
         begun = time.monotonic()
         with (
             subprocess.Popen(  # noqa: S603 - a list made here, no shell
                 command,
-                cwd=paths.repository() / "ansible",
-                env=program_environment(playbook_environment(playbook, file)),
+                cwd=environment.root / "ansible",
+                env=program_environment(playbook_environment(playbook, file, environment.root)),
                 stdin=subprocess.DEVNULL,
                 stdout=None if verbose else kept,
                 stderr=None if verbose else subprocess.STDOUT,

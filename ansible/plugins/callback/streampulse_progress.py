@@ -18,11 +18,15 @@ description:
   - Writes to the file that the environment variable STREAMPULSE_PROGRESS names, and does nothing without it.
   - A line has event (task, ok, changed, skipped, failed, unreachable or stats) and, where they apply, part, task,
     host, seconds and msg. Part is the role's name, or the play's for a task outside any role. The last line, stats,
-    has in said what the tasks have set with set_stats.
+    has in said what the tasks have set with set_stats. A result has paths (what streampulse_files changed), watch (the
+    paths whose change restarts the unit of streampulse_service), unit and reason. The result of a task with the tag
+    gate has gate, and in saw the last line of its output.
 requirements:
   - enabled in the configuration
 """
 
+# Tag of the tasks that decide whether a deploy may go on.
+GATE = "gate"
 # The play of check.yml.
 CHECKS = "Check what the inventory asks for"
 
@@ -51,6 +55,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
 
     def _result(self, event: str, result: Any, **more: Any) -> None:
         host = result._host.get_name()
+        said, task = result._result, result._task
+        if task.action.rpartition(".")[2] == "streampulse_service":
+            given = (said.get("invocation") or {}).get("module_args") or {}
+            more |= {"unit": given.get("name", ""), "watch": given.get("watch") or [], "reason": said.get("reason", "")}
+        if said.get("changed_paths"):
+            more["paths"] = said["changed_paths"]
+        if GATE in task.tags:
+            lines = str(said.get("stdout") or "").strip().splitlines()
+            more |= {"gate": True, "saw": lines[-1] if lines else ""}
         self._write(event, host=host, seconds=round(time.monotonic() - self._begun, 3), **more)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:

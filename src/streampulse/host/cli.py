@@ -18,6 +18,7 @@ COMMANDS = {
     "fill": ("streampulse.generator.fill", "fill the topic with a backlog of made-up events, as fast as it goes"),
     "job": ("streampulse.job.command", "count the events: the streaming job's driver, started by spark-submit"),
     "migrate": ("streampulse.host.migrate", "bring the database's schema to this release's version"),
+    "release": ("streampulse.host.release", "mark a release as good, after every gate and the smoke test"),
     "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),
     "smoke": ("streampulse.host.smoke", "send a few events of its own and expect exactly their numbers"),
     "probe": ("streampulse.probe.command", "measure what users notice: an event a minute, and the API's answers"),

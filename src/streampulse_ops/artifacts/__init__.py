@@ -73,14 +73,15 @@ def pythons_of(environment: Environment) -> Sequence[str]:
     return given
 
 
-def prepare(pythons: Sequence[str], machine: str, report: Report) -> Prepared:
+def prepare(pythons: Sequence[str], machine: str, report: Report, root: Path | None = None) -> Prepared:
     """Fetch or build every missing set.
 
     :param pythons: tags of the hosts' Pythons, such as ``cp313``.
     :param machine: the hosts' architecture, such as ``x86_64``.
+    :param root: an unpacked release, whose pins and sources count; the checkout without it.
     :raises OperatorError: a set cannot be fetched, or its hash is not the pinned one; the text names it.
     """
-    store, root = Store(paths.cache_home() / "artifacts"), paths.repository()
+    store, root = Store(paths.cache_home() / "artifacts"), root or paths.repository()
     lock = jars.read_lock(root)
     # Three at a time: fetching waits for the network while Spark's wheel keeps a core busy.
     packages = [wheels.wheel_set(root, python, machine) for python in sorted(set(pythons))]

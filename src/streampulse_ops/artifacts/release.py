@@ -55,8 +55,8 @@ def release_set(root: Path) -> ArtifactSet:
     :param root: the checkout.
     """
     files = inputs(root)
-    version = _version(root)
-    build = BUILD.format(version=version)
+    number = version(root)
+    build = BUILD.format(version=number)
     digest = digest_of(build, *(part for file in files for part in (str(file), (root / file).read_bytes())))
 
     def make(folder: Path, _report: Report) -> None:
@@ -72,10 +72,11 @@ def release_set(root: Path) -> ArtifactSet:
                 raise OperatorError(f"our own wheel cannot be built: {error}; see src/streampulse") from None
         shutil.copyfile(root / LOCK, folder / "host.lock")
 
-    wheel = f"streampulse-{version}-py3-none-any.whl"
+    wheel = f"streampulse-{number}-py3-none-any.whl"
     return ArtifactSet("release", digest, make, "building our own wheel", {"id": digest[:12], "wheel": wheel})
 
 
-def _version(root: Path) -> str:
+def version(root: Path) -> str:
+    """Return the package's version."""
     with (root / "pyproject.toml").open("rb") as handle:
         return str(tomllib.load(handle)["project"]["version"])

@@ -45,6 +45,13 @@ class Environment:
     folder: Path
     hosts: tuple[Host, ...]
     variables: Mapping[str, Any]
+    #: The unpacked release whose playbooks and roles apply; None: the checkout's.
+    release: Path | None = None
+
+    @property
+    def root(self) -> Path:
+        """The folder with the playbooks, roles, units and rules that apply."""
+        return self.release or paths.repository()
 
     @property
     def provider(self) -> str:
@@ -136,6 +143,14 @@ def load(name: str) -> Environment:
         check_name(name)
     except OperatorError as error:
         raise OperatorError(f"{error}; rename {folder}") from None
+    return read(name, folder)
+
+
+def read(name: str, folder: Path) -> Environment:
+    """Read an environment's inventory from a folder.
+
+    :raises OperatorError: the inventory cannot be read.
+    """
     file = folder / "hosts.yml"
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a subclass of SafeLoader

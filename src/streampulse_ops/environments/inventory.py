@@ -24,10 +24,13 @@ def program(name: str) -> str:
     return str(own) if own.exists() else which(name) or name
 
 
-def configuration() -> dict[str, str]:
-    """Return the environment variables that point Ansible to our configuration, with plain output."""
+def configuration(root: Path | None = None) -> dict[str, str]:
+    """Return the environment variables that point Ansible to our configuration, with plain output.
+
+    :param root: an unpacked release; the checkout without it.
+    """
     return {
-        "ANSIBLE_CONFIG": str(paths.repository() / "ansible" / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str((root or paths.repository()) / "ansible" / "ansible.cfg"),
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
     }
@@ -36,7 +39,7 @@ def configuration() -> dict[str, str]:
 def sources(environment: Environment) -> list[str]:
     """Return the options that name an environment's inventories: people's, the provider's where it is, the ports."""
     generated = environment.state / "inventory.json"
-    files = [environment.inventory, *([generated] if generated.exists() else []), paths.repository() / PORTS]
+    files = [environment.inventory, *([generated] if generated.exists() else []), environment.root / PORTS]
     return [word for file in files for word in ("-i", str(file))]
 
 
@@ -46,7 +49,7 @@ def variables(environment: Environment, host: Host) -> Mapping[str, Any]:
     :raises OperatorError: Ansible cannot read the inventory.
     """
     try:
-        return _variables(tuple(sources(environment)), host.name)
+        return _variables(tuple(sources(environment)), host.name, environment.release)
     except (CommandError, ValueError) as error:
         raise OperatorError(
             f"{environment.inventory} does not make sense to Ansible: {error}; correct it, then try again"
@@ -54,7 +57,7 @@ def variables(environment: Environment, host: Host) -> Mapping[str, Any]:
 
 
 @cache
-def _variables(options: tuple[str, ...], host: str) -> dict[str, Any]:
-    folder = paths.repository() / "ansible"
+def _variables(options: tuple[str, ...], host: str, root: Path | None = None) -> dict[str, Any]:
+    folder = (root or paths.repository()) / "ansible"
     command = [program("ansible-inventory"), *options, "--playbook-dir", str(folder / "playbooks"), "--host", host]
-    return dict(json.loads(run(command, cwd=folder, environment=configuration())))
+    return dict(json.loads(run(command, cwd=folder, environment=configuration(root))))

@@ -8,7 +8,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import ansible
 from streampulse_ops.environments import lock
 from streampulse_ops.environments.session import Session, changing
-from streampulse_ops.verbs.up import variables
+from streampulse_ops.verbs.deploy import variables
 
 
 def down(session: Session, full: bool, wipe: bool) -> str:

@@ -8,9 +8,10 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import ansible
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.session import Session, changing
+from streampulse_ops.releases import bundle
+from streampulse_ops.verbs.deploy import prepare, start_together, variables
 from streampulse_ops.verbs.down import play_each, stop_services
-from streampulse_ops.verbs.smoke import smoke
-from streampulse_ops.verbs.up import closing, configure, prepare_artifacts, start_machines, variables
+from streampulse_ops.verbs.up import closing, start_machines
 
 #: The values of ``--keep``, each with the state that it keeps.
 KEEPABLE = {
@@ -32,17 +33,16 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     """
     _check(session, full)
     session.screen.line(session.headline())
-    missing: dict[str, str] = {}
     with changing(session, "inv reset"):
-        facts = prepare_artifacts(session)
+        release = prepare(session, bundle.make(session.environment))
         start_machines(session)
         if "kafka" not in keep:
             _check_kafka(session, full, keep)
         stop_services(session, full)
         play_each(session, full, "wipe", keep=keep)
-        configure(session, facts, full, missing)
         # Events that are kept without their tables are counted again before those of the smoke test.
-        smoke(session, RECOUNT_SECONDS if "kafka" in keep and "postgres" not in keep else 0)
+        seconds = RECOUNT_SECONDS if "kafka" in keep and "postgres" not in keep else 0
+        _, missing = start_together(session, release, full, seconds)
     return closing(session, f"state is {'as new but for what was kept' if keep else 'new'}", missing)
 
 

@@ -13,7 +13,7 @@ from streampulse_ops.environments import secrets
 
 ROLES = sorted(folder.name for folder in (ANSIBLE / "roles").iterdir())
 GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api", "generator", "monitoring")
-SET = {"version": "1", "digest": "d" * 64}
+SET = {"version": "1", "digest": "d" * 64, "id": "d" * 12}
 VARIABLES = {
     "full": True,
     "base_probe": {"release": "trixie", "machine": "x86_64", "packages": [], "artifacts": [], "container": True},

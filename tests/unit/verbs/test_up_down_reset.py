@@ -20,9 +20,13 @@ from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import inventory, lock, secrets
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import command
+from streampulse_ops.releases import bundle, history
+from streampulse_ops.releases.bundle import Bundle
+from streampulse_ops.releases.history import Look
+from streampulse_ops.verbs import deploy as deploy_verb
 from streampulse_ops.verbs import down as down_verb
 from streampulse_ops.verbs import reset as reset_verb
-from streampulse_ops.verbs import up as up_verb
 from streampulse_ops.verbs.down import down
 from streampulse_ops.verbs.reset import plan, question, reset
 from streampulse_ops.verbs.up import up
@@ -106,7 +110,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         did.append(" ".join([playbook, *(host.name for host in limit)]))
         return 3
 
-    def prepare(pythons: Sequence[str], _machine: str, _report: Any) -> artifacts.Prepared:
+    def prepare(pythons: Sequence[str], *_more: Any) -> artifacts.Prepared:
         did.append(f"artifacts {' '.join(pythons)}")
         return artifacts.Prepared({"streampulse_artifacts": {}}, 5, 0, 0)
 
@@ -114,10 +118,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(artifacts, "prepare", prepare)
     known = {"streampulse_topic": "t", "streampulse_dlq_topic": "t.dlq", "streampulse_database": "d"}
     monkeypatch.setattr(inventory, "variables", lambda *_which: {"streampulse_ports": {"api": 8000}, **known})
-    for verb in (up_verb, reset_verb):
-        monkeypatch.setattr(
-            verb, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
-        )
+    monkeypatch.setattr(
+        deploy_verb, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
+    )
+    release = Bundle(tmp_path / "v-0123456789.tar.gz", {"name": "v-0123456789"})
+    monkeypatch.setattr(Bundle, "environment", lambda _bundle, current: current)
+    monkeypatch.setattr(bundle, "make", lambda _environment: release)
+    monkeypatch.setattr(history, "look", lambda _session: Look([], {}, [], False))
+    monkeypatch.setattr(history, "note", lambda *_event, **_more: None)
+    monkeypatch.setattr(command, "on_master", lambda *_words: (0, "", ""))
     return World(Session(environment, provider, screen), provider, did, out)
 
 
