@@ -219,13 +219,26 @@ def silence(
     return verb.run(_session(env), verb.Wish(for_, reason, alert, service, host, all_, expire, dry_run), json)
 
 
-@task(help={"env": ENV, "json": JSON})
+@task(
+    help={
+        "env": ENV,
+        "json": JSON,
+        "mute": "a code, such as SP-KAFKA-004, that is no fault for a while",
+        "for_": "how long it is muted: 12h, 7d",
+        "reason": "reason of muting, for colleagues",
+    }
+)
 @timed
-def doctor(_context: Context, env: str = "local", json: bool = False) -> str:
-    """Find faults, each with its cause and its fix; exit 1 when there is one."""
+def doctor(
+    _context: Context, env: str = "local", json: bool = False, mute: str = "", for_: str = "", reason: str = ""
+) -> str:
+    """Find faults, each with its code, cause and fix; exit 1 when there is one, 3 when it could not look everywhere."""
     from streampulse_ops.verbs import doctor as verb
+    from streampulse_ops.verbs import mutes
 
     session = _session(env)
+    if mute or for_ or reason:
+        return mutes.mute(session, mute, for_, reason)
     return verb.show(session, verb.examine(session), json)
 
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "probe": ("streampulse.probe.command", "measure what users notice: an event a minute, and the API's answers"),
     "peek": ("streampulse.host.peek", "print the newest records of a topic"),
     "clock": ("streampulse.host.clock", "compare this host's clock with others, before a broker starts"),
-    "check": ("streampulse.host.check", "what doctor looks at on this host, as JSON"),
+    "check": ("streampulse.host.check.command", "what doctor looks at on this host, as JSON"),
     "measure": ("streampulse.host.measure.command", "what bench measures on this host, as JSON"),
     "slo": ("streampulse.host.slo.command", "promises and budgets, what fires, how far behind, which targets are down"),
     "silence": ("streampulse.host.slo.silence", "have Alertmanager keep quiet during maintenance"),

@@ -25,7 +25,7 @@ from streampulse.core import settings
 from streampulse.host import cli
 from streampulse_ops import services
 from streampulse_ops.docs.markdown import table
-from streampulse_ops.monitoring import dashboards, page
+from streampulse_ops.monitoring import dashboards, findings, page
 
 FOLDER: Final = "docs/reference"
 COMMAND: Final = "./inv docs"
@@ -280,6 +280,8 @@ PAGES: Final[Mapping[str, Callable[[Path], str]]] = {
     f"{FOLDER}/commands.md": commands_page,
     f"{FOLDER}/services.md": services_page,
     page.FILE: page.page,
+    findings.PAGE: findings.page,
+    findings.SCHEMA: findings.schema,
     **dashboards.files(),
 }
 

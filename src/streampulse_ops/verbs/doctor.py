@@ -1,22 +1,25 @@
-"""``inv doctor``: read-only checks, each finding with its cause and its fix.
+"""``inv doctor``: read-only looks, each fault with its code, its cause and its fix.
 
-Add a check to CHECKS when the control machine can see the fault, or to the hosts' own ``streampulse check``.
+Add a look to CHECKS when the control machine can see the fault, or to the hosts' own ``streampulse check``. Every code
+is in ``monitoring/findings.yml``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 from streampulse.core import http
-from streampulse.core.errors import OperatorError, one_line
+from streampulse.core.errors import IncompleteError, OperatorError, one_line
 from streampulse.host.slo.report import Firing
 from streampulse_ops import paths, services
 from streampulse_ops.environments.environment import Host
@@ -24,26 +27,32 @@ from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links, monitoring
 from streampulse_ops.hosts.command import COMMAND, NOT_FOUND, with_environment
 from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.monitoring import findings as catalogue
 from streampulse_ops.monitoring import rules
-from streampulse_ops.verbs import status
+from streampulse_ops.monitoring.findings import Finding
+from streampulse_ops.verbs import mutes, status
 from streampulse_ops.verbs.report import named
 
 API_SECONDS = 5.0
+# A host's looks run at the same time, and each gives up within a few seconds.
+HOST_SECONDS = 30.0
 LOW_BYTES = 2 * 2**30
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check; a fault has its cause and the command that fixes it."""
-
-    check: str
-    where: str
-    ok: bool
-    cause: str = ""
-    fix: str = ""
-
-
 Check = Callable[[Session], Iterator[Finding]]
+_Answer = TypeVar("_Answer")
+
+
+def fault(code: str, check: str, where: str, cause: str, fix: str) -> Finding:
+    """Return a fault of a look."""
+    return Finding(check, where, ok=False, cause=cause, fix=fix, code=code)
+
+
+def ask_hosts(session: Session, question: Callable[[Session, Host], _Answer]) -> list[tuple[Host, _Answer]]:
+    """Ask every running host that has a service, all at the same time, and return the answers in the hosts' order."""
+    hosts = [each for each in session.environment.hosts if services.on_host(each) and session.provider.running(each)]
+    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
+        return list(zip(hosts, pool.map(lambda host: question(session, host), hosts), strict=True))
 
 
 def machines_are_running(session: Session) -> Iterator[Finding]:
@@ -54,40 +63,39 @@ def machines_are_running(session: Session) -> Iterator[Finding]:
             continue
         log = session.provider.console_log(host)
         seen = f"; its console: {log}" if log else ""
-        yield Finding("machine", host.name, False, f"it is not running{seen}", f"inv up --env {session.name}")
+        yield fault("SP-HOST-001", "machine", host.name, f"it is not running{seen}", f"inv up --env {session.name}")
 
 
-def services_are_running(session: Session) -> Iterator[Finding]:
-    """Check that every service that the inventory asks for runs."""
+def services_are_installed(session: Session) -> Iterator[Finding]:
+    """Check that every service is installed that the inventory asks for, in the same version on all hosts."""
+    versions: dict[str, dict[str, str]] = defaultdict(dict)
     for row in status.collect(session):
         if row.state in (status.DOWN, status.UNKNOWN):
             continue  # reported once, by machines_are_running or hosts_find_nothing
-        if row.healthy:
-            yield Finding("service", f"{row.service} on {row.host}", ok=True)
-        else:
-            fix = f"inv logs {row.service} --env {session.name}; inv up --env {session.name}"
-            yield Finding("service", f"{row.service} on {row.host}", False, f"it is {row.state}", fix)
+        if row.state == "not installed":
+            again = f"inv up --env {session.name}"
+            yield fault("SP-UNIT-004", "service", f"{row.service} on {row.host}", "it is not installed", again)
+            continue
+        # The hosts' own looks say whether the unit runs.
+        yield Finding("service", f"{row.service} on {row.host}: {row.version or 'installed'}", ok=True)
+        # A package's version follows from the host's distribution.
+        if row.version and services.named(row.service).version.startswith("/"):
+            versions[row.service][row.host] = row.version
+    for service, found in versions.items():
+        if len(set(found.values())) > 1:
+            cause = "hosts have different versions: " + ", ".join(f"{host} {each}" for host, each in found.items())
+            yield fault("SP-VERSION-001", "version", service, cause, f"inv up --env {session.name}")
 
 
 def hosts_find_nothing(session: Session) -> Iterator[Finding]:
-    """Run the hosts' own checks: ports, topics, workers, the job's progress, tables, disks."""
-    for host in session.environment.hosts:
-        if session.provider.running(host) and services.on_host(host):
-            try:
-                yield from _ask(session, host)
-            except OperatorError as error:
-                # Go on with the other hosts.
-                yield Finding("host", host.name, False, str(error), f"inv up --env {session.name}")
+    """Run the hosts' own looks: disks, units, ports, topics, workers, tables, the job's progress."""
+    for _, found in ask_hosts(session, _ask):
+        yield from found
 
 
 def clocks_agree(session: Session) -> Iterator[Finding]:
     """Compare the hosts' clocks with the first Kafka host's: the brokers' stamps decide which events are late."""
-    ahead: dict[str, tuple[float, float]] = {}
-    for host in session.environment.hosts:
-        # A host that cannot be asked is a finding of the hosts' own checks.
-        with contextlib.suppress(OperatorError):
-            if session.provider.running(host) and services.on_host(host):
-                ahead[host.name] = _ahead(session, host)
+    ahead = {host.name: each for host, each in ask_hosts(session, _ahead) if each is not None}
     broker = next((host.name for host in session.environment.in_group("kafka") if host.name in ahead), None)
     if broker is None:
         return
@@ -96,37 +104,53 @@ def clocks_agree(session: Session) -> Iterator[Finding]:
         apart = max(0.0, least - ahead[broker][1], ahead[broker][0] - most)
         if apart > limit:
             cause = f"its clock and that of the Kafka host {broker} are {apart:.1f} s apart"
-            yield Finding("clock", name, False, cause, f"inv ssh {name} --env {session.name}, then timedatectl")
+            yield fault("SP-CLOCK-001", "clock", name, cause, f"inv ssh {name} --env {session.name}, then timedatectl")
         elif name != broker:
             yield Finding("clock", f"{name}: within {apart:.1f} s of {broker}", ok=True)
 
 
-def _ahead(session: Session, host: Host) -> tuple[float, float]:
+def _ahead(session: Session, host: Host) -> tuple[float, float] | None:
     """Return between which limits a host's clock is ahead of this machine's, in seconds.
 
-    :raises OperatorError: the host cannot be reached.
+    A host that cannot be asked has None: the hosts' own looks report it.
     """
-    with Remote(session.environment, host) as remote:
-        remote.run(["true"])  # opens the connection, whose time does not belong to the measurement
-        began = time.time()
-        _, printed, _ = remote.run(["date", "+%s.%N"])
-        ended = time.time()
+    try:
+        with Remote(session.environment, host) as remote:
+            remote.run(["true"])  # opens the connection, whose time does not belong to the measurement
+            began = time.time()
+            _, printed, _ = remote.run(["date", "+%s.%N"])
+            ended = time.time()
+    except OperatorError:
+        return None
     return float(printed) - ended, float(printed) - began
 
 
-def _ask(session: Session, host: Host) -> Iterator[Finding]:
-    with Remote(session.environment, host) as remote:
-        code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=60)
-    if code == NOT_FOUND and not services.base_on_host(host):
-        return  # a host that only monitors is set up by --full
+def _ask(session: Session, host: Host) -> list[Finding]:
+    again = f"inv up --env {session.name}"
     try:
-        for item in json.loads(output)["findings"]:
-            where = f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name
-            fix = with_environment(str(item["fix"]), session.name)
-            yield Finding(str(item["check"]), where, bool(item["ok"]), str(item["cause"]), fix)
+        with Remote(session.environment, host) as remote:
+            code, output, errors = remote.run([COMMAND, "check", "--json"], timeout=HOST_SECONDS)
+    except OperatorError as error:
+        # Go on with the other hosts.
+        return [fault("SP-CHECK-004", "host", host.name, str(error), again)]
+    if code == NOT_FOUND and not services.base_on_host(host):
+        return []  # a host that only monitors is set up by --full
+    try:
+        return [
+            Finding(
+                check=str(item["check"]),
+                where=f"{host.name}: {item['seen']}" if item["ok"] and item["seen"] else host.name,
+                ok=bool(item["ok"]),
+                cause=str(item["cause"]),
+                fix=with_environment(str(item["fix"]), session.name),
+                code=str(item["code"]),
+            )
+            for item in json.loads(output)["findings"]
+        ]
     except (ValueError, KeyError, TypeError):
         said = (errors.strip() or output.strip() or f"exit code {code}").splitlines()[-1]
-        yield Finding("check", host.name, False, f"the host's own check failed: {said}", f"inv up --env {session.name}")
+        # A release from before the codes answers without them.
+        return [fault("SP-CHECK-005", "check", host.name, f"the host's own check failed: {said}", again)]
 
 
 def api_answers(session: Session) -> Iterator[Finding]:
@@ -137,7 +161,10 @@ def api_answers(session: Session) -> Iterator[Finding]:
         return  # reported once, by machines_are_running
     address = links.api(session.environment)
     why = _why_not_healthy(f"{address}health")
-    yield Finding("api", address, not why, why, f"inv logs api --env {session.name}" if why else "")
+    if why:
+        yield fault("SP-API-002", "api", address, why, f"inv logs api --env {session.name}")
+    else:
+        yield Finding("api", address, ok=True)
 
 
 def _why_not_healthy(url: str) -> str:
@@ -173,7 +200,7 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
     try:
         report = monitoring.ask(session)
     except OperatorError as error:
-        yield Finding("monitoring", host.name, False, str(error), f"inv up --full --env {name}")
+        yield fault("SP-MONITOR-001", "monitoring", host.name, str(error), f"inv up --full --env {name}")
         return
     if report is None:
         return
@@ -181,7 +208,7 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
         # Every message to people ends with the command.
         cause, _, fix = problem.partition(": inv ")
         fix = f"inv {fix}" if fix else "inv up --full"
-        yield Finding("monitoring", host.name, False, cause, with_environment(fix, name))
+        yield fault("SP-MONITOR-001", "monitoring", host.name, cause, with_environment(fix, name))
     for target in report.targets:
         where = f"{target.job} on {target.host}"
         if target.up:
@@ -189,30 +216,39 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
         else:
             cause = f"Prometheus cannot read {target.address}: {target.error}"
             fix = f"inv logs {target.job} --env {name}; inv up --full --env {name}"
-            yield Finding("target", where, False, cause, fix)
+            yield fault("SP-TARGET-001", "target", where, cause, fix)
     for alert in report.alerts:
         if alert.silenced or alert.inhibited:
             # A silenced alert is known already; the cause of an inhibited one is among the findings.
             why = "silenced" if alert.silenced else "follows from another one"
             yield Finding("alert", f"{named(alert)}: {why}", ok=True)
         else:
-            yield Finding("alert", named(alert), False, alert.summary or alert.severity, _first_look(alert, name))
+            yield Finding(
+                "alert",
+                named(alert),
+                ok=False,
+                cause=alert.summary or alert.severity,
+                fix=_first_look(alert, name),
+                code="SP-ALERT-001",
+                severity="page" if alert.severity == "page" else "ticket",
+                runbook=_page(alert),
+            )
 
 
 def _first_look(alert: Firing, name: str) -> str:
-    """Return the command to begin with when an alert fires, and its runbook."""
-    known = {service.name for service in services.all_services()}
-    if alert.service in known:
-        look = f"inv logs {alert.service} --env {name}"
-    elif alert.host:
-        look = f"inv ssh {alert.host} --env {name}"
-    else:
-        look = f"inv status --full --env {name}"
+    """Return the command to begin with when an alert fires."""
+    if alert.service in {service.name for service in services.all_services()}:
+        return f"inv logs {alert.service} --env {name}"
+    if alert.host:
+        return f"inv ssh {alert.host} --env {name}"
+    return f"inv status --full --env {name}"
+
+
+def _page(alert: Firing) -> str:
+    """Return an alert's runbook: the page of this checkout where it has one, else its address."""
     runbook = alert.runbook.rpartition("/")[2].removesuffix(".html")
-    # The page of this checkout where it has one, else its address.
     page = f"docs/runbooks/{runbook}.md"
-    page = page if runbook and (paths.repository() / page).is_file() else alert.runbook
-    return f"{look}; runbook: {page}" if page else look
+    return page if runbook and (paths.repository() / page).is_file() else alert.runbook
 
 
 def this_machine_has_room(session: Session) -> Iterator[Finding]:
@@ -220,25 +256,28 @@ def this_machine_has_room(session: Session) -> Iterator[Finding]:
     for folder in (session.environment.state, paths.cache_home()):
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(place).free
-        ok = free >= LOW_BYTES
-        cause = "" if ok else f"{free / 2**30:.1f} GiB free: make room"
-        yield Finding("space", str(place), ok, cause, "" if ok else f"du -xh --max-depth=2 {place} | sort -h")
+        if free >= LOW_BYTES:
+            yield Finding("space", str(place), ok=True)
+        else:
+            fix = f"du -xh --max-depth=2 {place} | sort -h"
+            yield fault("SP-CONTROL-001", "space", str(place), f"{free / 2**30:.1f} GiB free: make room", fix)
 
 
 def secrets_are_private(session: Session) -> Iterator[Finding]:
     """Check that only their owner can read keys and secrets."""
     for name in ("secrets.json", "id_ed25519"):
         file = Path(session.environment.state / name)
-        if file.exists():
-            ok = file.stat().st_mode & 0o077 == 0
-            yield Finding(
-                "secrets", str(file), ok, "" if ok else "others can read it", "" if ok else f"chmod 600 {file}"
-            )
+        if not file.exists():
+            continue
+        if file.stat().st_mode & 0o077:
+            yield fault("SP-CONTROL-002", "secrets", str(file), "others can read it", f"chmod 600 {file}")
+        else:
+            yield Finding("secrets", str(file), ok=True)
 
 
 CHECKS: tuple[Check, ...] = (
     machines_are_running,
-    services_are_running,
+    services_are_installed,
     hosts_find_nothing,
     clocks_agree,
     api_answers,
@@ -249,28 +288,55 @@ CHECKS: tuple[Check, ...] = (
 
 
 def examine(session: Session) -> list[Finding]:
-    """Run every check. A check that fails to run is a finding too."""
-    findings: list[Finding] = []
-    again = f"inv up --env {session.name}"
-    for check in CHECKS:
+    """Run every look, all at the same time, and return the findings: good ones first, then causes before consequences.
+
+    A look that fails to run is a finding too.
+    """
+
+    def run(check: Check) -> list[Finding]:
         try:
-            findings += check(session)
+            return list(check(session))
         except OperatorError as error:
-            findings.append(Finding(check.__name__.replace("_", " "), session.name, False, str(error), again))
-    return findings
+            again = f"inv up --env {session.name}"
+            return [fault("SP-CHECK-006", check.__name__.replace("_", " "), session.name, str(error), again)]
+
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        found = [finding for findings in pool.map(run, CHECKS) for finding in findings]
+    return mutes.applied(session, found)
 
 
-def show(session: Session, findings: list[Finding], as_json: bool) -> str:
+def show(session: Session, findings: Iterable[Finding], as_json: bool) -> str:
     """Print the findings and return the closing words.
 
     :raises OperatorError: there is a fault.
+    :raises IncompleteError: there is no fault, but doctor could not look everywhere.
     """
-    faults = [finding for finding in findings if not finding.ok]
+    findings = catalogue.explained(list(findings))
+    loud = [each for each in findings if not each.ok and not each.muted]
+    muted = [each for each in findings if not each.ok and each.muted]
     if as_json:
-        session.screen.console.print_json(json.dumps([asdict(finding) for finding in findings]))
+        session.screen.console.print_json(catalogue.as_json(findings))
     else:
-        for fault in faults:
-            session.screen.line(f"  {fault.check}  {fault.where}: {fault.cause}\n      fix: {fault.fix}")
-    if faults:
-        raise OperatorError(f"{len(faults)} of {len(findings)} checks found a fault")
-    return f"{len(findings)} checks, no fault"
+        for each in loud:
+            session.screen.line(_lines(each))
+        for each in muted:
+            session.screen.line(f"  muted   {each.code}  {each.where}: {each.cause} ({each.muted})")
+    unknown = [each for each in loud if each.severity == catalogue.UNKNOWN]
+    silent = f", {len(muted)} muted" if muted else ""
+    if len(loud) > len(unknown):
+        raise OperatorError(f"{len(loud)} of {len(findings)} checks found a fault{silent}")
+    if unknown:
+        places = ", ".join(dict.fromkeys(each.where for each in unknown))
+        raise IncompleteError(f"could not look at {places}: see above", f"{len(findings)} checks, no fault{silent}")
+    return f"{len(findings)} checks, no fault{silent}"
+
+
+def _lines(finding: Finding) -> str:
+    """Return a fault as people read it."""
+    lines = [
+        f"  {finding.severity:<7} {finding.code}  {finding.check}  {finding.where}: {finding.cause}",
+        f"      why it matters: {finding.why}",
+        f"      fix: {finding.fix}",
+        f"      runbook: {finding.runbook}",
+    ]
+    return "\n".join(line for line in lines if re.search(r"\S$", line))

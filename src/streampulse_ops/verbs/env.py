@@ -16,8 +16,9 @@ from streampulse_ops.environments import environment, inventory, secrets
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.monitoring.findings import Finding
 from streampulse_ops.verbs import doctor
-from streampulse_ops.verbs.doctor import Finding
+from streampulse_ops.verbs.doctor import fault
 
 TEMPLATE = "staging"
 #: Groups without which nothing is counted or shown.
@@ -61,13 +62,13 @@ def check(session: Session) -> list[Finding]:
     try:
         findings.append(Finding("secrets", str(secrets.file_for(session.environment)), ok=True))
     except OperatorError as error:
-        findings.append(_fault("secrets", session.name, error))
+        findings.append(_fault("SP-ENV-003", "secrets", session.name, error))
     reached = []
     for host in session.environment.hosts:
         try:
             session.provider.start(host)
         except OperatorError as error:
-            findings.append(_fault("login", host.name, error))
+            findings.append(_fault("SP-ENV-004", "login", host.name, error))
         else:
             findings.append(Finding("login", host.name, ok=True))
             reached.append(host)
@@ -76,10 +77,10 @@ def check(session: Session) -> list[Finding]:
     return findings
 
 
-def _fault(what: str, where: str, error: OperatorError | str) -> Finding:
+def _fault(code: str, what: str, where: str, error: OperatorError | str) -> Finding:
     """Return a finding from a message of the form ``cause: fix``."""
     cause, _, fix = str(error).rpartition(": ")
-    return Finding(what, where, False, cause or fix, fix)
+    return fault(code, what, where, cause or fix, fix)
 
 
 def _inventory(session: Session) -> Iterator[Finding]:
@@ -87,17 +88,19 @@ def _inventory(session: Session) -> Iterator[Finding]:
     made = session.environment
     edit = f"edit {made.inventory}"
     for group in NEEDED:
-        found = made.in_group(group)
-        yield Finding("group", group, bool(found), "" if found else "it has no host", "" if found else edit)
+        if made.in_group(group):
+            yield Finding("group", group, ok=True)
+        else:
+            yield fault("SP-ENV-001", "group", group, "it has no host", edit)
     seen: dict[str, str] = {}
     for host in made.hosts:
         address = session.provider.address(host)
         port = host.variables.get("ansible_port", made.variables.get("ansible_port", 22))
         other = seen.setdefault(f"{address}:{port}", host.name)
         if other != host.name:
-            yield Finding("address", host.name, False, f"{other} has the same address {address}", edit)
+            yield fault("SP-ENV-002", "address", host.name, f"{other} has the same address {address}", edit)
         elif re.fullmatch(r"[0-9.]+", address) and any(ipaddress.ip_address(address) in net for net in DOCUMENTATION):
-            yield Finding("address", host.name, False, f"{address} is an address of the example", edit)
+            yield fault("SP-ENV-002", "address", host.name, f"{address} is an address of the example", edit)
 
 
 def _preflight(session: Session) -> Iterator[Finding]:
@@ -118,7 +121,7 @@ def _preflight(session: Session) -> Iterator[Finding]:
         for failure in error.failures:
             for message in str(failure["msg"]).split(ansible.BETWEEN):
                 host = str(failure["host"])
-                yield _fault("host", host, message.removeprefix(f"{host}: "))
+                yield _fault("SP-ENV-005", "host", host, message.removeprefix(f"{host}: "))
     else:
         yield Finding("host", ", ".join(host.name for host in session.environment.hosts), ok=True)
 
@@ -133,12 +136,12 @@ def _hosts(session: Session) -> Iterator[Finding]:
             unknown = [name for name in names if remote.run(["getent", "ahostsv4", name], timeout=30)[0] != 0]
         if unknown:
             cause = f"it does not know the address of {', '.join(unknown)}"
-            yield Finding("names", host.name, False, cause, "set private_address of that host in the inventory")
+            yield fault("SP-ENV-006", "names", host.name, cause, "set private_address of that host in the inventory")
         there = int(meminfo.split()[1]) // 1024
         if wanted and wanted + OTHER_MIB > there:
             cause = f"it has {there} MiB of memory; its JVMs take {wanted} MiB and the rest {OTHER_MIB} MiB"
             settings = ", ".join(name for group in host.groups for _, name in HEAPS.get(group, ()))
-            yield Finding("memory", host.name, False, cause, f"give it more, or lower {settings} in the inventory")
+            yield fault("SP-ENV-007", "memory", host.name, cause, f"give it more, or lower {settings} in the inventory")
         else:
             yield Finding("memory", f"{host.name}: {there} MiB", ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
@@ -81,25 +82,26 @@ class Row:
 
 
 def collect(session: Session) -> list[Row]:
-    """Ask every host and return a row for each of its services, in the order of starting.
+    """Ask every host at the same time, and return a row for each of its services, in the order of starting.
 
     Monitoring has rows where the host says that it has been set up, so it has none on a host that is down.
     """
-    rows: list[Row] = []
-    for host in session.environment.hosts:
-        listed = services.on_host(host)
+    hosts = session.environment.hosts
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        return [row for rows in pool.map(lambda host: _of_host(session, host), hosts) for row in rows]
+
+
+def _of_host(session: Session, host: Host) -> list[Row]:
+    listed, base = services.on_host(host), services.base_on_host(host)
+    try:
         if not listed:
-            continue
-        base = services.base_on_host(host)
-        try:
-            if not session.provider.running(host):
-                rows += [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
-                continue
-            rows += parse(host, listed, _ask(session, host, listed))
-        except OperatorError as error:
-            # Go on with the other hosts.
-            rows += [Row(service.name, host.name, UNKNOWN, "", 0, "", str(error)) for service in base]
-    return rows
+            return []
+        if not session.provider.running(host):
+            return [Row(service.name, host.name, DOWN, "", 0, "") for service in base]
+        return parse(host, listed, _ask(session, host, listed))
+    except OperatorError as error:
+        # Go on with the other hosts.
+        return [Row(service.name, host.name, UNKNOWN, "", 0, "", str(error)) for service in base]
 
 
 def _ask(session: Session, host: Host, listed: list[Service]) -> str:

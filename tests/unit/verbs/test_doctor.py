@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,19 +12,23 @@ from typing import Any, ClassVar
 import pytest
 from http_server import serving
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import IncompleteError, OperatorError, UsageError
+from streampulse_ops import paths
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links
 from streampulse_ops.machines.existing import Existing
-from streampulse_ops.verbs import doctor, status
+from streampulse_ops.monitoring import findings
+from streampulse_ops.monitoring.findings import Finding
+from streampulse_ops.verbs import doctor, mutes, status
 
 HOSTS = tuple(Host(name, frozenset({"kafka"})) for name in ("bad", "good"))
 FOUND = [
-    {"check": "units.kafka", "ok": True, "seen": "active", "cause": "", "fix": ""},
-    {"check": "disk", "ok": False, "seen": "", "cause": "it is full", "fix": "inv logs kafka; inv up"},
-]
+    {"check": "units.kafka", "ok": True, "seen": "active", "cause": "", "fix": "", "code": ""},
+    {"check": "disk", "ok": False, "seen": "", "cause": "it is full", "fix": "inv logs kafka; inv up",
+     "code": "SP-HOST-003"},
+]  # fmt: skip
 
 
 class Hosts:
@@ -47,7 +52,7 @@ class Hosts:
             return 0, f"{time.time() + Hosts.ahead.get(self.host.name, 0.0)}\n", ""
         if "check" in words:
             return 1, json.dumps({"findings": FOUND}), ""
-        return 0, "== kafka.service\nActiveState=active\nSubState=running\n== versions\nkafka=4\n", ""
+        return 0, "== kafka.service\nActiveState=active\nSubState=running\nVersion=4\n", ""
 
 
 @pytest.fixture
@@ -87,9 +92,9 @@ def test_status_shows_the_hosts_that_answer(session: Session) -> None:
 
 def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
     findings = doctor.examine(session)
-    assert doctor.Finding("service", "kafka on good", ok=True) in findings
+    assert Finding("service", "kafka on good: 4", ok=True) in findings
     faults = [finding for finding in findings if not finding.ok]
-    assert [(fault.check, fault.where) for fault in faults] == [("host", "bad"), ("disk", "good")]
+    assert [(fault.code, fault.where) for fault in faults] == [("SP-CHECK-004", "bad"), ("SP-HOST-003", "good")]
     assert faults[0].cause == "bad cannot be reached over SSH: no route"
     # Each fix is a command line, with the environment that the host itself does not know.
     assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
@@ -121,7 +126,7 @@ def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: 
 
     monkeypatch.setattr(doctor, "CHECKS", (fails,))
     assert doctor.examine(session) == [
-        doctor.Finding("fails", "demo", False, "the inventory has no such port", "inv up --env demo")
+        doctor.fault("SP-CHECK-006", "fails", "demo", "the inventory has no such port", "inv up --env demo")
     ]
 
 
@@ -153,7 +158,7 @@ def test_an_api_that_does_not_answer_is_behind_a_firewall_or_down(
     assert "a firewall" in cause
 
 
-def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> doctor.Finding:
+def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> Finding:
     monkeypatch.setattr(links, "only_there", lambda _environment: False)
     monkeypatch.setattr(links, "api", lambda _environment: f"{url}/")
     environment = Environment("demo", folder, (Host("a", frozenset({"api"})),), {"provider": "existing"})
@@ -161,3 +166,86 @@ def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> doct
     monkeypatch.setattr(own, "running", lambda _host: True)
     (finding,) = doctor.api_answers(Session(environment, own, Screen()))
     return finding
+
+
+def test_faults_are_shown_causes_first_and_json_is_as_its_schema_says(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [
+        doctor.fault("SP-JOB-001", "job.progress", "a", "9 records wait", "inv logs job"),
+        doctor.fault("SP-HOST-003", "disk", "a", "it is full", "du"),
+        Finding("memory", "a: enough", ok=True),
+    ]
+    with pytest.raises(OperatorError, match="2 of 3 checks found a fault"):
+        doctor.show(session, found, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  page    SP-HOST-003  disk  a: it is full"
+    assert lines[1].startswith("      why it matters: Kafka and PostgreSQL end")
+    assert lines[3] == "      runbook: docs/runbooks/disk-almost-full.md"
+    with pytest.raises(OperatorError):
+        doctor.show(session, found, as_json=True)
+    shown = findings.from_json(capsys.readouterr().out)
+    assert [(each.code, each.severity) for each in shown] == [("", ""), ("SP-HOST-003", "page"), ("SP-JOB-001", "page")]
+
+
+def test_what_doctor_could_not_look_at_is_no_fault(session: Session) -> None:
+    unknown = doctor.fault("SP-CHECK-004", "host", "bad", "no route", "inv up")
+    with pytest.raises(IncompleteError, match="could not look at bad"):
+        doctor.show(session, [unknown], as_json=False)
+
+
+def test_a_muted_code_is_shown_and_is_no_fault_until_its_time(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session.environment.state.mkdir(parents=True)
+    assert mutes.mute(session, "SP-HOST-003", "7d", "new disks on Monday").startswith("SP-HOST-003 is muted until ")
+    full = [doctor.fault("SP-HOST-003", "disk", "a", "it is full", "du")]
+    assert doctor.show(session, mutes.applied(session, full), as_json=False) == "1 checks, no fault, 1 muted"
+    assert "new disks on Monday" in capsys.readouterr().out
+    later = time.time() + 7 * 86_400 + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert mutes.applied(session, full) == full
+
+
+@pytest.mark.parametrize(
+    ("code", "duration", "reason", "says"),
+    [
+        ("", "7d", "r", "mute which code"),
+        ("SP-HOST-999", "7d", "r", "is not a code of doctor"),
+        ("SP-HOST-003", "", "r", "how long"),
+        ("SP-HOST-003", "7d", "", "why"),
+    ],
+)
+def test_muting_needs_a_code_a_time_and_a_reason(
+    session: Session, code: str, duration: str, reason: str, says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        mutes.mute(session, code, duration, reason)
+
+
+def test_hosts_of_different_releases_are_a_finding(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        status.Row("kafka", "a", "active (running)", "", 0, "4.1"),
+        status.Row("kafka", "b", "active (running)", "", 0, "4.0"),
+        # A package's version follows from the distribution.
+        status.Row("node-exporter", "a", "active (running)", "", 0, "1.9"),
+        status.Row("node-exporter", "b", "active (running)", "", 0, "1.5"),
+        status.Row("api", "b", "not installed", "", 0, ""),
+    ]
+    monkeypatch.setattr(status, "collect", lambda _: rows)
+    faults = [each for each in doctor.services_are_installed(session) if not each.ok]
+    assert [(each.code, each.where) for each in faults] == [("SP-UNIT-004", "api on b"), ("SP-VERSION-001", "kafka")]
+
+
+def test_every_code_that_is_used_has_one_entry_and_every_entry_is_used() -> None:
+    sources = "".join(
+        file.read_text(encoding="utf-8")
+        for folder in ("src/streampulse/host/check", "src/streampulse_ops/verbs")
+        for file in (paths.repository() / folder).glob("*.py")
+    )
+    used = set(re.findall(r'"(SP-[A-Z]+-[0-9]{3})"', sources))
+    assert used == set(findings.codes())
+    assert not used & set(findings.retired())
+    for code in findings.codes().values():
+        assert (paths.repository() / f"docs/runbooks/{code.runbook}.md").is_file()
+        assert code.severity in ("page", "ticket", findings.UNKNOWN)

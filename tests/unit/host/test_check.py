@@ -12,8 +12,11 @@ import psycopg2
 import pytest
 from kafka.errors import KafkaConnectionError
 
-from streampulse.host import check, migrate
-from streampulse.host.check import Finding, findings_of
+from streampulse.host import migrate
+from streampulse.host.check import command, host, job, kafka, machine, postgres
+from streampulse.host.check.command import findings_of
+from streampulse.host.check.host import Finding, Host
+from streampulse_ops.monitoring import findings
 
 UPTIME = 10_000.0
 LIMITS = {
@@ -42,7 +45,7 @@ ENVIRONMENT = {
 }
 
 
-class FakeHost(check.Host):
+class FakeHost(Host):
     """A healthy host, until a test breaks a part."""
 
     def __init__(self) -> None:
@@ -53,6 +56,8 @@ class FakeHost(check.Host):
                          "streampulse-job.service", "streampulse-api.service")
         }  # fmt: skip
         self.closed: set[int] = set()
+        self.broken: list[str] = []
+        self.open = {("10.0.0.1", 9092), ("0.0.0.0", 8000), ("0.0.0.0", 22)}  # noqa: S104 - nothing is bound here
         self.list = [
             {"name": name, "unit": unit, "full": full, "listens": [["10.0.0.1", port] for port in ports], "data": ""}
             for name, unit, full, ports in (
@@ -78,6 +83,12 @@ class FakeHost(check.Host):
 
     def properties(self, unit: str) -> dict[str, str]:
         return self.units.get(unit, {"LoadState": "not-found", "ActiveState": "inactive"})
+
+    def failed(self) -> list[str]:
+        return self.broken
+
+    def listening(self) -> set[tuple[str, int]]:
+        return self.open
 
     def limits(self) -> dict[str, float]:
         return LIMITS
@@ -118,6 +129,8 @@ class World:
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         if self.postgres_error is not None:
             raise self.postgres_error
+        if "lag(" in statement:
+            return []
         if "to_regclass" in statement:
             return [(True,)]
         if "_yoyo_migration" in statement:
@@ -139,7 +152,7 @@ class World:
     def faults(self) -> list[Finding]:
         found = findings_of(self.host)
         assert all(each.seen and not each.cause for each in found if each.ok)
-        assert all(each.cause and each.fix for each in found if not each.ok)
+        assert all(each.cause and each.fix and each.code in findings.codes() for each in found if not each.ok)
         assert "very secret" not in repr(found)
         return [each for each in found if not each.ok]
 
@@ -153,14 +166,15 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(check, "_query", made.query)
-    monkeypatch.setattr(check, "_bounds", made.bounds)
-    monkeypatch.setattr(check, "_waiting", lambda: made.waiting)
+    monkeypatch.setattr(job, "query", made.query)
+    monkeypatch.setattr(postgres, "query", made.query)
+    monkeypatch.setattr(job, "_bounds", made.bounds)
+    monkeypatch.setattr(job, "_waiting", lambda: made.waiting)
     # Needs a broker: a machine's test covers it; its judgement is tested below.
     monkeypatch.setattr(
-        check,
-        "CHECKS",
-        [each for each in check.CHECKS if each[0] not in ("kafka.topics", "kafka.transactions", "disk")],
+        command,
+        "LOOKS",
+        [each for each in host.LOOKS if each[0] not in ("kafka.topics", "kafka.transactions", "disk")],
     )
     return made
 
@@ -181,7 +195,15 @@ def test_only_installed_services_are_checked(world: World) -> None:
     world.host.units = {"streampulse-api.service": world.host.units["streampulse-api.service"]}
     assert world.faults() == []
     names = {each.check for each in findings_of(world.host)}
-    assert names == {"memory", "units.api", "ports.api", "postgres.schema", "api.health"}
+    assert names == {
+        "memory",
+        "units.others",
+        "units.api",
+        "ports.private",
+        "ports.api",
+        "postgres.schema",
+        "api.health",
+    }
 
 
 @pytest.mark.parametrize(("state", "cause"), [("failed", "has failed (exit-code)"), ("inactive", "is inactive (dead)")])
@@ -221,6 +243,21 @@ def test_a_closed_port(world: World) -> None:
     found = world.fault()
     assert found.cause == "nobody listens at 10.0.0.1:9092 (Connection refused)"
     assert found.fix == "inv logs kafka"
+
+
+def test_a_private_port_that_is_open_on_every_address(world: World) -> None:
+    world.host.open.add(("::", 9092))
+    found = world.fault()
+    assert (found.code, found.check) == ("SP-PORT-002", "ports.kafka")
+    assert found.cause == "port 9092 is open on every address (::) instead of 10.0.0.1 only"
+
+
+def test_a_failed_unit_that_is_no_service(world: World) -> None:
+    ours = {"FragmentPath": "/etc/systemd/system/spark-classes.service"}
+    world.host.units["spark-classes.service"] = ours
+    world.host.broken = ["spark-classes.service", "somebody-elses.service"]
+    found = world.fault()
+    assert (found.code, found.cause) == ("SP-UNIT-001", "spark-classes.service has failed")
 
 
 def test_little_memory(world: World) -> None:
@@ -304,9 +341,9 @@ def test_no_systemd_or_no_list_is_one_fault(world: World, monkeypatch: pytest.Mo
         raise FileNotFoundError(f"systemctl, asked for {unit}")
 
     world.host.properties = nothing  # type: ignore[method-assign]
-    assert [each.check for each in world.faults()] == ["units"]
-    monkeypatch.setattr(check, "SERVICES_FILE", tmp_path / "services.json")
-    (found,) = findings_of(check.Host())
+    assert [each.code for each in world.faults()] == ["SP-CHECK-003"]
+    monkeypatch.setattr(host, "SERVICES_FILE", tmp_path / "services.json")
+    (found,) = findings_of(Host())
     assert (found.cause, found.fix) == (
         f"{tmp_path}/services.json is missing, which lists the services of this host",
         "inv up",
@@ -329,7 +366,7 @@ PARTITION: dict[str, Any] = {"partition_index": 0, "leader_id": 1, "replica_node
     ],
 )
 def test_topics(partitions: list[dict[str, Any]], settings: dict[str, Any], cause: str) -> None:
-    (found,) = check._topic_findings(WANTED, partitions, settings)
+    (found,) = kafka._topic_findings(WANTED, partitions, settings)
     assert found.ok == (not cause)
     assert found.cause.startswith(cause)
 
@@ -339,18 +376,18 @@ def test_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: argparse.Namespace(used=used, free=free))
 
     usage(80, 20)
-    assert [each.ok for each in check.disk(FakeHost(), {})] == [True]
+    assert [each.ok for each in machine.disk(FakeHost(), {})] == [True]
     usage(90, 10)
-    (found,) = check.disk(FakeHost(), {})
+    (found,) = machine.disk(FakeHost(), {})
     assert found.cause == "the file system of / is 90 % full"
 
 
 def test_without_the_limits_of_the_alerts_the_checks_name_the_file_and_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "LIMITS_FILE", tmp_path / "limits.json")
-    monkeypatch.setattr(check.Host, "listed", lambda _: [])
-    found = {each.check: each for each in findings_of(check.Host())}
+    monkeypatch.setattr(host, "LIMITS_FILE", tmp_path / "limits.json")
+    monkeypatch.setattr(Host, "listed", lambda _: [])
+    found = {each.check: each for each in findings_of(Host())}
     for name in ("disk", "memory", "units"):
         assert found[name].cause == f"{tmp_path / 'limits.json'} is missing, which has the limits of the alerts"
         assert found[name].fix == "inv up"
@@ -359,9 +396,9 @@ def test_without_the_limits_of_the_alerts_the_checks_name_the_file_and_the_comma
 def test_the_command_prints_and_tells_by_its_exit_code(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "Host", lambda: world.host)
-    assert check.run(argparse.Namespace(json=True)) == 0
+    monkeypatch.setattr(command, "Host", lambda: world.host)
+    assert command.run(argparse.Namespace(json=True)) == 0
     assert all(each["ok"] for each in json.loads(capsys.readouterr().out)["findings"])
     world.host.closed = {8000}
-    assert check.run(argparse.Namespace(json=False)) == 1
-    assert "FAULT ports.api: nobody listens at 10.0.0.1:8000" in capsys.readouterr().out
+    assert command.run(argparse.Namespace(json=False)) == 1
+    assert "FAULT ports.api: SP-PORT-001: nobody listens at 10.0.0.1:8000" in capsys.readouterr().out

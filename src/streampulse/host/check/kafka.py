@@ -1,0 +1,91 @@
+"""Looks at Kafka: topics, replicas and transactions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import KafkaSettings, load
+from streampulse.host.check.host import ANSWER_SECONDS, Finding, Host, fault, fine, look
+
+TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
+#: A transaction that is open for longer holds back its partitions noticeably.
+LONG_TRANSACTION_SECONDS: Final = 10
+
+
+@look("kafka.topics", "kafka")
+def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Compare the topics with the deployment's settings."""
+    from kafka import KafkaAdminClient
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    settings = load(KafkaSettings)
+    if not TOPICS_FILE.is_file():
+        raise OperatorError(f"{TOPICS_FILE} is missing, which says what the topics should be")
+    wanted = json.loads(TOPICS_FILE.read_text(encoding="utf-8"))["topics"]
+    admin = KafkaAdminClient(**settings.client_arguments("streampulse-check"), bootstrap_timeout_ms=5_000)
+    try:
+        known = {each["name"]: each for each in admin.describe_topics() if not each["error_code"]}
+        present = [each["name"] for each in wanted if each["name"] in known]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in present]
+        found = admin.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+    finally:
+        admin.close()
+    for topic in wanted:
+        name = topic["name"]
+        if name not in known:
+            yield fault("SP-KAFKA-002", "kafka.topics", f"there is no topic {name}", "inv up")
+            continue
+        yield from _topic_findings(topic, known[name]["partitions"], {k: v["value"] for k, v in found[name].items()})
+
+
+@look("kafka.transactions", "kafka")
+def transactions(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Look whether a transaction holds back readers of the events: they wait for its end."""
+    from streampulse.core.kafka import Topic
+
+    with Topic(load(KafkaSettings), "streampulse-check", ANSWER_SECONDS) as topic:
+        found = topic.transactions(LONG_TRANSACTION_SECONDS)
+    for each in found:
+        yield fault(
+            "SP-KAFKA-007",
+            "kafka.transactions",
+            f"partitions {', '.join(map(str, each.partitions))} of {topic.name} wait for the open transaction of the"
+            f" producer {each.producer}, which the broker aborts after {each.timeout_seconds:.0f} s",
+            "inv logs kafka",
+        )
+    if not found:
+        yield fine("kafka.transactions", f"none is open for more than {LONG_TRANSACTION_SECONDS} s")
+
+
+def _topic_findings(
+    wanted: dict[str, Any], partitions: list[dict[str, Any]], settings: dict[str, Any]
+) -> Iterator[Finding]:
+    name = wanted["name"]
+    faults = []
+    if len(partitions) != wanted["partitions"]:
+        faults.append(
+            fault(
+                "SP-KAFKA-005",
+                "kafka.topics",
+                f"{name} has {len(partitions)} partitions, {wanted['partitions']} are wanted, and they are never "
+                "changed in place",
+                "inv reset",
+            )
+        )
+    for each in partitions:
+        missing = set(each["replica_nodes"]) - set(each["isr_nodes"])
+        if each["leader_id"] < 0:
+            cause = f"partition {each['partition_index']} of {name} has no leader"
+            faults.append(fault("SP-KAFKA-003", "kafka.topics", cause, "inv logs kafka"))
+        elif missing:
+            cause = f"partition {each['partition_index']} of {name} is not in sync on brokers {sorted(missing)}"
+            faults.append(fault("SP-KAFKA-004", "kafka.topics", cause, "inv logs kafka"))
+    for setting, value in wanted["settings"].items():
+        if str(settings.get(setting)) != str(value):
+            cause = f"{name} has {setting} {settings.get(setting)} instead of {value}"
+            faults.append(fault("SP-KAFKA-006", "kafka.topics", cause, "inv up"))
+    yield from faults or [fine("kafka.topics", f"{name}, {len(partitions)} partitions")]
