@@ -243,6 +243,46 @@ def doctor(
 
 
 @task(
+    positional=["action", "name"],
+    help={
+        "action": "list, show, validate or run",
+        "name": "the runbook's name, or an alert's",
+        "env": ENV + "; validate looks at its hosts only when it is named",
+        "host": "the host that the alert names; without it every host of a step's group",
+        "from_": "the step to begin with",
+        "step": "only this step",
+        "apply": "also run the steps that change something, each after a question",
+        "yes": YES,
+    },
+)
+@timed
+def runbook(
+    _context: Context,
+    action: str,
+    name: str = "",
+    env: str = "",
+    host: str = "",
+    from_: int = 1,
+    step: int = 0,
+    apply: bool = False,
+    yes: bool = False,
+) -> str:
+    """List, show, check (validate) or run the runbooks; run stops at the first unexpected result."""
+    from streampulse_ops.runbooks.run import Options
+    from streampulse_ops.verbs import runbook as verb
+
+    if action == "list":
+        return verb.listed(Screen())
+    if action == "show":
+        return verb.show(Screen(), name)
+    if action == "validate":
+        return verb.check(Screen(), (lambda: _session(env)) if env else None)
+    if action != "run":
+        raise UsageError(f"{action} is nothing that can be done with a runbook: inv runbook list")
+    return verb.run(_session(env or "local"), name, Options(host, from_, step, apply, yes))
+
+
+@task(
     positional=["service"],
     help={
         "service": "its name; all of them without",

@@ -14,8 +14,8 @@ import pytest
 from conftest import Database
 from postgres import WRITER
 
-from streampulse_ops.monitoring import runbooks
-from streampulse_ops.monitoring.runbooks import Runbook, Step
+from streampulse_ops.runbooks import page as runbooks
+from streampulse_ops.runbooks.page import Runbook, Step
 
 pytestmark = pytest.mark.postgres
 BOOKS = runbooks.load(Path(__file__).parents[2])

@@ -1,0 +1,1 @@
+"""Runbooks as programs: pages are read (page), checked (validate) and executed over SSH (run)."""
