@@ -344,6 +344,85 @@ def ssh(_context: Context, host: str | None = None, env: str = "local") -> None:
     verb.shell(_session(env), host or "")
 
 
+@task(
+    positional=["action"],
+    iterable=["set_"],
+    help={
+        "action": "list, show or replay",
+        "where": "conditions: reason=late,stream=my-stream,since=2h; since is a duration or an instant",
+        "set_": "replay: change a field first, FIELD=VALUE; may be repeated",
+        "n": "show: how many, the newest",
+        "dry-run": "replay: only predict what each letter would become",
+        "env": ENV,
+    },
+)
+@timed
+def dlq(
+    _context: Context,
+    action: str,
+    where: str = "",
+    set_: list[str] | None = None,
+    n: int = 3,
+    dry_run: bool = False,
+    env: str = "local",
+) -> str | None:
+    """Count dead letters (list), print the newest (show), or send them again as predicted (replay)."""
+    from streampulse_ops.verbs import dlq as verb
+
+    return verb.run(_session(env), action, where, set_ or [], n, dry_run)
+
+
+@task(
+    positional=["partition", "offset"],
+    help={
+        "partition": "the record's partition; list: the records that are excluded",
+        "offset": "the record's offset",
+        "reason": "future (its time is wrong), or unreadable",
+        "dry-run": "only say what would be done",
+        "env": ENV,
+    },
+)
+@timed
+def exclude(
+    _context: Context,
+    partition: str,
+    offset: str | None = None,
+    reason: str = "",
+    dry_run: bool = False,
+    env: str = "local",
+) -> str | None:
+    """Exclude one record of the topic: at once if it is not counted yet, else with the next recount."""
+    from streampulse_ops.verbs import exclude as verb
+
+    return verb.run(_session(env), partition, offset, reason, dry_run)
+
+
+@task(positional=["query"], help={"query": "what to ask; without it psql opens", "env": ENV})
+@timed
+def sql(_context: Context, query: str | None = None, env: str = "local") -> None:
+    """Ask PostgreSQL as the role that may only read; docs/sql.md has questions."""
+    from streampulse_ops.verbs import sql as verb
+
+    verb.run(_session(env), query or "")
+
+
+@task(
+    positional=["event_id"],
+    help={
+        "event_id": "the event's UUID",
+        "stream": "its stream: only that partition is read",
+        "since": "it arrived since: a duration (2h) or an instant (2026-01-31T09:30:00Z)",
+        "env": ENV,
+    },
+)
+@timed
+def trace(_context: Context, event_id: str, stream: str = "", since: str = "", env: str = "local") -> None:
+    """Show what happened to an event: when it was stamped and counted, and its row, dead letter or duplicate."""
+    from streampulse_ops.verbs import trace as verb
+
+    verb.run(_session(env), event_id, stream, since)
+
+
 @task(help={"env": ENV})
 @timed
 def verify(_context: Context, env: str = "local") -> None:

@@ -47,6 +47,8 @@ class Pipeline:
             else:
                 break
         self._positions = self._batches.positions(found)
+        #: The excluded records ahead. The driver has them looked for; tests call ``ask``.
+        self.excluded = self._batches.exclusions_ahead(self._letters.written)
         return found
 
     def stop(self) -> None:
@@ -58,7 +60,9 @@ class Pipeline:
         reader, found = consumer(self._kafka.librdkafka_options("streampulse-job")), list[Slice]()
         while self._positions[number].offset < end:
             part = Range(number, end, BATCH_BYTES)
-            piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(self._positions), limit)
+            position, partitions = self._positions[number], len(self._positions)
+            excluded = self.excluded.ahead({number: position.offset}).get(number, [])
+            piece = read_slice(reader, self._kafka.topic, part, position, partitions, limit, excluded)
             piece = Slice.decode(piece.encode())
             self._positions[number] = self._batches.position(piece)
             found.append(piece)

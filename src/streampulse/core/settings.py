@@ -146,7 +146,10 @@ class JobSettings(CountingSettings):
         description="a micro-batch that gets no step further for this long ends the driver, in seconds",
     )
     ledger_days: int = Field(
-        default=2, ge=1, le=3650, description="how long entries of the ledger of batches are kept, in days"
+        default=7,
+        ge=1,
+        le=3650,
+        description="how long entries of the ledger of batches are kept, in days; one a minute after two days",
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the job's scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the job's scrape endpoint")

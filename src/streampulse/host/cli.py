@@ -20,6 +20,12 @@ COMMANDS = {
     "migrate": ("streampulse.host.migrate", "bring the database's schema to this release's version"),
     "release": ("streampulse.host.release", "mark a release as good, after every gate and the smoke test"),
     "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),
+    "dlq": ("streampulse.answers.dlq", "count dead letters, show them, and send them again"),
+    "exclude": ("streampulse.answers.exclude", "judge one record of the topic, or list the records that were judged"),
+    "trace": (
+        "streampulse.answers.trace",
+        "what happened to an event: partition, offset, times, and row or letter",
+    ),
     "smoke": ("streampulse.host.smoke", "send a few events of its own and expect exactly their numbers"),
     "probe": ("streampulse.probe.command", "measure what users notice: an event a minute, and the API's answers"),
     "peek": ("streampulse.host.peek", "print the newest records of a topic"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg2
 
@@ -18,7 +18,8 @@ from streampulse.job.report import Report
 from streampulse.job.rows import FUTURE, DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store
-from streampulse.job.store.exclusions import joined
+from streampulse.job.store.exclusions import Exclusions, joined
+from streampulse.job.store.groups import LetterGroups
 from streampulse.job.store.state import LedgerRow
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Batches:
         self.read_up_to: dict[int, int] = {}
         #: By partition the records that were excluded before the start.
         self.excluded: dict[int, list[Exclusion]] = {}
+        self._groups = LetterGroups()
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
 
@@ -92,12 +94,16 @@ class Batches:
                 engine.go_back(number, offset)
             changes, accepted = engine.apply([])
             last = {number: start.last[number] for number in back}
-            batch = Batch(str(uuid.uuid4()), 0, topic_id, {}, last, start.spans)
+            batch = Batch(str(uuid.uuid4()), 0, topic_id, {}, last=last, spans=start.spans)
             self._store.commit(batch, engine, changes, accepted)
             self.read_up_to = engine.next_offsets()
         self._letters.lost = self._store.lost(topic_id)
         self.excluded = self._store.exclusions(topic_id)
         metrics.LOST_SPAN.set(self._store.newest_span_s())
+
+    def exclusions_ahead(self, out: Mapping[int, int]) -> Exclusions:
+        """Return the excluded records ahead: see :meth:`Store.exclusions_ahead`."""
+        return self._store.exclusions_ahead(self._topic_id or "", out)
 
     def positions(self, start: Start) -> dict[int, Position]:
         """Return by partition where reading begins."""
@@ -114,16 +120,19 @@ class Batches:
     def _borders(self, partition: int) -> list[Border]:
         return self._store.borders(self._topic_id).get(partition, [])
 
-    def process(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float) -> None:
+    def process(
+        self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float, decoded: float | None = None
+    ) -> None:
         """Count and commit one batch; a batch already in the ledger is passed over.
 
         :param slices: go on from the batch before.
-        :param begun: when reading it began, on the monotonic clock.
+        :param begun: when reading it began, on the monotonic clock; :param decoded: when it was decoded, None: now.
         :raises OperatorError: another driver has become the writer, or the database is not the one it was.
         """
         self.alive_at = time.monotonic()
         self.batch_id = batch_id
         goes_on_from = self.read_up_to
+        decoded = time.monotonic() if decoded is None else decoded
         while True:
             try:
                 if self._store.committed(query_id, batch_id):
@@ -136,7 +145,7 @@ class Batches:
                         " reading goes on from there after a restart"
                     )
                 self.alive_at = time.monotonic()
-                self._commit(query_id, batch_id, slices, begun)
+                self._commit(query_id, batch_id, slices, begun, decoded)
                 self._retain()
             except _PASSING as error:
                 log.warning(
@@ -148,7 +157,7 @@ class Batches:
             else:
                 return
 
-    def _commit(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float) -> None:
+    def _commit(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float, decoded: float) -> None:
         engine = self._state()
         done = engine.next_offsets()
         letters = [
@@ -168,7 +177,18 @@ class Batches:
         reasons = _by_reason(letters)
         with metrics.PHASE_SECONDS.labels("commit").time():
             last = {piece.partition: piece.last for piece in slices}
-            batch = Batch(query_id, batch_id, self._topic_id, reasons, last, excluded=excluded)
+            epoch = time.time() - time.monotonic()
+            batch = Batch(
+                query_id,
+                batch_id,
+                self._topic_id,
+                reasons,
+                epoch + begun,
+                epoch + decoded,
+                self._groups.of(letters, time.time()),
+                last,
+                excluded=excluded,
+            )
             written = self._store.commit(batch, engine, changes, accepted)
         for partition, first, final, reason in excluded:
             why = "they are ahead of the present clocks" if reason == FUTURE else "they cannot be read"

@@ -39,6 +39,7 @@ from streampulse.job.positions import Position
 from streampulse.job.rows import Exclusion, Limit, Slice
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
+from streampulse.job.store.exclusions import Exclusions
 from streampulse.job.suspects import Clocks, Suspects
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,9 @@ def _drive() -> int:
     # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
     # of the counting's time. It is still done, a fiftieth as often.
     gc.set_threshold(100_000, 20, 100)
-    suspects = Suspects(Clocks(kafka, postgres), len(start.offsets))
-    return Driver(batches, settings, kafka, suspects).run(session.result(), start)
+    excluded = batches.exclusions_ahead(letters.written)
+    suspects = Suspects(Clocks(kafka, postgres), len(start.offsets), excluded.covers)
+    return Driver(batches, settings, kafka, suspects, excluded).run(session.result(), start)
 
 
 def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Batches) -> Start:
@@ -136,8 +138,11 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
 class Driver:
     """Runs the query and tells systemd how it is."""
 
-    def __init__(self, batches: Batches, settings: JobSettings, kafka: KafkaSettings, suspects: Suspects) -> None:
+    def __init__(
+        self, batches: Batches, settings: JobSettings, kafka: KafkaSettings, suspects: Suspects, excluded: Exclusions
+    ) -> None:
         self._batches = batches
+        self._excluded = excluded
         self._settings = settings
         self._kafka = kafka
         self._suspects = suspects
@@ -171,6 +176,7 @@ class Driver:
                     ready = True
                     self._notifier.notify("READY=1")
                     log.info("running", extra={"fields": {"query_id": query.id}})
+                self._excluded.look()
                 self._suspects.look()
                 moved = ready and self._moves(query)
                 # A batch under way has the stall limit, which is longer than the watchdog's.
@@ -216,7 +222,8 @@ class Driver:
             slices = [piece for piece in slices if piece.next_offset > positions[piece.partition].offset]
             if slices:
                 batch_id = next(numbers)
-                self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun))
+                decoded = time.monotonic()
+                self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun, decoded))
                 positions.update({piece.partition: self._batches.position(piece) for piece in slices})
             return more
 
@@ -236,9 +243,7 @@ class Driver:
 
     def _limits(self, positions: Mapping[int, Position]) -> dict[int, tuple[Limit, list[Exclusion]]]:
         """Return, for each partition that does not wait, when an event is suspect, and the exclusions ahead."""
-        excluded = self._batches.excluded
-        for number, found in excluded.items():
-            excluded[number] = [each for each in found if each.last_offset >= positions[number].offset]
+        excluded = self._excluded.ahead({number: position.offset for number, position in positions.items()})
         return {number: (limit, excluded.get(number, [])) for number, limit in self._suspects.limits().items()}
 
     def _stalled(self) -> bool:

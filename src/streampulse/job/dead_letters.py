@@ -16,6 +16,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
+from streampulse.job.records import PRODUCER_HEADER
 from streampulse.job.rows import DeadLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
@@ -75,6 +76,11 @@ class DeadLetters:
                 self._written[number] = found.offset if ours else 0
         finally:
             consumer.close()
+
+    @property
+    def written(self) -> dict[int, int]:
+        """By partition the offset below which all letters are out."""
+        return dict(self._written)
 
     def close(self) -> None:
         """Close the producer; letters of a transaction that was not committed are never seen."""
@@ -140,6 +146,7 @@ class DeadLetters:
                     ("partition", str(letter.partition).encode()),
                     ("offset", str(letter.offset).encode()),
                     ("generation", str(generation(self.lost.get(letter.partition, ()), letter.offset)).encode()),
+                    *([(PRODUCER_HEADER, letter.producer.encode())] if letter.producer else []),
                 ],
             )
             for letter in letters

@@ -11,12 +11,15 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from streampulse.events import MAX_ID_LENGTH
 from streampulse.job.decode.slices import Decoder, SuspectFound
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
 from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
 from streampulse.job.ranges import Range
 from streampulse.job.rows import NO_LIMIT, Exclusion, Limit, Rows, Slice, Suspect
 
+#: Name of the header of a record in which its producer may name itself. Dead letters repeat it.
+PRODUCER_HEADER: Final = "client.id"
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _NEW_LEADER_SECONDS: Final = 10.0
@@ -94,7 +97,7 @@ def read_slice(
     while True:
         _outages.clear()
         records = Records(reader, topic, part, position)
-        decoder = Decoder(clocks, partitions, part.letter_bytes, limit, excluded)
+        decoder = Decoder(clocks, partitions, part.letter_bytes, limit, excluded, records.producer_of)
         try:
             slices = list(decoder.slices(records.columns(decoder.is_full)))
         except SuspectFound as found:
@@ -142,6 +145,8 @@ class Records:
         # The record that must be there before any other.
         self._expected = position.last
         self._messages: deque[Any] = deque()
+        # The messages that were yielded last, by offset.
+        self._yielded: dict[int, Any] = {}
         #: The first offset of a batch that cannot be unpacked and holds the next offset, None where there is none.
         self.damaged: int | None = None
 
@@ -168,6 +173,16 @@ class Records:
                     raise KafkaException(self._error)
         finally:
             self._reader.unassign()
+
+    def producer_of(self, offset: int) -> str:
+        """Return the header ``client.id`` of a record that was yielded last; empty where it has none.
+
+        Only a refused record is asked: to unpack headers takes longer than to decode an event.
+        """
+        for name, value in self._yielded[offset].headers() or ():
+            if name == PRODUCER_HEADER and value:
+                return str(value[:MAX_ID_LENGTH].decode("utf-8", errors="replace"))
+        return ""
 
     def end_of_damaged(self) -> int:
         """Return the offset after the batch that cannot be unpacked, or the end of the range if that comes first.
@@ -226,6 +241,7 @@ class Records:
         values: list[bytes | None] = []
         end, enough = self._range.end, min(self._range.max_bytes, self._bytes + _PIECE_BYTES)
         last = None
+        self._yielded = {}
         # Epochs ascend: where the last record has the epoch of the slice, all have.
         newest = next((each.leader_epoch() for each in reversed(messages) if each.error() is None), None)
         while messages and self._bytes < enough and not self._ended:
@@ -246,6 +262,7 @@ class Records:
                     self._ended = True
                     break
             key, value = message.key(), message.value()
+            self._yielded[offset] = message
             offsets.append(offset)
             arrivals.append(message.timestamp()[1] * 1000)
             keys.append(key)

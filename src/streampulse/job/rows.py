@@ -29,7 +29,10 @@ LETTER_BYTES: Final = 256
 
 
 class DeadLetter(NamedTuple):
-    """A record that does not count, with why (one of :data:`REASONS`) and where it stood."""
+    """A record that does not count, with why (one of :data:`REASONS`) and where it stood.
+
+    ``producer`` is the record's header ``client.id``, cut; empty where the record has none.
+    """
 
     partition: int
     offset: int
@@ -37,6 +40,7 @@ class DeadLetter(NamedTuple):
     detail: str
     key: bytes | None
     value: bytes | None
+    producer: str = ""
 
     def size(self) -> int:
         """Return about how many bytes the letter takes, its headers included."""
@@ -237,7 +241,7 @@ class Slice:
 
 
 _SLICE_ENCODER = msgspec.msgpack.Encoder()
-_LETTER = tuple[int, int, str, str, bytes | None, bytes | None]
+_LETTER = tuple[int, int, str, str, bytes | None, bytes | None, str]
 _SLICE_DECODER = msgspec.msgpack.Decoder(
     tuple[int, int, int, int, int, int | None, bytes, list[_LETTER], LastRecord | None, list[Exclusion], Suspect | None]
 )

@@ -99,6 +99,7 @@ class Suspects:
 
     :param clocks: asks the clocks.
     :param partitions: number of partitions of the topic.
+    :param is_excluded: tells whether the record of a partition at an offset is excluded; it need not be judged.
     :param monotonic: seconds that no clock's correction changes; :param wall: the driver's clock, in seconds.
     """
 
@@ -106,11 +107,13 @@ class Suspects:
         self,
         clocks: Clocks,
         partitions: int,
+        is_excluded: Callable[[int, int], bool] = lambda *_: False,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._clocks = clocks
         self._partitions = partitions
+        self._is_excluded = is_excluded
         self._monotonic = monotonic
         self._wall = wall
         # How far the clocks were ahead of the monotonic one when they were asked, and when the leaders were.
@@ -166,6 +169,7 @@ class Suspects:
             answers = self._answers_us(number)
             name = failed or differing(answers)
             ahead = suspect.ts_us > min(answers.values()) + ALLOWED_FUTURE_US
+            ahead = ahead and not self._is_excluded(number, suspect.offset)
             if ahead and name is not None:
                 self._name(number, suspect, name, failed is not None, answers)
                 continue

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import bisect
 import dataclasses
 import gc
 import itertools
@@ -29,35 +27,27 @@ from streampulse.oracle.compare import (
     ExpectedLetter,
     Horizon,
     LetterCheck,
-    generation_at,
     instant,
     minute_differences,
     state_differences,
 )
 from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, INVALID, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter, TopicReader
+from streampulse.oracle.spans import (
+    Exclusion,
+    LostSpan,
+    borders,
+    by_partition,
+    epoch_us,
+    in_force,
+    read_spans,
+    reason_of,
+    unreadable,
+    uuid_of,
+)
 from streampulse.oracle.tables import DAY_US, MINUTE_US, MinuteRow, StateRow, Tables, event_clock, tables, window_of
 
 DEFAULT_SHOWN: Final = 20
-
-
-class LostSpan(NamedTuple):
-    """A row of ``lost_spans`` of the kind ``lost``. ``clock_us``: the partition's clock, in microseconds."""
-
-    partition: int
-    first_offset: int
-    next_offset: int
-    clock_us: int | None
-
-
-class Exclusion(NamedTuple):
-    """A row of ``excluded_records`` that is in force: the offsets of a generation, and the outcome of their records."""
-
-    partition: int
-    generation: int
-    first_offset: int
-    last_offset: int
-    reason: str
 
 
 class Snapshot(NamedTuple):
@@ -182,7 +172,7 @@ def text(report: Report) -> str:
     return "\n".join(lines)
 
 
-class _Progress:
+class Progress:
     """A progress line on standard error: in place on a terminal, every ten seconds in a log."""
 
     def __init__(self) -> None:
@@ -191,6 +181,7 @@ class _Progress:
         self._shown = False
 
     def __call__(self, what: str) -> None:
+        """Show the present step if the last one was shown a while ago."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + (0.25 if self._terminal else 10)
@@ -239,7 +230,7 @@ def verify(
     """
     silence()
     started = time.monotonic()
-    progress = _Progress()
+    progress = Progress()
     snapshot = take_snapshot(postgres)
     reader = TopicReader(kafka)
     # Millions of events and rows hold no reference cycle: collecting garbage only costs time.
@@ -285,7 +276,7 @@ def verify_snapshot(
         log.letters,
         frozenset(log.uncertain),
         log.first_stamps_ms if snapshot.topics > 1 else None,
-        {partition: [span.first_offset for span in spans] for partition, spans in _by_partition(snapshot.lost).items()},
+        {partition: [span.first_offset for span in spans] for partition, spans in by_partition(snapshot.lost).items()},
     )
     letters = reader.read_with_headers(
         dlq_topic, dlq_bounds, lambda count: progress(f"verify  read {count:,} dead letters")
@@ -369,7 +360,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
 
     :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
     """
-    if snapshot.topic_id is not None and _uuid(snapshot.topic_id) not in (None, reader.topic_id(topic)):
+    if snapshot.topic_id is not None and uuid_of(snapshot.topic_id) not in (None, reader.topic_id(topic)):
         raise OperatorError(
             f"{topic} was made again since the newest ledger row, nothing to compare yet: "
             "wait for the job's next batch (inv logs job), or inv reset"
@@ -383,13 +374,13 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
         log.first_stamps_ms[partition] = None
         if not whole[partition]:
             log.missing_until_us[partition] = None
-    lost = _by_partition(snapshot.lost)
-    due = {number: _borders(found) for number, found in lost.items()}
-    excluded = _in_force(snapshot.excluded, lost)
-    unreadable = _unreadable(excluded)
-    _expect_letters(log, unreadable)
+    lost = by_partition(snapshot.lost)
+    due = {number: borders(found) for number, found in lost.items()}
+    excluded = in_force(snapshot.excluded, lost)
+    passed_over = unreadable(excluded)
+    _expect_letters(log, passed_over)
     for record in reader.read(
-        topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records"), unreadable
+        topic, spans, lambda count: progress(f"verify  read {count:,} of {total:,} records"), passed_over
     ):
         if record.partition not in logs:
             bound = None if whole[record.partition] else record.stamp_ms * 1000 + ALLOWED_FUTURE_US
@@ -399,7 +390,7 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
                 log.missing_until_us[record.partition] = bound
         _lose(log, logs[record.partition], due.get(record.partition, []), record.offset)
         entries = excluded.get(record.partition)
-        _note(log, logs[record.partition], record, _excluded(entries, record.offset) if entries else None)
+        _note(log, logs[record.partition], record, reason_of(entries, record.offset) if entries else None)
     for partition, found in due.items():
         _lose(log, logs.setdefault(partition, PartitionLog(partition, log.partitions)), found, log.spans[partition].end)
     for partition, each in logs.items():
@@ -408,59 +399,14 @@ def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[
     return log
 
 
-def _unreadable(excluded: Mapping[int, Sequence[Exclusion]]) -> dict[int, list[Bounds]]:
-    """Return by partition the offsets of records that cannot be read: those that are excluded as invalid."""
-    found: dict[int, list[Bounds]] = {}
-    for partition, entries in excluded.items():
-        for each in entries:
-            if each.reason == INVALID:
-                found.setdefault(partition, []).append(Bounds(each.first_offset, each.last_offset + 1))
-    return found
-
-
-def _expect_letters(log: Log, unreadable: Mapping[int, Sequence[Bounds]]) -> None:
+def _expect_letters(log: Log, passed_over: Mapping[int, Sequence[Bounds]]) -> None:
     """Expect a dead letter without key and value for each record that cannot be read."""
-    for partition, found in unreadable.items():
+    for partition, found in passed_over.items():
         start, end = log.spans.get(partition, Bounds(0, 0))
         for first, following in found:
             for offset in range(max(first, start), min(following, end)):
                 log.letters[partition, offset] = ExpectedLetter(INVALID, "value", None, None)
                 log.outcomes[INVALID] = log.outcomes.get(INVALID, 0) + 1
-
-
-def _by_partition(lost: Sequence[LostSpan]) -> dict[int, list[LostSpan]]:
-    """Return the lost spans of each partition, in the order in which they were noted."""
-    found: dict[int, list[LostSpan]] = {}
-    for span in lost:
-        found.setdefault(span.partition, []).append(span)
-    return found
-
-
-def _in_force(excluded: Sequence[Exclusion], lost: Mapping[int, Sequence[LostSpan]]) -> dict[int, list[Exclusion]]:
-    """Return by partition the exclusions of records that the log has, by their first offset."""
-    found: dict[int, list[Exclusion]] = {}
-    for each in sorted(excluded):
-        firsts = [span.first_offset for span in lost.get(each.partition, ())]
-        if each.generation == generation_at(firsts, each.first_offset):
-            ends = [first - 1 for first in firsts if first > each.first_offset]
-            entry = each._replace(last_offset=min([each.last_offset, *ends]))
-            found.setdefault(each.partition, []).append(entry)
-    return found
-
-
-def _excluded(entries: Sequence[Exclusion], offset: int) -> str | None:
-    """Return the reason for which a record is excluded, None where it is not."""
-    before = bisect.bisect_right(entries, offset, key=lambda each: each.first_offset)
-    return entries[before - 1].reason if before and offset <= entries[before - 1].last_offset else None
-
-
-def _borders(spans: Sequence[LostSpan]) -> list[LostSpan]:
-    """Return a partition's spans whose beginning the log still has: no later span began at or before it."""
-    return [
-        span
-        for number, span in enumerate(spans)
-        if all(span.first_offset < later.first_offset for later in spans[number + 1 :])
-    ]
 
 
 def _lose(log: Log, partition_log: PartitionLog, due: list[LostSpan], offset: int) -> None:
@@ -513,22 +459,6 @@ def _note(log: Log, partition_log: PartitionLog, record: Record, excluded: str |
             )
 
 
-def _uuid(written: str) -> uuid.UUID | None:
-    """Parse a topic's id in either form of Kafka's clients; None if it is neither."""
-    try:
-        return uuid.UUID(written)
-    except ValueError:
-        pass
-    try:
-        return uuid.UUID(bytes=base64.urlsafe_b64decode(written + "=="))
-    except ValueError:
-        return None
-
-
-def _epoch_us(column: str) -> str:
-    return f"(extract(epoch from {column}) * 1000000)::bigint"
-
-
 def take_snapshot(settings: PostgresSettings) -> Snapshot:
     """Read the newest ledger row and the tables in one repeatable-read transaction.
 
@@ -551,27 +481,16 @@ def take_snapshot(settings: PostgresSettings) -> Snapshot:
 def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT topic_id, offsets, clocks, {_epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
+            f"SELECT topic_id, offsets, clocks, {epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
         )
         newest = cursor.fetchone()
-        cursor.execute(
-            f"SELECT partition, first_offset, next_offset, {_epoch_us('clock')} FROM lost_spans"  # noqa: S608 - no value in it
-            " WHERE kind = 'lost' AND topic_id = %s ORDER BY seq",
-            (newest and newest[0],),
-        )
-        lost = [LostSpan(*row) for row in cursor]
-        cursor.execute(
-            "SELECT partition, generation, first_offset, last_offset, reason FROM excluded_records"
-            " WHERE topic_id = %s AND NOT pending",
-            (newest and newest[0],),
-        )
-        excluded = [Exclusion(*row) for row in cursor]
+        lost, excluded = read_spans(cursor, newest[0] if newest is not None else None)
         cursor.execute("SELECT count(*) FROM topics_read")
         counted = cursor.fetchone()
-        cursor.execute(f"SELECT {_epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
+        cursor.execute(f"SELECT {epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
         clock = cursor.fetchone()
         cursor.execute(
-            f"SELECT stream_id, active_viewers, {_epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
+            f"SELECT stream_id, active_viewers, {epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
             "WHERE left(stream_id, 2) <> '__'"
         )
         states = {stream_id: StateRow(active, updated) for stream_id, active, updated in cursor}
@@ -580,7 +499,7 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
     with connection.cursor("verify") as rows:
         rows.itersize = 20_000
         rows.execute(
-            f"SELECT {_epoch_us('window_start')}, stream_id, chat_messages, donations, donations_usd * 100, joins, "  # noqa: S608 - no value in it
+            f"SELECT {epoch_us('window_start')}, stream_id, chat_messages, donations, donations_usd * 100, joins, "  # noqa: S608 - no value in it
             "leaves, unique_viewers, active_viewers FROM stream_metrics_minute WHERE left(stream_id, 2) <> '__'"
         )
         for window, stream_id, *columns in rows:

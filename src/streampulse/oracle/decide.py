@@ -76,6 +76,10 @@ class PartitionLog:
             self.clock_us = max(clock_us, self.clock_us or clock_us)
             self.missing_until_us = max(clock_us, self.missing_until_us or clock_us)
 
+    def accepted_at(self, event: Event) -> int | None:
+        """Return the time of the newest accepted event of the same stream and id; microseconds since the epoch."""
+        return self._accepted.get((event.stream_id, event.event_id))
+
     def decide(self, record: Record, excluded: str | None = None) -> Decision:
         """Decide the next record's outcome.
 

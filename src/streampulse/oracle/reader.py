@@ -92,6 +92,24 @@ class TopicReader:
         """
         return uuid.UUID(self._log(topic).topic_id)
 
+    def offsets_at(self, topic: str, stamps_ms: Mapping[int, int]) -> dict[int, int]:
+        """Return for each partition the offset of its first record that arrived at an instant or later.
+
+        :param stamps_ms: the instants in milliseconds since the epoch. Where there is no such record, the offset after
+            the last one is returned.
+        :raises OperatorError: Kafka does not answer.
+        """
+        ends = self.bounds(topic)
+        asked = {TopicPartition(topic, number): max(stamp, 0) for number, stamp in stamps_ms.items()}
+        try:
+            found = self._consumer.offsets_for_times(asked)
+        except KafkaError as error:
+            raise self._unreachable(error) from None
+        return {
+            each.partition: ends[each.partition].end if at is None else min(at.offset, ends[each.partition].end)
+            for each, at in found.items()
+        }
+
     def read(
         self,
         topic: str,

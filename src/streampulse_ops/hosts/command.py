@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops.command import last_words
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
@@ -57,6 +58,25 @@ def on_master(session: Session, words: Sequence[str], *, live: bool = False) -> 
     :raises OperatorError: as :func:`run`, or the inventory has no such host.
     """
     return run(session, session.environment.require_group("spark_master")[0], words, live=live)
+
+
+def shown(session: Session, words: Sequence[str], *, live: bool = False) -> None:
+    """Run the command on the host of Spark's master and show its output.
+
+    :param live: show the output as it comes; without it, once the command has ended.
+    :raises UsageError: the command line is wrong.
+    :raises OperatorError: as :func:`on_master`, or the command failed; the text is its own.
+    """
+    code, output, errors = on_master(session, words, live=live)
+    if not live:
+        # Printed byte for byte: the host has already removed what could harm a terminal.
+        sys.stdout.write(output)
+        sys.stdout.flush()
+    if code != 0:
+        # argparse's complaints begin with the name that the program has on the host.
+        text = re.sub(r"^streampulse \S+: error: ", "", said(code, "", errors))
+        text = with_environment(text, session.name) if not live or not errors.strip() else "not done, see above"
+        raise UsageError(f"{text}. See: inv --help {words[0]}") if code == WRONG_USAGE else OperatorError(text)
 
 
 def said(code: int, output: str, errors: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from streampulse.events import InvalidEvent, parse, partition_of
 from streampulse.job.decode.slices import Decoder
-from streampulse.job.rows import TYPE_CODES, Slice
+from streampulse.job.rows import TYPE_CODES, DeadLetter, Slice
 
 PARTITIONS = 4
 ARRIVAL_US = 1_790_000_000_000_000
@@ -148,7 +148,7 @@ def agree(key: bytes | None, value: bytes | None, partition: int) -> None:
     if event is None:
         assert len(piece.rows) == 0
         _, letter = piece.dead_letters
-        assert letter == (partition, 3, "invalid", detail, key, value)
+        assert letter == DeadLetter(partition, 3, "invalid", detail or "", key, value)
         return
     assert piece.dead_letters == []
     rows = piece.rows
@@ -198,7 +198,7 @@ def test_absent_key_or_value_is_a_dead_letter(key: bytes | None, value: bytes | 
 def test_a_large_record_is_cut_before_the_driver_gets_it() -> None:
     piece = decoded(b"k" * 70_000, b"v" * 60_000 + b"x" * 200_000, 1)
     detail = "value: larger than 262144 bytes"
-    expected = (1, 3, "invalid", detail, b"k" * 65_536, b"v" * 60_000 + b"x" * 5_536)
+    expected = DeadLetter(1, 3, "invalid", detail, b"k" * 65_536, b"v" * 60_000 + b"x" * 5_536)
     assert piece.dead_letters[1] == expected
 
 

@@ -13,9 +13,10 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import CountingSettings
 from streampulse.events import Event, letter_bytes, partition_of
 from streampulse.oracle import command
-from streampulse.oracle.command import Exclusion, LostSpan, Report, Snapshot, read_log, text, verify_snapshot
+from streampulse.oracle.command import Report, Snapshot, read_log, text, verify_snapshot
 from streampulse.oracle.decide import Decision, PartitionLog, Record
 from streampulse.oracle.reader import Bounds, Letter
+from streampulse.oracle.spans import Exclusion, LostSpan
 from streampulse.oracle.tables import DAY_US, MinuteRow, StateRow, tables
 
 TOPIC, DLQ = "stream.events", "stream.events.dlq"

@@ -15,7 +15,7 @@ from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, links, monitoring
 from streampulse_ops.machines.existing import Existing
-from streampulse_ops.verbs import logs, silence
+from streampulse_ops.verbs import dlq, exclude, logs, silence, sql, trace
 from streampulse_ops.verbs.open import page
 from streampulse_ops.verbs.peek import peek
 from streampulse_ops.verbs.smoke import smoke, targets
@@ -27,7 +27,7 @@ from streampulse_ops.verbs.verify import verify
 def down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(links, "address", lambda *_which: "http://a:8000/")
-    host = Host("a", frozenset({"api", "spark_master", "monitoring"}))
+    host = Host("a", frozenset({"api", "postgres", "spark_master", "monitoring"}))
     environment = Environment("demo", tmp_path, (host,), {"provider": "vagrant"})
     provider = Existing(environment)
     monkeypatch.setattr(provider, "running", lambda _host: False)
@@ -40,6 +40,10 @@ LOOKS: list[Callable[[Session], object]] = [
     lambda session: shell(session, ""),
     lambda session: logs.show(session, "api", logs.Wish(lines=1)),
     lambda session: peek(session, "", 1),
+    lambda session: dlq.run(session, "list", "", [], 3, dry_run=False),
+    lambda session: exclude.run(session, "list", None, "", dry_run=False),
+    lambda session: trace.run(session, "", "", ""),
+    lambda session: sql.run(session, "SELECT 1"),
     verify,
     smoke,
     targets,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from streampulse import events
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, INTERNAL_PREFIX, MAX_ID_LENGTH
@@ -38,6 +38,7 @@ class Decoder:
     :param letter_bytes: bytes of keys and values in dead letters that are enough, see :meth:`is_full`.
     :param limit: when an event is suspect.
     :param excluded: exclusions of the partition that is decoded.
+    :param producer_of: returns the producer that a record names, by the record's offset.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Decoder:
         letter_bytes: int = 0,
         limit: Limit = NO_LIMIT,
         excluded: Sequence[Exclusion] = (),
+        producer_of: Callable[[int], str] = lambda _: "",
     ) -> None:
+        self._producer_of = producer_of
         self._suspect_from_us, self._is_future = limit
         self._excluded = excluded
         self._clocks = dict(clocks)
@@ -145,7 +148,7 @@ class Decoder:
     ) -> None:
         # Cut on the executor: the driver never gets a large record whole.
         key, value = events.letter_bytes(key, value)
-        into.letters.append(DeadLetter(into.partition, offset, reason, detail, key, value))
+        into.letters.append(DeadLetter(into.partition, offset, reason, detail, key, value, self._producer_of(offset)))
         self._letter_bytes += into.letters[-1].size()
 
     def _read_plain(

@@ -7,7 +7,7 @@ position in Kafka is the ledger's: a checkpoint of Spark is only good for the ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Final
 
@@ -22,11 +22,15 @@ from streampulse.job.positions import Border, LastRecord
 from streampulse.job.rows import Exclusion, Rows
 from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
-from streampulse.job.store.retention import forget_old
+from streampulse.job.store.exclusions import Exclusions
+from streampulse.job.store.groups import LetterGroup, write_groups
+from streampulse.job.store.retention import forget_old, thin_ledger
 from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_ids, last_record, position_columns
 
 #: Key of the advisory lock that the one driver holds while it may write.
 LOCK_KEY: Final = 0x73_70_6A_6F_62  # "spjob"
+# After this many removed rows of the ledger there are probably more.
+_MUCH_THINNED: Final = 1_000
 _NOTE_TOPIC: Final = "INSERT INTO topics_read (topic_id) VALUES (%s) ON CONFLICT DO NOTHING"
 _NOTE_SPAN: Final = (
     "INSERT INTO lost_spans (topic_id, partition, kind, first_offset, next_offset, epoch, clock)"
@@ -42,6 +46,10 @@ class Batch:
     batch_id: int
     topic_id: str | None
     dead_letters: dict[str, int]
+    #: When reading it began and when its records were decoded, in seconds since the epoch.
+    begun_s: float | None = None
+    decoded_s: float | None = None
+    groups: Sequence[LetterGroup] = ()
     #: By partition the last record that was read, None where the log has none any more.
     last: dict[int, LastRecord | None] = field(default_factory=dict)
     spans: Sequence[Span] = ()
@@ -65,6 +73,8 @@ class Store:
         self._state = StateTables(viewer_timeout_us)
         # The topic that is known to be among those that were read.
         self._topic_id: str | None = None
+        # The ledger row up to which older rows are thinned.
+        self._thinned_seq = 0
         # The last record that was read of each partition.
         self._last: dict[int, LastRecord] = {}
         # By topic and partition where spans were lost, in the order in which they were noted.
@@ -139,6 +149,16 @@ class Store:
         self._end()
         return found
 
+    def exclusions_ahead(self, topic_id: str, out: Mapping[int, int]) -> Exclusions:
+        """Return the excluded records of a topic's present generation, with those that operators will enter.
+
+        :param out: by partition the offset up to which dead letters are out.
+        """
+        ahead = Exclusions(self._settings, topic_id, self.exclusions(topic_id), self.lost(topic_id), out)
+        # What an operator entered while no job ran takes effect before anything is read.
+        ahead.ask()
+        return ahead
+
     def newest_span_s(self) -> float | None:
         """Return when the newest span was noted, in seconds since the epoch, None where there is none."""
         with self._cursor() as cursor:
@@ -168,7 +188,7 @@ class Store:
     def accepted_ids(self, partition: int, first: int) -> dict[int, bytes]:
         """Return the ids of a partition's accepted events that the state holds, by offset, from an offset on."""
         with self._cursor() as cursor:
-            ids = accepted_ids(cursor, partition, first)
+            ids = dict(accepted_ids(cursor, partition, first))
         self._end()
         return ids
 
@@ -200,8 +220,9 @@ class Store:
                 cursor.execute(_NOTE_SPAN, (*astuple(span)[:-1], timestamp(span.clock_us)))
             cursor.execute(
                 "INSERT INTO batch_ledger (query_id, batch_id, topic_id, accepted, duplicates, dead_letters,"
-                " rows_written, format, offsets, clocks, event_clock, positions)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING seq",
+                " rows_written, begun_at, decoded_at, format, offsets, clocks, event_clock, positions)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s)"
+                " RETURNING seq",
                 (
                     batch.query_id,
                     batch.batch_id,
@@ -210,10 +231,13 @@ class Store:
                     changes.duplicates,
                     json.dumps(batch.dead_letters),
                     rows_written,
+                    batch.begun_s,
+                    batch.decoded_s,
                     *position_columns(engine, last, generations),
                 ),
             )
             seq = int(one(cursor)[0])
+            write_groups(cursor, batch.groups)
             if batch.topic_id is not None:
                 exclusions.enter(cursor, batch.topic_id, self.lost(batch.topic_id), batch.excluded)
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
@@ -233,7 +257,10 @@ class Store:
         """
         with self._cursor() as cursor:
             more = forget_old(cursor, event_clock_us, self._history_us, self._ledger_days)
+            thinned = thin_ledger(cursor, self._thinned_seq)
         self._end()
+        more = more or thinned - self._thinned_seq > _MUCH_THINNED
+        self._thinned_seq = thinned
         return more
 
     def _cursor(self) -> psycopg2.extensions.cursor:

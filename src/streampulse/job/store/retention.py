@@ -11,6 +11,10 @@ from streampulse.job.store.commit import one, timestamp
 # One call removes this many windows, and this many ledger entries, so that no statement holds its locks for long.
 _WINDOWS: Final = 60
 _ENTRIES: Final = 5_000
+#: Of older ledger entries one a minute is kept.
+WHOLE_LEDGER_DAYS: Final = 2
+#: As long as the topic of the dead letters is kept unless it is set otherwise.
+_LETTER_DAYS: Final = 30
 
 
 def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_us: int, ledger_days: int) -> bool:
@@ -42,4 +46,24 @@ def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_
         " AND seq < (SELECT max(seq) FROM batch_ledger)",
         {"limit": _ENTRIES, "days": ledger_days},
     )
-    return more or cursor.rowcount >= _ENTRIES
+    more = more or cursor.rowcount >= _ENTRIES
+    cursor.execute("DELETE FROM dead_letter_groups WHERE bucket < now() - %s * interval '1 day'", (_LETTER_DAYS,))
+    return more
+
+
+def thin_ledger(cursor: psycopg2.extensions.cursor, after_seq: int) -> int:
+    """Remove a bounded piece of the ledger's older entries, but for the last one of each minute.
+
+    :param after_seq: up to which entry the ledger was thinned before.
+    :returns: up to which entry it is thinned now.
+    """
+    cursor.execute(
+        "WITH old AS (SELECT seq, date_trunc('minute', committed_at) AS minute,"
+        " lead(date_trunc('minute', committed_at)) OVER (ORDER BY seq) AS next FROM"
+        " (SELECT seq, committed_at FROM batch_ledger WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s) AS oldest"
+        " WHERE committed_at < now() - %(days)s * interval '1 day'),"
+        " gone AS (DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM old WHERE minute = next))"
+        " SELECT max(seq) FROM old WHERE next IS NOT NULL",
+        {"after": after_seq, "limit": _ENTRIES, "days": WHOLE_LEDGER_DAYS},
+    )
+    return int(one(cursor)[0] or after_seq)

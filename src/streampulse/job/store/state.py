@@ -10,7 +10,7 @@ import datetime
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -226,16 +226,17 @@ def last_record(entry: Mapping[str, Any]) -> LastRecord:
     return LastRecord(entry["record"], entry["epoch"], entry["fingerprint"])
 
 
-def accepted_ids(cursor: psycopg2.extensions.cursor, partition: int, first: int) -> dict[int, bytes]:
-    """Return the ids of a partition's accepted events that the deltas hold, by offset, from an offset on."""
+def accepted_ids(cursor: psycopg2.extensions.cursor, partition: int, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield offsets and ids of a partition's accepted events that the deltas hold, from an offset on.
+
+    They are in the order of commits. Where the log was lost, an offset may come twice.
+    """
     cursor.execute("SELECT payload FROM job_state_delta ORDER BY seq")
-    ids: dict[int, bytes] = {}
     for (payload,) in cursor:
         for piece in msgspec.msgpack.decode(zlib.decompress(payload), type=list[bytes]):
             rows = Rows.decode(piece)
             if rows.partition == partition:
-                ids.update((at, rows.event_id(row)) for row, at in enumerate(rows.offset) if at >= first)
-    return ids
+                yield from ((at, rows.event_id(row)) for row, at in enumerate(rows.offset) if at >= first)
 
 
 def position_columns(

@@ -1,0 +1,157 @@
+"""Dead letters as their readers see them, and conditions that choose some of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from streampulse.answers.facts import moment
+from streampulse.core.errors import UsageError
+from streampulse.events import InvalidEvent, parse_ts
+from streampulse.job.records import PRODUCER_HEADER
+from streampulse.job.rows import REASONS
+from streampulse.job.store.groups import shown
+from streampulse.oracle.compare import GENERATION
+from streampulse.oracle.reader import Bounds, TopicReader
+from streampulse.oracle.reader import Letter as RawLetter
+
+_SPAN: Final = re.compile(r"([0-9]+)([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_FORM: Final = "--where reason=late,stream=my-stream,since=2h"
+#: Letters that are read at first, from the end of the topic, when only the newest are asked for.
+_NEWEST: Final = 1_000
+
+
+class Source(NamedTuple):
+    """The record that a letter is of."""
+
+    partition: int
+    generation: int
+    offset: int
+
+
+class Letter(NamedTuple):
+    """One dead letter. ``at_ms`` is its arrival in the topic of the letters, in milliseconds since the epoch."""
+
+    source: Source
+    at_ms: int
+    reason: str
+    detail: str
+    producer: str
+    key: bytes | None
+    value: bytes | None
+
+    def line(self) -> str:
+        """Return the letter in one line."""
+        at = moment(datetime.fromtimestamp(self.at_ms / 1000, UTC))
+        record = f"partition {self.source.partition} offset {self.source.offset}"
+        return f"{at}  {record}  {shown(self.key) or '(no key)'}  {self.reason}  {self.detail}"
+
+
+class Where(NamedTuple):
+    """Conditions on letters; None: any. ``since_ms`` is in milliseconds since the epoch."""
+
+    reason: str | None = None
+    stream: str | None = None
+    since_ms: int | None = None
+
+    def holds(self, letter: Letter) -> bool:
+        """Tell whether a letter meets the conditions."""
+        return (
+            self.reason in (None, letter.reason)
+            and self.stream in (None, shown(letter.key))
+            and (self.since_ms is None or letter.at_ms >= self.since_ms)
+        )
+
+
+def where(text: str, now_ms: int) -> Where:
+    """Read conditions such as ``reason=late,stream=red,since=2h``; ``since`` is a duration or an instant.
+
+    :raises UsageError: they have another form.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if (name not in Where._fields and name != "since") or not equals or not value:
+            raise UsageError(f"{part} is not one of reason=…, stream=…, since=…. Try: {_FORM}")
+        found[name] = value
+    reason = found.get("reason")
+    if reason not in (None, *REASONS):
+        raise UsageError(f"{reason} is not a reason. There are: {', '.join(REASONS)}. Try: {_FORM}")
+    since = found.get("since")
+    return Where(reason, found.get("stream"), None if since is None else instant_ms(since, now_ms))
+
+
+def instant_ms(text: str, now_ms: int) -> int:
+    """Return the instant of ``2h`` (ago) or ``2026-01-31T09:30:00Z`` in milliseconds since the epoch.
+
+    :raises UsageError: the text has another form.
+    """
+    span = _SPAN.fullmatch(text)
+    if span is not None:
+        return now_ms - int(span[1]) * _SECONDS[span[2]] * 1000
+    try:
+        return parse_ts(text) // 1000
+    except InvalidEvent:
+        raise UsageError(
+            f"since {text}: neither a duration (30m, 2h, 1d) nor an instant (2026-01-31T09:30:00Z)"
+        ) from None
+
+
+class Letters:
+    """Reads the topic of the letters.
+
+    :param reader: reads topics; :param topic: name of the topic of the letters; :param events: that of the events.
+    """
+
+    def __init__(self, reader: TopicReader, topic: str, events: str) -> None:
+        self._reader = reader
+        self._topic = topic
+        self._events = events
+
+    def all(self, wanted: Where, progress: Callable[[int], None] | None = None) -> Iterator[Letter]:
+        """Yield the letters that meet the conditions, those of a partition in order."""
+        spans = self._reader.bounds(self._topic)
+        if wanted.since_ms is not None:
+            begin = self._reader.offsets_at(self._topic, dict.fromkeys(spans, wanted.since_ms))
+            spans = {number: Bounds(max(begin[number], start), end) for number, (start, end) in spans.items()}
+        return self._read(spans, wanted, progress)
+
+    def newest(self, wanted: Where, count: int) -> list[Letter]:
+        """Return the newest letters that meet the conditions, the oldest of them first."""
+        found: list[Letter] = []
+        for number, (start, end) in self._reader.bounds(self._topic).items():
+            here: list[Letter] = []
+            size = max(_NEWEST, count)
+            while len(here) < count and end > start:
+                begin = max(start, end - size)
+                piece = list(self._read({number: Bounds(begin, end)}, Where()))
+                here[:0] = filter(wanted.holds, piece)
+                if wanted.since_ms is not None and piece and piece[0].at_ms < wanted.since_ms:
+                    break
+                end, size = begin, 4 * size
+            found += here
+        return sorted(found, key=lambda each: each.at_ms)[-count:]
+
+    def _read(
+        self, spans: dict[int, Bounds], wanted: Where, progress: Callable[[int], None] | None = None
+    ) -> Iterator[Letter]:
+        for raw in self._reader.read_with_headers(self._topic, spans, progress):
+            letter = self._letter(raw)
+            if letter is not None and wanted.holds(letter):
+                yield letter
+
+    def _letter(self, raw: RawLetter) -> Letter | None:
+        """Return a letter; None for a record that is none, or a letter about another topic."""
+        headers = {name: (value or b"").decode("utf-8", errors="replace") for name, value in raw.headers}
+        if headers.get("topic") != self._events:
+            return None
+        try:
+            source = Source(int(headers["partition"]), int(headers.get(GENERATION, "0")), int(headers["offset"]))
+        except (KeyError, ValueError):
+            return None
+        record, producer = raw.record, headers.get(PRODUCER_HEADER, "")
+        reason, detail = headers.get("reason", ""), headers.get("detail", "")
+        return Letter(source, record.stamp_ms, reason, detail, producer, record.key, record.value)

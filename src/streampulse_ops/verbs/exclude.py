@@ -1,0 +1,20 @@
+"""``inv exclude``: an operator judges one record, on the host of Spark's master."""
+
+from __future__ import annotations
+
+from streampulse_ops.environments.session import Session
+from streampulse_ops.hosts import command
+from streampulse_ops.verbs.silence import author
+
+
+def run(session: Session, partition: str, offset: str | None, reason: str, dry_run: bool) -> str | None:
+    """Exclude a record or list the exclusions, and return the closing words.
+
+    :raises UsageError: the command line is wrong.
+    :raises OperatorError: the record cannot be excluded.
+    """
+    words = ["exclude", partition, *([] if offset is None else [offset]), *(["--reason", reason] if reason else [])]
+    if partition != "list":
+        words += ["--by", author(), *(["--dry-run"] if dry_run else [])]
+    command.shown(session, words)
+    return "nothing was changed" if dry_run else None
