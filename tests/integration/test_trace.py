@@ -18,7 +18,7 @@ from conftest import Database
 from pipeline import Pipeline
 from postgres import WRITER
 
-from streampulse.answers.facts import database as connected
+from streampulse.answers.output import database as connected
 from streampulse.answers.trace import Answer, Tracer, api_delay
 from streampulse.core.settings import KafkaSettings
 from streampulse.events import partition_of

@@ -7,17 +7,16 @@ import sys
 import time
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from streampulse.answers.facts import columns, database, moment, read_facts
-from streampulse.answers.letters import Letter, Letters, Where, where
-from streampulse.answers.replay import Replay, edits
-from streampulse.core import kafka, postgres
+from streampulse.answers.conditions import Where, where
+from streampulse.answers.output import columns, database, moment
+from streampulse.core import postgres
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.core.settings import KafkaSettings, PostgresSettings, load
-from streampulse.host.peek import printable
-from streampulse.oracle.command import Progress
-from streampulse.oracle.reader import TopicReader
+
+if TYPE_CHECKING:
+    from streampulse.answers.letters import Letter
 
 _SHOWN_GROUPS: Final = 40
 #: A part of a group's letters may be older than the instant that is asked for: letters are counted by five minutes.
@@ -46,7 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: Kafka or PostgreSQL does not answer, or a replay came to something else than was predicted.
     """
-    kafka.silence()
     wanted = where(arguments.where, time.time_ns() // 1_000_000)
     if arguments.action not in ("list", "show", "replay"):
         raise UsageError(f"{arguments.action} cannot be done with dead letters: inv dlq list, show or replay")
@@ -58,6 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         _say("\n".join(listed(server, wanted)))
         return 0
+    # Kafka's clients take a second to import. A list needs none.
+    from streampulse.answers.facts import read_facts
+    from streampulse.answers.letters import Letters
+    from streampulse.answers.replay import Replay, edits
+    from streampulse.core import kafka
+    from streampulse.oracle.command import Progress
+    from streampulse.oracle.reader import TopicReader
+
+    kafka.silence()
     settings = load(KafkaSettings)
     with closing(TopicReader(settings)) as reader:
         letters = Letters(reader, settings.dlq_topic, settings.topic)
@@ -100,6 +107,8 @@ def listed(server: PostgresSettings, wanted: Where) -> list[str]:
 
 def shown_in_full(letter: Letter) -> str:
     """Return a letter with everything that it has."""
+    from streampulse.host.peek import printable
+
     at = moment(datetime.fromtimestamp(letter.at_ms / 1000, UTC))
     generation = f" generation {letter.source.generation}" if letter.source.generation else ""
     return "\n".join(

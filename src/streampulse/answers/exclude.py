@@ -9,7 +9,8 @@ from typing import Final
 
 import psycopg2.extensions
 
-from streampulse.answers.facts import Facts, columns, database, moment, read_facts
+from streampulse.answers.facts import Facts, read_facts
+from streampulse.answers.output import columns, database, moment
 from streampulse.core import kafka, postgres
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.core.settings import KafkaSettings, PostgresSettings, load

@@ -1,18 +1,12 @@
-"""What PostgreSQL knows about the topic besides its log, and the ways to fail that all answers share."""
+"""What PostgreSQL knows about the topic besides its log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-import psycopg2
 import psycopg2.extensions
 
-from streampulse.core.errors import OperatorError, one_line
-from streampulse.core.postgres import connect
-from streampulse.core.settings import PostgresSettings
+from streampulse.core.errors import OperatorError
 from streampulse.oracle.compare import generation_at
 from streampulse.oracle.reader import Bounds, TopicReader
 from streampulse.oracle.spans import Exclusion, LostSpan, by_partition, in_force, read_spans, unreadable, uuid_of
@@ -42,31 +36,6 @@ class Facts:
         return unreadable(self.excluded)
 
 
-@contextmanager
-def database(settings: PostgresSettings, purpose: str) -> Iterator[psycopg2.extensions.connection]:
-    """Open a connection that commits each statement.
-
-    :param purpose: name of the command, for ``pg_stat_activity``.
-    :raises OperatorError: PostgreSQL does not answer, or its schema is older than this release.
-    """
-    try:
-        with closing(connect(settings, f"streampulse-{purpose}")) as connection:
-            yield connection
-    except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn) as error:
-        raise OperatorError(
-            f"the schema of {settings.database} is older than this release ({first_line(error)}): inv up"
-        ) from None
-    except psycopg2.Error as error:
-        raise OperatorError(
-            f"PostgreSQL at {settings.host}:{settings.port} does not answer ({one_line(error)}): inv logs postgres"
-        ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def read_facts(connection: psycopg2.extensions.connection, reader: TopicReader, topic: str) -> Facts:
     """Read the facts about the topic that the job reads now.
 
@@ -87,14 +56,3 @@ def read_facts(connection: psycopg2.extensions.connection, reader: TopicReader, 
     spans = by_partition(lost)
     offsets = {int(number): int(offset) for number, offset in newest[1].items()}
     return Facts(newest[0], offsets, spans, in_force(excluded, spans), None if first_read is None else first_read[0])
-
-
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of text as lines with aligned columns."""
-    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))] if rows else []
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def moment(at: datetime) -> str:
-    """Return an instant as text to the second, UTC."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from streampulse.answers.facts import moment
-from streampulse.core.errors import UsageError
-from streampulse.events import InvalidEvent, parse_ts
-from streampulse.job.records import PRODUCER_HEADER
-from streampulse.job.rows import REASONS
+from streampulse.answers.conditions import Where
+from streampulse.answers.output import moment
+from streampulse.job.rows import PRODUCER_HEADER
 from streampulse.job.store.groups import shown
 from streampulse.oracle.compare import GENERATION
 from streampulse.oracle.reader import Bounds, TopicReader
 from streampulse.oracle.reader import Letter as RawLetter
 
-_SPAN: Final = re.compile(r"([0-9]+)([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_FORM: Final = "--where reason=late,stream=my-stream,since=2h"
 #: Letters that are read at first, from the end of the topic, when only the newest are asked for.
 _NEWEST: Final = 1_000
 
@@ -50,54 +44,13 @@ class Letter(NamedTuple):
         return f"{at}  {record}  {shown(self.key) or '(no key)'}  {self.reason}  {self.detail}"
 
 
-class Where(NamedTuple):
-    """Conditions on letters; None: any. ``since_ms`` is in milliseconds since the epoch."""
-
-    reason: str | None = None
-    stream: str | None = None
-    since_ms: int | None = None
-
-    def holds(self, letter: Letter) -> bool:
-        """Tell whether a letter meets the conditions."""
-        return (
-            self.reason in (None, letter.reason)
-            and self.stream in (None, shown(letter.key))
-            and (self.since_ms is None or letter.at_ms >= self.since_ms)
-        )
-
-
-def where(text: str, now_ms: int) -> Where:
-    """Read conditions such as ``reason=late,stream=red,since=2h``; ``since`` is a duration or an instant.
-
-    :raises UsageError: they have another form.
-    """
-    found: dict[str, str] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if (name not in Where._fields and name != "since") or not equals or not value:
-            raise UsageError(f"{part} is not one of reason=…, stream=…, since=…. Try: {_FORM}")
-        found[name] = value
-    reason = found.get("reason")
-    if reason not in (None, *REASONS):
-        raise UsageError(f"{reason} is not a reason. There are: {', '.join(REASONS)}. Try: {_FORM}")
-    since = found.get("since")
-    return Where(reason, found.get("stream"), None if since is None else instant_ms(since, now_ms))
-
-
-def instant_ms(text: str, now_ms: int) -> int:
-    """Return the instant of ``2h`` (ago) or ``2026-01-31T09:30:00Z`` in milliseconds since the epoch.
-
-    :raises UsageError: the text has another form.
-    """
-    span = _SPAN.fullmatch(text)
-    if span is not None:
-        return now_ms - int(span[1]) * _SECONDS[span[2]] * 1000
-    try:
-        return parse_ts(text) // 1000
-    except InvalidEvent:
-        raise UsageError(
-            f"since {text}: neither a duration (30m, 2h, 1d) nor an instant (2026-01-31T09:30:00Z)"
-        ) from None
+def holds(wanted: Where, letter: Letter) -> bool:
+    """Tell whether a letter meets the conditions."""
+    return (
+        wanted.reason in (None, letter.reason)
+        and wanted.stream in (None, shown(letter.key))
+        and (wanted.since_ms is None or letter.at_ms >= wanted.since_ms)
+    )
 
 
 class Letters:
@@ -128,7 +81,7 @@ class Letters:
             while len(here) < count and end > start:
                 begin = max(start, end - size)
                 piece = list(self._read({number: Bounds(begin, end)}, Where()))
-                here[:0] = filter(wanted.holds, piece)
+                here[:0] = [letter for letter in piece if holds(wanted, letter)]
                 if wanted.since_ms is not None and piece and piece[0].at_ms < wanted.since_ms:
                     break
                 end, size = begin, 4 * size
@@ -140,7 +93,7 @@ class Letters:
     ) -> Iterator[Letter]:
         for raw in self._reader.read_with_headers(self._topic, spans, progress):
             letter = self._letter(raw)
-            if letter is not None and wanted.holds(letter):
+            if letter is not None and holds(wanted, letter):
                 yield letter
 
     def _letter(self, raw: RawLetter) -> Letter | None:

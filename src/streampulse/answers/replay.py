@@ -17,9 +17,11 @@ import psycopg2.extensions
 import psycopg2.extras
 from confluent_kafka import KafkaException, Producer
 
-from streampulse.answers.facts import Facts, columns, moment
+from streampulse.answers.conditions import Where
+from streampulse.answers.facts import Facts
 from streampulse.answers.history import History
-from streampulse.answers.letters import Letter, Letters, Where
+from streampulse.answers.letters import Letter, Letters
+from streampulse.answers.output import columns, moment
 from streampulse.core import postgres
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.core.settings import KafkaSettings
@@ -32,8 +34,8 @@ from streampulse.events import (
     parse,
     partition_of,
 )
-from streampulse.job.records import PRODUCER_HEADER
-from streampulse.oracle.decide import DUPLICATE, Decision, PartitionLog, Record
+from streampulse.job.rows import PRODUCER_HEADER
+from streampulse.oracle.decide import DUPLICATE, FUTURE, Decision, PartitionLog, Record
 from streampulse.oracle.reader import TopicReader
 
 #: More letters at once are refused: each is held in memory with what it was predicted to become.
@@ -137,18 +139,20 @@ class Replay:
                 f"{len(letters):,} letters meet the conditions, and {AT_MOST:,} are replayed at a time: narrow them, "
                 "--where stream=…,since=…"
             )
-        replayed = {
-            row[:3]: (row[3], row[4])
-            for row in postgres.execute(
-                self._connection,
-                'SELECT partition, generation, "offset", replayed_by, replayed_at FROM replayed_letters'
-                " WHERE topic_id = %s",
-                (self._facts.topic_id,),
-            )
-        }
+        rows = postgres.execute(
+            self._connection,
+            'SELECT partition, generation, "offset", replayed_by, replayed_at, new_partition, new_offset'
+            " FROM replayed_letters WHERE topic_id = %s",
+            (self._facts.topic_id,),
+        )
+        replayed = {row[:3]: (row[3], row[4]) for row in rows}
+        replays = {row[5:] for row in rows}
         chosen: list[tuple[Letter, bytes | None, bytes]] = []
         for letter in letters:
             why = self._refusal(letter, replayed)
+            # Otherwise each replay of everything would send the letters of the one before.
+            if (letter.source.partition, letter.source.offset) in replays and letter.reason != FUTURE and not changes:
+                why = why or "of a replay, and it would become the same; correct a field with --set"
             value = letter.value or b""
             key = letter.key
             if not why and changes:

@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 
 import psycopg2.extensions
 
-from streampulse.answers.facts import Facts, database, read_facts
+from streampulse.answers.conditions import Where, instant_ms
+from streampulse.answers.facts import Facts, read_facts
 from streampulse.answers.history import History, Outcome
-from streampulse.answers.letters import Letter, Letters, Source, Where, instant_ms
+from streampulse.answers.letters import Letter, Letters, Source
+from streampulse.answers.output import database
 from streampulse.core import kafka, postgres
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.core.settings import ApiSettings, KafkaSettings, PostgresSettings, load
@@ -280,7 +282,9 @@ class Tracer:
             yield f"  letter     {printable(path.letter.detail.encode())}"
         elif path.times is not None and decision.outcome in DEAD_LETTER_REASONS:
             yield "  letter     no longer in the topic of dead letters"
-        if decision.outcome == ACCEPTED and decision.event is not None and path.times is not None:
+        if path.word == ACCEPTED and decision.event is not None and path.times is not None:
+            latest = _text(path.times.committed + api_delay())
+            yield f"  in the API no later than {latest}, if its settings are the default ones"
             window = _EPOCH + timedelta(microseconds=window_of(decision.event.ts_us))
             rows = postgres.execute(self._connection, _ROW, (window, decision.event.stream_id))
             name = f"window {_text(window)} of {printable(decision.event.stream_id.encode())}"
@@ -299,7 +303,6 @@ def _said_times(times: Times) -> Iterator[str]:
     else:
         for name, at in (("begun", times.begun), ("decoded", times.decoded), ("committed", times.committed)):
             yield f"  {name:<9}  {_text(at) if at is not None else 'not known'}"
-    yield f"  in the API no later than {_text(times.committed + api_delay())}, if its settings are the default ones"
 
 
 def api_delay() -> timedelta:

@@ -16,8 +16,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
-from streampulse.job.records import PRODUCER_HEADER
-from streampulse.job.rows import DeadLetter
+from streampulse.job.rows import PRODUCER_HEADER, DeadLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"

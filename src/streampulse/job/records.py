@@ -16,10 +16,8 @@ from streampulse.job.decode.slices import Decoder, SuspectFound
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
 from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
 from streampulse.job.ranges import Range
-from streampulse.job.rows import NO_LIMIT, Exclusion, Limit, Rows, Slice, Suspect
+from streampulse.job.rows import NO_LIMIT, PRODUCER_HEADER, Exclusion, Limit, Rows, Slice, Suspect
 
-#: Name of the header of a record in which its producer may name itself. Dead letters repeat it.
-PRODUCER_HEADER: Final = "client.id"
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 _NEW_LEADER_SECONDS: Final = 10.0

@@ -24,6 +24,8 @@ LATE: Final = "late"
 REASONS: Final = (INVALID, FUTURE, LATE)
 
 
+#: Name of the header of a record in which its producer may name itself. Dead letters repeat it.
+PRODUCER_HEADER: Final = "client.id"
 #: What a letter takes without its key and value, about.
 LETTER_BYTES: Final = 256
 
