@@ -194,7 +194,7 @@ def test_one_writer_at_a_time(database: Database, store: Store) -> None:
     with pytest.raises(OperatorError, match="another driver of the job writes to this database"):
         second.open()
     store.close()
-    second.open()
+    batches_of(second)
     second.close()
 
 

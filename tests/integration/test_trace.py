@@ -31,7 +31,7 @@ from streampulse.oracle.reader import Bounds, TopicReader
 from streampulse.oracle.spans import by_partition, in_force, read_spans, reason_of
 
 #: CI's log is smaller than the one of a million records that the figure of decision 0051 is of.
-RECORDS = int(os.environ.get("STREAMPULSE_TEST_RECORDS", "60000"))
+RECORDS = int(os.environ.get("STREAMPULSE_TEST_RECORDS", "40000"))
 PARTITIONS = 3
 EACH = 40
 LOST_RECORDS = 400
