@@ -101,9 +101,7 @@ def foreign_listeners(expected: dict[int, str]) -> list[str]:
             continue
         for port in held:
             # After a change of ports another service may still have the port; it restarts before the new one starts.
-            # systemd itself holds the port of a unit with a socket of ours.
-            socket = Path(OURS, expected[port]).with_suffix(".socket")
-            if not any(unit in cgroups for unit in expected.values()) and not (process.name == "1" and socket.exists()):
+            if not any(unit in cgroups for unit in expected.values()):
                 lines.add(f"port {port} ({expected[port]}) is held by {command}, process {process.name}")
     return sorted(lines)
 

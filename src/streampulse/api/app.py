@@ -24,6 +24,9 @@ from streampulse.api.routes import heads, router
 from streampulse.api.runtime import Runtime
 from streampulse.core.settings import ApiSettings, PostgresSettings, load, split
 
+#: Longest wait for the first reading of the tables before a worker serves.
+FIRST_READING_SECONDS = 5.0
+
 DESCRIPTION = """
 Live audience numbers, one row for each stream and minute window `[start, start + 60 s)` of event time.
 
@@ -57,6 +60,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         runtime.start(make_database(settings))
         try:
+            # Until the tables were read, or cannot be, requests wait.
+            await runtime.snapshots.next(FIRST_READING_SECONDS)
             yield
         finally:
             runtime.stop()

@@ -153,3 +153,14 @@ def test_a_broker_restarts_only_while_every_partition_has_a_replica_to_spare(
     if held:
         with pytest.raises(SystemExit, match="without broker 1, events-0 would fall below"):
             module.wait_for_spare(cluster, 1, 0)
+
+
+@pytest.mark.parametrize(("leader", "in_sync", "passes"), [(1, [2, 1], True), (2, [2], False), (-1, [1, 2], False)])
+def test_the_gate_after_a_broker_waits_for_leaders_and_replicas(leader: int, in_sync: list[int], passes: bool) -> None:
+    cluster = Cluster([[1, 2]])
+    cluster.partitions[0] |= {"leader_id": leader, "isr_nodes": in_sync}
+    if passes:
+        assert load().wait_in_sync(cluster, 0) == "1 partitions in sync"
+    else:
+        with pytest.raises(SystemExit, match="events-0 is without a leader or a replica"):
+            load().wait_in_sync(cluster, 0)
