@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -102,6 +102,54 @@ def releases(_context: Context, env: str = "local", json: bool = False) -> str:
     from streampulse_ops.verbs import releases as verb
 
     return verb.show(_session(env), json)
+
+
+SERVICE = {
+    "service": "its name, as inv status shows it",
+    "env": ENV,
+    "host": "only on this host",
+    "dry-run": "only say what would be done",
+    "verbose": VERBOSE,
+}
+
+
+def _change(action: str, service: str, env: str, verbose: bool, **options: Any) -> str:
+    from streampulse_ops.verbs import service as verb
+
+    return verb.change(_session(env, verbose), service, action, **options)
+
+
+@task(positional=["service"], help=SERVICE)
+@timed
+def start(
+    _context: Context, service: str, env: str = "local", host: str = "", dry_run: bool = False, verbose: bool = False
+) -> str:
+    """Start a service on its hosts and wait until it is ready."""
+    return _change("start", service, env, verbose, host=host, dry_run=dry_run)
+
+
+@task(positional=["service"], help=SERVICE)
+@timed
+def stop(
+    _context: Context, service: str, env: str = "local", host: str = "", dry_run: bool = False, verbose: bool = False
+) -> str:
+    """Stop a service on its hosts; its data stays. Alerts on it are for `inv silence`."""
+    return _change("stop", service, env, verbose, host=host, dry_run=dry_run)
+
+
+@task(positional=["service"], help={**SERVICE, "rolling": "one host at a time, each behind its gate"})
+@timed
+def restart(
+    _context: Context,
+    service: str,
+    env: str = "local",
+    host: str = "",
+    rolling: bool = False,
+    dry_run: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Restart a service on its hosts and wait until it is ready."""
+    return _change("restart", service, env, verbose, host=host, rolling=rolling, dry_run=dry_run)
 
 
 @task(

@@ -116,6 +116,18 @@ def test_looking_finds_a_healthy_stack(stack: Stack) -> None:
     assert "Started" in stack.inv_ok("logs", "kafka") or "INFO" in stack.inv_ok("logs", "kafka")
 
 
+def test_one_service_is_stopped_started_and_restarted(stack: Stack) -> None:
+    assert "1 would be" in stack.inv_ok("stop", "api", "--dry-run")
+    assert stack.get("/health")["ok"] is True
+    assert "1 changed" in stack.inv_ok("stop", "api")
+    assert "0 changed" in stack.inv_ok("stop", "api")
+    assert stack.inv("status").code == 1
+    assert "1 changed" in stack.inv_ok("start", "api")
+    assert "1 changed" in stack.inv_ok("restart", "kafka", "--rolling")
+    assert "1 changed" in stack.inv_ok("restart", "job", "--rolling")
+    stack.inv_ok("status")
+
+
 def test_a_killed_machine_keeps_its_data_through_an_interrupted_up(stack: Stack) -> None:
     before = stack.totals()
     # The machine's own PID 1, seen from outside: as if its power were cut.

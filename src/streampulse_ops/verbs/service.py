@@ -1,0 +1,47 @@
+"""``inv start``, ``inv stop`` and ``inv restart``: one service on its hosts."""
+
+from __future__ import annotations
+
+import json
+
+from streampulse.core.errors import OperatorError
+from streampulse_ops import ansible, services
+from streampulse_ops.environments.session import Session, changing
+from streampulse_ops.verbs.deploy import variables
+
+
+def change(
+    session: Session, name: str, action: str, *, host: str = "", rolling: bool = False, dry_run: bool = False
+) -> str:
+    """Start, stop or restart a service, wait until it is ready, and return the closing words.
+
+    :param action: start, stop or restart.
+    :param host: only on this host; empty for all hosts of the service.
+    :param rolling: one host at a time, each behind its gate.
+    :raises OperatorError: no host has the service, a host is not running, or the service did not become ready.
+    """
+    service = services.named(name)
+    hosts = [each for each in session.environment.hosts if services.runs(each, service)]
+    if host and session.environment.host(host) not in hosts:
+        there = ", ".join(each.name for each in hosts) or "no host"
+        raise OperatorError(f"{host} does not run {name}, {there} does: inv status{session.flag}")
+    if not hosts:
+        raise OperatorError(f"{session.name} has no host with {name}: inv status{session.flag}")
+    chosen = [each for each in hosts if host in ("", each.name)]
+    for each in chosen:
+        session.require_running(each)
+    options = {"service": name, "service_action": action, "service_rolling": rolling}
+    with changing(session, f"inv {action}"):
+        changed = ansible.play(
+            session.environment,
+            "service",
+            [*variables(session, service.full), json.dumps(options)],
+            session.screen,
+            session.verbose,
+            hosts=chosen,
+            name=name,
+            check=dry_run,
+        )
+    if dry_run:
+        return f"nothing was changed; {changed} would be"
+    return f"{changed} changed" + (f" · start it again: ./inv start {name}{session.flag}" if action == "stop" else "")
