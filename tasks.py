@@ -480,6 +480,15 @@ def verify(_context: Context, env: str = "local") -> None:
     verb.verify(_session(env))
 
 
+@task(help={"env": ENV, "dry-run": "only say what would change", "yes": YES + "; the history is counted once then"})
+@timed
+def recount(_context: Context, env: str = "local", dry_run: bool = False, yes: bool = False) -> str:
+    """Count the history again from the oldest record in Kafka, show what would change, and swap it in."""
+    from streampulse_ops.verbs import recount as verb
+
+    return verb.recount(_session(env), dry_run, yes)
+
+
 @task(help={"env": ENV, "full": "also ask Prometheus whether it reads every target"})
 @timed
 def smoke(_context: Context, env: str = "local", full: bool = False) -> None:

@@ -12,7 +12,8 @@ import psycopg2
 from streampulse.core.errors import OperatorError
 from streampulse.job import metrics
 from streampulse.job.counting.engine import Engine
-from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.counting.state import Presences, assume_present, present
+from streampulse.job.dead_letters import Letters
 from streampulse.job.positions import Border, Position, position
 from streampulse.job.report import Report
 from streampulse.job.rows import FUTURE, DeadLetter, Exclusion, Slice
@@ -39,7 +40,7 @@ class Batches:
     :param letters: opened by the caller.
     """
 
-    def __init__(self, store: Store, letters: DeadLetters) -> None:
+    def __init__(self, store: Store, letters: Letters) -> None:
         self._store = store
         self._letters = letters
         self._engine: Engine | None = None
@@ -87,6 +88,7 @@ class Batches:
         """
         self._topic_id = topic_id
         if start.spans:
+            self._store.hold()
             back = {span.partition: start.offsets[span.partition] for span in start.spans}
             self._letters.go_back(back)
             engine = self._state()
@@ -131,21 +133,22 @@ class Batches:
         """
         self.alive_at = time.monotonic()
         self.batch_id = batch_id
-        goes_on_from = self.read_up_to
+        goes_on_from, newest = self.read_up_to, self._store.seq
         decoded = time.monotonic() if decoded is None else decoded
         while True:
             try:
                 if self._store.committed(query_id, batch_id):
                     log.info("the ledger has the batch already", extra={"fields": {"batch_id": batch_id}})
                     return
-                if self.read_up_to != goes_on_from:
-                    # A database that was restored from a backup: these records are not the next ones for it.
+                if self._store.seq != newest:
+                    # A database that was restored from a backup, or a recount: these records are not the next ones for
+                    # it, or were decided by other clocks.
                     raise OperatorError(
                         f"PostgreSQL came back at {self.read_up_to} where {goes_on_from} was committed;"
                         " reading goes on from there after a restart"
                     )
                 self.alive_at = time.monotonic()
-                self._commit(query_id, batch_id, slices, begun, decoded)
+                self.commit(query_id, batch_id, slices, begun, decoded)
                 self._retain()
             except _PASSING as error:
                 log.warning(
@@ -157,7 +160,12 @@ class Batches:
             else:
                 return
 
-    def _commit(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float, decoded: float) -> None:
+    def commit(self, query_id: str, batch_id: int, slices: Sequence[Slice], begun: float, decoded: float) -> None:
+        """Count and commit one batch, or raise: parameters as in :meth:`process`.
+
+        :raises psycopg2.Error: PostgreSQL went away. The state in memory may be ahead of it then.
+        :raises OperatorError: a recount was swapped in.
+        """
         engine = self._state()
         done = engine.next_offsets()
         letters = [
@@ -168,6 +176,7 @@ class Batches:
             # Present clocks judged these events. After a restart they would be judged by later ones, with their letters
             # already out.
             self._store.exclude(self._topic_id, excluded)
+        self._store.hold()
         with metrics.PHASE_SECONDS.labels("dead_letters").time():
             self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices}, self._got_further)
         self._got_further()
@@ -216,6 +225,25 @@ class Batches:
             "rows_written": written,
         }
         self._report.committed(batch_id, time.monotonic() - begun, numbers, reasons)
+
+    def clocks(self) -> dict[int, int]:
+        """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
+        return self._state().partition_clocks()
+
+    def commit_snapshot(self, clocks: Mapping[int, int]) -> None:
+        """Move partitions' clocks on, in microseconds since the epoch, and commit with a snapshot of the state."""
+        engine = self._state()
+        changes, accepted = engine.apply([], {number: [Border(0, clock)] for number, clock in clocks.items()})
+        batch = Batch(str(uuid.uuid4()), 0, self._topic_id, {})
+        self._store.commit(batch, engine, changes, accepted, snapshot_now=True)
+
+    def assume_present(self, partition: int, viewers: Presences, newest_us: int | None) -> None:
+        """Have viewers be present from the partition's position on: see :func:`.counting.state.assume_present`."""
+        assume_present(self._state(), partition, viewers, newest_us)
+
+    def present(self) -> dict[int, Presences]:
+        """Return by partition the viewers who are present."""
+        return present(self._state())
 
     def _got_further(self) -> None:
         self.alive_at = time.monotonic()

@@ -132,6 +132,9 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
         )
     _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
     batches.start_topic(topic.topic_id, start)
+    if due := store.due_letters():
+        letters.send_due(due)
+        store.forget_due_letters(due)
     return start
 
 

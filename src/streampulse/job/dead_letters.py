@@ -9,20 +9,39 @@ passed over. The producer's ``transactional.id`` fences a driver that is thought
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
-from streampulse.job.rows import PRODUCER_HEADER, DeadLetter
+from streampulse.job.rows import PRODUCER_HEADER, DeadLetter, DueLetter
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"
 TRANSACTIONAL_ID: Final = "streampulse-dead-letters"
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
+
+
+#: The consumer group whose offset is the number of the last letter that is due by a recount and was sent. Its metadata
+#: is the recount's id.
+DUE_GROUP: Final = "streampulse-due-letters"
+
+
+class Letters(Protocol):
+    """Where the letters of batches go. ``lost``: by partition the first offset of each span that its log lost."""
+
+    lost: dict[int, list[int]]
+
+    def go_back(self, offsets: dict[int, int]) -> None:
+        """Take positions back: see :meth:`DeadLetters.go_back`."""
+
+    def write(
+        self, letters: Sequence[DeadLetter], next_offsets: dict[int, int], on_progress: Callable[[], None]
+    ) -> int:
+        """Write a batch's letters: see :meth:`DeadLetters.write`."""
 
 
 def _unwrapped(value: tuple[bytes | None]) -> bytes | None:
@@ -61,20 +80,25 @@ class DeadLetters:
             value_serializer=_unwrapped,
         )
         self._producer.init_transactions()
+        self._written = self._committed(GROUP, topic_id, partitions)
+
+    def _committed(self, group: str, metadata: str, partitions: int) -> dict[int, int]:
+        """Return a group's offsets, 0 where one is missing or has other metadata."""
         consumer = KafkaConsumer(
             **self._settings.client_arguments("streampulse-job"),
-            group_id=GROUP,
+            group_id=group,
             enable_auto_commit=False,
             isolation_level="read_committed",
         )
         try:
-            self._written = {}
+            offsets = {}
             for number in range(partitions):
                 found = consumer.committed(TopicPartition(self._settings.topic, number), metadata=True)
-                ours = found is not None and found.offset >= 0 and found.metadata == topic_id
-                self._written[number] = found.offset if ours else 0
+                ours = found is not None and found.offset >= 0 and found.metadata == metadata
+                offsets[number] = found.offset if ours else 0
         finally:
             consumer.close()
+        return offsets
 
     @property
     def written(self) -> dict[int, int]:
@@ -130,7 +154,28 @@ class DeadLetters:
         self._transaction(piece, {letter.partition: next_offsets[letter.partition] for letter in due})
         return len(due)
 
-    def _transaction(self, letters: Sequence[DeadLetter], reached: dict[int, int]) -> None:
+    def send_due(self, letters: Sequence[DueLetter]) -> None:
+        """Send the letters that are due by a recount, but for those that are out already.
+
+        :param letters: those of one recount, by their numbers.
+        :raises kafka.errors.KafkaError: a transaction failed; none of its letters is ever seen.
+        """
+        if not letters:
+            return
+        recount = letters[0].recount
+        out = self._committed(DUE_GROUP, recount, 1)[0]
+        size, piece = 0, list[DeadLetter]()
+        for due in letters:
+            if due.number > out:
+                piece.append(due.letter)
+                size += due.letter.size()
+            if piece and (size >= _TRANSACTION_BYTES or due is letters[-1]):
+                self._transaction(piece, {0: due.number}, DUE_GROUP, recount)
+                size, piece = 0, []
+
+    def _transaction(
+        self, letters: Sequence[DeadLetter], reached: dict[int, int], group: str = GROUP, metadata: str = ""
+    ) -> None:
         topic = self._settings.topic
         self._producer.begin_transaction()
         sent = [
@@ -155,10 +200,11 @@ class DeadLetters:
             outcome.get(timeout=60)
         self._producer.send_offsets_to_transaction(
             {
-                TopicPartition(topic, number): OffsetAndMetadata(offset, self._topic_id, -1)
+                TopicPartition(topic, number): OffsetAndMetadata(offset, metadata or self._topic_id, -1)
                 for number, offset in reached.items()
             },
-            GROUP,
+            group,
         )
         self._producer.commit_transaction()
-        self._written.update(reached)
+        if group == GROUP:
+            self._written.update(reached)

@@ -49,6 +49,14 @@ class DeadLetter(NamedTuple):
         return LETTER_BYTES + len(self.key or b"") + len(self.value or b"")
 
 
+class DueLetter(NamedTuple):
+    """A dead letter that is due by a recount, with its number and the id of the recount."""
+
+    number: int
+    recount: str
+    letter: DeadLetter
+
+
 class Exclusion(NamedTuple):
     """Records that do not count although the log holds them, and why (one of :data:`REASONS`)."""
 

@@ -54,7 +54,8 @@ class Snapshot(NamedTuple):
     """The newest ledger row and the tables' ordinary streams, from one transaction.
 
     ``committed`` is False while the ledger is empty. ``topics`` is the number of different topics that the ledger was
-    read from. Times are microseconds since the epoch.
+    read from. ``letters_end`` is the offset after the last dead letter that had been sent before the last recount.
+    Times are microseconds since the epoch.
     """
 
     committed: bool
@@ -68,6 +69,7 @@ class Snapshot(NamedTuple):
     states: dict[str, StateRow]
     lost: Sequence[LostSpan] = ()
     excluded: Sequence[Exclusion] = ()
+    letters_end: int = 0
 
 
 @dataclass
@@ -277,6 +279,7 @@ def verify_snapshot(
         frozenset(log.uncertain),
         log.first_stamps_ms if snapshot.topics > 1 else None,
         {partition: [span.first_offset for span in spans] for partition, spans in by_partition(snapshot.lost).items()},
+        snapshot.letters_end,
     )
     letters = reader.read_with_headers(
         dlq_topic, dlq_bounds, lambda count: progress(f"verify  read {count:,} dead letters")
@@ -346,6 +349,8 @@ def _not_checked(
     gone = len(snapshot.states.keys() & (expected.last_events.keys() - expected.states.keys()))
     if gone:
         names.append(f"the state of {gone:,} streams that are older than {counting.history_days} days")
+    if check.overruled:
+        names.append(f"{check.overruled:,} dead letters that a recount has overruled")
     if check.not_checked:
         starts = sum(bounds.start for bounds in dlq_bounds.values())
         names.append(
@@ -485,6 +490,10 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         )
         newest = cursor.fetchone()
         lost, excluded = read_spans(cursor, newest[0] if newest is not None else None)
+        cursor.execute(
+            "SELECT coalesce(max(letters_end), 0) FROM recounts WHERE topic_id = %s", (newest and newest[0],)
+        )
+        overruled = cursor.fetchone()
         cursor.execute("SELECT count(*) FROM topics_read")
         counted = cursor.fetchone()
         cursor.execute(f"SELECT {epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
@@ -517,4 +526,5 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         states=states,
         lost=lost,
         excluded=excluded,
+        letters_end=overruled[0] if overruled is not None else 0,
     )

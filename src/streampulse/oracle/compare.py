@@ -146,7 +146,8 @@ class LetterCheck:
     ``expected``: by (partition, offset). ``uncertain``: records whose lateness is unknown, since the log's beginning is
     gone. ``spans``: the offsets that were read. ``first_stamps_ms``: if the topic was re-created, the arrival of each
     partition's first record; earlier letters are the previous topic's. ``lost``: the first offset of each lost span of
-    a partition, in the order in which they were noted.
+    a partition, in the order in which they were noted. ``letters_end``: letters before this offset of the topic may be
+    overruled by a recount.
     """
 
     topic: str
@@ -155,8 +156,10 @@ class LetterCheck:
     uncertain: frozenset[tuple[int, int]] = frozenset()
     first_stamps_ms: Mapping[int, int | None] | None = None
     lost: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    letters_end: int = 0
     seen: dict[tuple[int, int], int] = field(default_factory=dict)
     not_checked: int = 0
+    overruled: int = 0
 
     def differences(self, letters: Iterable[Letter], log_is_whole: bool) -> Iterator[str]:
         """Yield a sentence for each difference.
@@ -226,11 +229,14 @@ class LetterCheck:
             return
         self.seen[source] = letter.record.offset
         expected = self.expected.get(source)
-        if expected is None:
+        early = letter.record.offset < self.letters_end
+        if early and headers["reason"] != (expected and expected.reason) and source not in self.uncertain:
+            self.overruled += 1
+        elif expected is None:
             if source not in self.uncertain or headers["reason"] != LATE:
                 yield f"{where}: says {headers['reason']!r}, but the record is none of {sorted(DEAD_LETTER_REASONS)}"
-            return
-        yield from _letter_differences(where, letter.record, headers, expected)
+        else:
+            yield from _letter_differences(where, letter.record, headers, expected)
 
     def _of_an_earlier_topic(self, letter: Letter, partition: int) -> bool:
         if self.first_stamps_ms is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from streampulse.job.counting.changes import WINDOW_US
@@ -35,6 +35,39 @@ class Snapshot:
     event_clock_us: int | None
     own_clocks_us: dict[str, int]
     partitions: list[PartitionSnapshot]
+
+
+#: Viewers who are present, by stream and user, each with the time of the last event in microseconds since the epoch.
+Presences = Mapping[tuple[str, str], int]
+
+
+def present(engine: Engine) -> dict[int, Presences]:
+    """Return by partition the viewers of ordinary streams who are present after all events."""
+    return {
+        partition.number: {
+            (stream.stream_id, viewer.user): viewer.last
+            for stream in partition.ordinary.streams.values()
+            for viewer in stream.viewers.values()
+            if viewer.last is not None
+        }
+        for partition in engine.partitions.values()
+    }
+
+
+def assume_present(engine: Engine, number: int, viewers: Presences, newest_us: int | None) -> None:
+    """Have viewers be present from a partition's position on, whose joins the log no longer has.
+
+    A viewer of whom the state knows events is passed over.
+
+    :param newest_us: no event before the position is newer, in microseconds since the epoch; None: nothing tells.
+    """
+    partition = engine.partition(number)
+    if partition.ordinary.fold is not None:
+        newest_us = min(partition.ordinary.fold * WINDOW_US - 1, newest_us or partition.ordinary.fold * WINDOW_US)
+    for (stream_id, user), last in viewers.items():
+        viewer = engine.viewer(engine.stream(partition, stream_id), user)
+        if viewer.settled is None and not viewer.times:
+            engine.viewers.restore_settled(viewer, last if newest_us is None else min(last, newest_us))
 
 
 def take_snapshot(engine: Engine) -> Snapshot:

@@ -19,7 +19,7 @@ from streampulse.core.settings import PostgresSettings
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.positions import Border, LastRecord
-from streampulse.job.rows import Exclusion, Rows
+from streampulse.job.rows import DeadLetter, DueLetter, Exclusion, Rows
 from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
 from streampulse.job.store.exclusions import Exclusions
@@ -31,6 +31,10 @@ from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_i
 LOCK_KEY: Final = 0x73_70_6A_6F_62  # "spjob"
 # After this many removed rows of the ledger there are probably more.
 _MUCH_THINNED: Final = 1_000
+#: Key of the advisory lock that a batch shares from before its letters until its commit, and a swap has alone.
+SWAP_KEY: Final = 0x73_70_73_77_70  # "spswp"
+#: The schema that a recount counts into.
+SCHEMA: Final = "streampulse_recount"
 _NOTE_TOPIC: Final = "INSERT INTO topics_read (topic_id) VALUES (%s) ON CONFLICT DO NOTHING"
 _NOTE_SPAN: Final = (
     "INSERT INTO lost_spans (topic_id, partition, kind, first_offset, next_offset, epoch, clock)"
@@ -63,10 +67,16 @@ class Store:
     :param viewer_timeout_us: see :class:`~streampulse.job.counting.engine.Engine`.
     :param history_days: rows whose window begins more than this many days before the event clock are removed.
     :param ledger_days: entries of the ledger that are older than this are removed, but for the newest.
+    :param schema: the schema of a recount, whose one writer the caller is; empty: the job's.
     """
 
-    def __init__(self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int) -> None:
+    def __init__(
+        self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int, schema: str = ""
+    ) -> None:
         self._settings = settings
+        self._schema = schema
+        #: The ledger row of the state that was loaded, or of the batch that was committed since.
+        self.seq = 0
         self._history_us = history_days * 86_400 * 1_000_000
         self._ledger_days = ledger_days
         self._connection: psycopg2.extensions.connection | None = None
@@ -93,15 +103,22 @@ class Store:
             # A batch that cannot get on must fail and be taken up again, not hang.
             cursor.execute("SET statement_timeout = '60s'; SET lock_timeout = '10s'")
             cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,))
-            if not one(cursor)[0]:
-                self.close()
-                raise OperatorError(
-                    "another driver of the job writes to this database: one at a time. "
-                    "Look for it: inv status; end the other one, or wait until it has ended"
-                )
+            if self._schema:
+                # No other schema: a table that is missing here must not be looked for among the job's.
+                cursor.execute("SELECT set_config('search_path', %s, false)", (self._schema,))
+            else:
+                self._lock(cursor)
             cursor.execute(STAGING)
         connection.commit()
+
+    def _lock(self, cursor: psycopg2.extensions.cursor) -> None:
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,))
+        if not one(cursor)[0]:
+            self.close()
+            raise OperatorError(
+                "another driver of the job writes to this database: one at a time. "
+                "Look for it: inv status; end the other one, or wait until it has ended"
+            )
 
     def close(self) -> None:
         """Give up the connection, and with it the lock."""
@@ -125,8 +142,46 @@ class Store:
             for topic_id, number, first, clock_us in cursor:
                 self._lost.setdefault((topic_id, number), []).append(Border(first, clock_us))
         self._end()
-        self._last = newest.last
+        self._last, self.seq = newest.last, newest.seq
         return engine, newest
+
+    def hold(self) -> None:
+        """Keep a recount from being swapped in until the next commit.
+
+        :raises OperatorError: one was swapped in, or another driver has committed.
+        """
+        with self._cursor() as cursor:
+            if not self._schema:
+                cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (SWAP_KEY,))
+            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
+            newest = one(cursor)[0]
+        if newest != self.seq:
+            self._end()
+            raise OperatorError(
+                f"the ledger is at row {newest} where {self.seq} was committed: a recount was swapped in;"
+                " reading goes on from there after a restart"
+            )
+
+    def due_letters(self) -> list[DueLetter]:
+        """Return the dead letters that are due by a recount and are not yet sent, in the order of their ids."""
+        with self._cursor() as cursor:
+            cursor.execute(
+                "SELECT id, recount::text, partition, record_offset, reason, detail, key, value FROM due_letters"
+                " ORDER BY id"
+            )
+            found = []
+            for number, recount, partition, offset, reason, detail, key, value in cursor:
+                content = (None if each is None else bytes(each) for each in (key, value))
+                letter = DeadLetter(partition, offset, reason, bytes(detail).decode(), *content)
+                found.append(DueLetter(number, recount, letter))
+        self._end()
+        return found
+
+    def forget_due_letters(self, letters: Sequence[DueLetter]) -> None:
+        """Remove letters that were sent."""
+        with self._cursor() as cursor:
+            cursor.execute("DELETE FROM due_letters WHERE id = ANY(%s)", ([each.number for each in letters],))
+        self._end()
 
     def lost(self, topic_id: str | None) -> dict[int, list[int]]:
         """Return by partition the first offset of each lost span of a topic, in the order in which they were noted."""
@@ -200,10 +255,19 @@ class Store:
         self._end()
         return found
 
-    def commit(self, batch: Batch, engine: Engine, changes: Changes, accepted: Sequence[Rows]) -> int:
+    def commit(
+        self,
+        batch: Batch,
+        engine: Engine,
+        changes: Changes,
+        accepted: Sequence[Rows],
+        *,
+        snapshot_now: bool = False,
+    ) -> int:
         """Commit a batch: its rows, its offsets, its ledger row and the state's changelog, all or nothing.
 
         :param accepted: the accepted events, as :meth:`Engine.apply` returned them.
+        :param snapshot_now: write a snapshot of the state in any case.
         :returns: how many rows of the tables were written or removed.
         """
         read = self._last | batch.last
@@ -242,10 +306,10 @@ class Store:
                 exclusions.enter(cursor, batch.topic_id, self.lost(batch.topic_id), batch.excluded)
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
                 cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
-            state = self._state.write(cursor, seq, engine, accepted)
+            state = self._state.write(cursor, seq, engine, accepted, snapshot_now=snapshot_now)
         self._end()
         # Only now: what a failed transaction did not do must not be remembered as done.
-        self._topic_id = batch.topic_id
+        self._topic_id, self.seq = batch.topic_id, seq
         self._last, self._lost = last, lost
         self._state.committed(state)
         return rows_written

@@ -70,6 +70,8 @@ class LedgerRow:
     last: dict[int, LastRecord] = field(default_factory=dict)
     #: When it was committed, by PostgreSQL's clock, in milliseconds since the epoch.
     committed_at_ms: float = math.inf
+    #: Its number, 0 where nothing was ever committed.
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +125,7 @@ class StateTables:
         :returns: the engine, and that row; without a topic where nothing was ever committed.
         :raises OperatorError: a table has a format that this release does not read.
         """
-        cursor.execute(
-            "SELECT format, offsets, clocks, topic_id, event_clock, positions,"
-            " extract(epoch FROM committed_at)::float8 * 1000 FROM batch_ledger"
-            " ORDER BY seq DESC LIMIT 1"
-        )
-        newest = LedgerRow({}, {})
-        for found, offsets, clocks, topic_id, event_clock, positions, committed_at in cursor:
-            check_format("batch_ledger", found)
-            newest = LedgerRow(
-                {int(number): offset for number, offset in offsets.items()},
-                {int(number): clock for number, clock in clocks.items()},
-                topic_id,
-                None if event_clock is None else (event_clock - _EPOCH) // datetime.timedelta(microseconds=1),
-                {int(number): last_record(entry) for number, entry in (positions or {}).items()},
-                committed_at,
-            )
+        newest = newest_row(cursor)
         # One payload has the state of all partitions. A row for one partition only would be of a later format.
         cursor.execute("SELECT seq, format, payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
         snapshots = cursor.fetchall()
@@ -177,10 +164,19 @@ class StateTables:
                 self._bytes_since += len(payload)
         return restore(self._timeout, snapshot, before, since, newest.clocks, newest.offsets, newest.event_clock_us)
 
-    def write(self, cursor: psycopg2.extensions.cursor, seq: int, engine: Engine, accepted: Sequence[Rows]) -> Written:
+    def write(
+        self,
+        cursor: psycopg2.extensions.cursor,
+        seq: int,
+        engine: Engine,
+        accepted: Sequence[Rows],
+        *,
+        snapshot_now: bool = False,
+    ) -> Written:
         """Write a batch's delta, and a snapshot where one is due; this removes the deltas that it covers.
 
         :param seq: the batch's ledger row; :param accepted: its accepted events.
+        :param snapshot_now: write a snapshot in any case.
         :returns: what :meth:`committed` has to be told once the transaction is committed.
         """
         kept = [rows for rows in accepted if len(rows) or rows.own_clocks]
@@ -192,7 +188,7 @@ class StateTables:
                 "INSERT INTO job_state_delta (seq, format, payload) VALUES (%s, %s, %s)",
                 (seq, FORMAT, psycopg2.Binary(payload)),
             )
-        due = snapshot_is_due(
+        due = snapshot_now or snapshot_is_due(
             self._events_since + written.events, self._bytes_since + written.delta_bytes, self._snapshot_bytes
         )
         if due:
@@ -219,6 +215,29 @@ class StateTables:
             self._deltas = [delta for delta in self._deltas if _guards(delta, written.folds)]
             self._events_since = self._bytes_since = 0
             self._snapshot_bytes = written.snapshot_bytes
+
+
+def newest_row(cursor: psycopg2.extensions.cursor) -> LedgerRow:
+    """Return the newest row of the ledger, without a topic where nothing was ever committed.
+
+    :raises OperatorError: it has a format that this release does not read.
+    """
+    cursor.execute(
+        "SELECT format, offsets, clocks, topic_id, event_clock, positions,"
+        " extract(epoch FROM committed_at)::float8 * 1000, seq FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+    )
+    for found, offsets, clocks, topic_id, event_clock, positions, committed_at, seq in cursor:
+        check_format("batch_ledger", found)
+        return LedgerRow(
+            {int(number): offset for number, offset in offsets.items()},
+            {int(number): clock for number, clock in clocks.items()},
+            topic_id,
+            None if event_clock is None else (event_clock - _EPOCH) // datetime.timedelta(microseconds=1),
+            {int(number): last_record(entry) for number, entry in (positions or {}).items()},
+            committed_at,
+            seq,
+        )
+    return LedgerRow({}, {})
 
 
 def last_record(entry: Mapping[str, Any]) -> LastRecord:

@@ -1,0 +1,127 @@
+"""The schema of a recount: the job's tables once more, and copies of the present ones to compare them with."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import psycopg2
+import psycopg2.extensions
+
+from streampulse.core.errors import OperatorError
+from streampulse.core.settings import PostgresSettings
+from streampulse.job.store.commit import one
+from streampulse.job.store.state import LedgerRow, StateTables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streampulse.job.counting.engine import Engine
+
+#: Key of the advisory lock of the one recount.
+_LOCK_KEY: Final = 0x73_70_72_65_63  # "sprec"
+_TABLES: Final = (
+    "stream_metrics_minute",
+    "event_clock",
+    "stream_presence",
+    "batch_ledger",
+    "topics_read",
+    "job_state_snapshot",
+    "job_state_delta",
+    "lost_spans",
+    "excluded_records",
+)
+_DROP: Final = "DROP SCHEMA IF EXISTS streampulse_recount CASCADE"
+_FILL: Final = (
+    "INSERT INTO streampulse_recount.event_clock DEFAULT VALUES;"
+    " INSERT INTO streampulse_recount.lost_spans OVERRIDING SYSTEM VALUE SELECT * FROM public.lost_spans;"
+    " INSERT INTO streampulse_recount.excluded_records SELECT * FROM public.excluded_records;"
+    " CREATE TABLE streampulse_recount.letters (partition integer, record_offset bigint, reason text, detail bytea,"
+    "  key bytea, value bytea, PRIMARY KEY (partition, record_offset));"
+    # Streams of partitions whose log is incomplete: rows are certain before the one time and from the other one on.
+    ' CREATE TABLE streampulse_recount.bounds (stream_id text COLLATE "C" PRIMARY KEY, complete_before timestamptz,'
+    "  certain_from timestamptz)"
+)
+_COPY: Final = (
+    "DROP TABLE IF EXISTS streampulse_recount.present_rows, streampulse_recount.present_viewers;"
+    " CREATE TABLE streampulse_recount.present_rows AS SELECT * FROM public.stream_metrics_minute;"
+    " CREATE TABLE streampulse_recount.present_viewers AS SELECT * FROM public.stream_presence"
+)
+#: Pending exclusions are in force in the recount.
+_INCLUDE: Final = (
+    "UPDATE streampulse_recount.excluded_records SET pending = false WHERE pending"
+    " RETURNING topic_id, partition, generation, first_offset"
+)
+_REFRESH: Final = (
+    "INSERT INTO streampulse_recount.excluded_records AS e SELECT * FROM public.excluded_records WHERE NOT pending"
+    " ON CONFLICT (topic_id, partition, generation, first_offset)"
+    " DO UPDATE SET last_offset = greatest(e.last_offset, EXCLUDED.last_offset)"
+)
+
+
+class Entry(NamedTuple):
+    """The key of an entry of ``excluded_records``."""
+
+    topic_id: str
+    partition: int
+    generation: int
+    first_offset: int
+
+
+def connect(settings: PostgresSettings) -> psycopg2.extensions.connection:
+    """Return a connection in which transactions are ended by the caller."""
+    connection: psycopg2.extensions.connection = psycopg2.connect(
+        **settings.connection_arguments("streampulse-recount")
+    )
+    return connection
+
+
+@contextmanager
+def made(settings: PostgresSettings) -> Iterator[list[Entry]]:
+    """Make the schema, in place of one that was left there, and remove it at the end.
+
+    :returns: the pending exclusions, which are in force in it.
+    :raises OperatorError: another recount is under way.
+    """
+    with closing(connect(settings)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,))
+            if not one(cursor)[0]:
+                raise OperatorError("another recount is under way: wait for it, or end it, then inv recount")
+            cursor.execute(_DROP)
+            cursor.execute("CREATE SCHEMA streampulse_recount")
+            for name in _TABLES:
+                cursor.execute(f"CREATE TABLE streampulse_recount.{name} (LIKE public.{name} INCLUDING ALL)")
+            cursor.execute(_FILL)
+            cursor.execute(_INCLUDE)
+            included = [Entry(*row) for row in cursor]
+            try:
+                yield included
+            finally:
+                cursor.execute(_DROP)
+
+
+def refresh_exclusions(settings: PostgresSettings) -> None:
+    """Take over the exclusions that the job has entered since."""
+    with closing(connect(settings)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(_REFRESH)
+
+
+def new_spans(cursor: psycopg2.extensions.cursor) -> bool:
+    """Tell whether the job has entered lost spans since the schema was made."""
+    cursor.execute(
+        "SELECT (SELECT count(*) FROM public.lost_spans) <> (SELECT count(*) FROM streampulse_recount.lost_spans)"
+    )
+    return bool(one(cursor)[0])
+
+
+def copy_present(settings: PostgresSettings, viewer_timeout_us: int) -> tuple[Engine, LedgerRow]:
+    """Copy the present rows of one moment, and return the present state and the ledger row of that moment.
+
+    :raises OperatorError: the state has a format that this release does not read.
+    """
+    with closing(connect(settings)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute(_COPY)
+        return StateTables(viewer_timeout_us).load(cursor)
