@@ -17,5 +17,6 @@ CREATE TABLE IF NOT EXISTS due_letters (
   reason        text    NOT NULL,
   detail        bytea   NOT NULL,
   key           bytea,
-  value         bytea
+  value         bytea,
+  producer      text    NOT NULL
 );

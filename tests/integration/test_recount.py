@@ -204,7 +204,7 @@ def test_letters_that_a_killed_recount_left_are_sent_by_the_job_and_only_once(
     assert bench.database.query("SELECT * FROM due_letters") == []
     # The job is killed after it has sent them, before it notes that.
     bench.database.execute(
-        "INSERT INTO due_letters OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s)", *due
+        "INSERT INTO due_letters OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)", *due
     )
     bench.pipeline.start()
     assert not [each for each in bench.pipeline.verify().differences if "dead letter" in each]

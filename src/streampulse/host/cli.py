@@ -27,6 +27,7 @@ COMMANDS = {
         "what happened to an event: partition, offset, times, and row or letter",
     ),
     "recount": ("streampulse.recount.command", "count the history again from the oldest record, and swap it in"),
+    "shadow": ("streampulse.recount.prove", "count beside the job from a copy of its state, and compare"),
     "smoke": ("streampulse.host.smoke", "send a few events of its own and expect exactly their numbers"),
     "probe": ("streampulse.probe.command", "measure what users notice: an event a minute, and the API's answers"),
     "peek": ("streampulse.host.peek", "print the newest records of a topic"),

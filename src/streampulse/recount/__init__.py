@@ -2,7 +2,7 @@
 
 ``schema`` has the tables, ``count`` the counting, ``gaps`` bounds what missing records can have changed, ``letters``
 has the dead letters, ``compare`` finds the differences, ``swap`` takes the place of the job's rows and state, and
-``command`` is ``streampulse recount``.
+``command`` is ``streampulse recount``. ``prove`` has a release count in the same way from a copy of the job's state.
 """
 
 from typing import Final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,11 +38,7 @@ _TRIES: Final = 10
 _PAUSE_SECONDS: Final = 3.0
 _PROGRESS_SECONDS: Final = 10.0
 _ANSWER_SECONDS: Final = 15.0
-#: What the recount is compared with: the copies of one moment, or the tables themselves.
-_COPIES: Final = (
-    "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM streampulse_recount.present_rows;"
-    " CREATE TEMPORARY VIEW present_viewers AS SELECT * FROM streampulse_recount.present_viewers"
-)
+#: The tables themselves, to compare with, in place of copies.
 _TABLES: Final = (
     "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM public.stream_metrics_minute;"
     " CREATE TEMPORARY VIEW present_viewers AS SELECT * FROM public.stream_presence"
@@ -59,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     :raises OperatorError: Kafka or PostgreSQL does not answer. Nothing was changed.
     """
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # The job and the API come first.
+    os.nice(10)
     # Millions of objects without reference cycles, as in the job.
     gc.set_threshold(100_000, 20, 100)
     settings = load(KafkaSettings), load(PostgresSettings), load(CountingSettings)
@@ -84,7 +83,10 @@ def recount(
     :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed. Nothing was changed.
     """
     try:
-        with schema.made(postgres) as included, closing(Recount(kafka, postgres, counting, progress)) as counted:
+        with (
+            schema.made(postgres, with_pending=True) as included,
+            closing(Recount(kafka, postgres, counting, progress)) as counted,
+        ):
             return _Run(kafka, postgres, counting, included, counted, say).run(dry_run)
     except psycopg2.Error as error:
         raise OperatorError(
@@ -182,7 +184,7 @@ class _Run:
         self._counted.finish(row.clocks)
         self._sent.read()
         with closing(schema.connect(self._postgres)) as connection, connection, connection.cursor() as cursor:
-            found, _ = self._find(cursor, row, _COPIES)
+            found, _ = self._find(cursor, row, schema.VIEWS_OF_COPIES)
         added = compare.viewer_differences(present(engine), self._counted.present())
         found.viewers_added, found.viewers_removed = added
         return found

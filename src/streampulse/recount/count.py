@@ -86,6 +86,15 @@ class Recount:
         for number in self._positions:
             self._pass_border(number, None)
 
+    def resume(self, topic: Log) -> None:
+        """Go to the position of the state that the schema has."""
+        row = self._batches.open()
+        offsets = {number: row.offsets.get(number, first) for number, first in topic.starts.items()}
+        start = Start(offsets, {number: row.last.get(number) for number in offsets}, [])
+        self._batches.start_topic(topic.topic_id, start)
+        self._topic_id = topic.topic_id
+        self._positions = self._batches.positions(start)
+
     def count(self, ends: Mapping[int, int]) -> None:
         """Count up to the offsets, which no partition has passed.
 
@@ -114,7 +123,7 @@ class Recount:
                 self.gaps[number].note(piece, self._positions[number].clock_us)
             slices.append(piece)
             self.records += piece.records
-        self._batches.commit(str(uuid.uuid4()), 0, slices, begun)
+        self._batches.commit(str(uuid.uuid4()), 0, slices, begun, time.monotonic())
         for piece in slices:
             self._positions[piece.partition] = self._batches.position(piece)
             self._pass_border(piece.partition, piece.clock_us)

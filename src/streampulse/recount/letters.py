@@ -42,7 +42,7 @@ class KeptLetters:
             self._connection = schema.connect(self._settings)
         with self._connection, self._connection.cursor() as cursor:
             rows = [
-                (each.partition, each.offset, each.reason, each.detail.encode(), each.key, each.value)
+                (each.partition, each.offset, each.reason, each.detail.encode(), each.key, each.value, each.producer)
                 for each in letters
             ]
             execute_values(cursor, _KEEP, rows, page_size=1_000)

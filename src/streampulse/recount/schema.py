@@ -11,7 +11,7 @@ import psycopg2.extensions
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
 from streampulse.job.store.commit import one
-from streampulse.job.store.state import LedgerRow, StateTables
+from streampulse.job.store.state import LedgerRow, StateTables, newest_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ _TABLES: Final = (
     "job_state_delta",
     "lost_spans",
     "excluded_records",
+    "dead_letter_groups",
 )
 _DROP: Final = "DROP SCHEMA IF EXISTS streampulse_recount CASCADE"
 _FILL: Final = (
@@ -37,10 +38,26 @@ _FILL: Final = (
     " INSERT INTO streampulse_recount.lost_spans OVERRIDING SYSTEM VALUE SELECT * FROM public.lost_spans;"
     " INSERT INTO streampulse_recount.excluded_records SELECT * FROM public.excluded_records;"
     " CREATE TABLE streampulse_recount.letters (partition integer, record_offset bigint, reason text, detail bytea,"
-    "  key bytea, value bytea, PRIMARY KEY (partition, record_offset));"
+    "  key bytea, value bytea, producer text, PRIMARY KEY (partition, record_offset));"
     # Streams of partitions whose log is incomplete: rows are certain before the one time and from the other one on.
     ' CREATE TABLE streampulse_recount.bounds (stream_id text COLLATE "C" PRIMARY KEY, complete_before timestamptz,'
     "  certain_from timestamptz)"
+)
+#: What a count is compared with: the copies of one moment.
+VIEWS_OF_COPIES: Final = (
+    "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM streampulse_recount.present_rows;"
+    " CREATE TEMPORARY VIEW present_viewers AS SELECT * FROM streampulse_recount.present_viewers"
+)
+_COPY_STATE: Final = (
+    "INSERT INTO streampulse_recount.stream_metrics_minute SELECT * FROM public.stream_metrics_minute;"
+    " INSERT INTO streampulse_recount.stream_presence SELECT * FROM public.stream_presence;"
+    " UPDATE streampulse_recount.event_clock SET clock = (SELECT clock FROM public.event_clock);"
+    " INSERT INTO streampulse_recount.batch_ledger OVERRIDING SYSTEM VALUE"
+    "  SELECT * FROM public.batch_ledger ORDER BY seq DESC LIMIT 1;"
+    " INSERT INTO streampulse_recount.job_state_snapshot SELECT * FROM public.job_state_snapshot;"
+    " INSERT INTO streampulse_recount.job_state_delta SELECT * FROM public.job_state_delta;"
+    " SELECT setval(pg_get_serial_sequence('streampulse_recount.batch_ledger', 'seq'), max(seq))"
+    "  FROM streampulse_recount.batch_ledger"
 )
 _COPY: Final = (
     "DROP TABLE IF EXISTS streampulse_recount.present_rows, streampulse_recount.present_viewers;"
@@ -55,7 +72,7 @@ _INCLUDE: Final = (
 _REFRESH: Final = (
     "INSERT INTO streampulse_recount.excluded_records AS e SELECT * FROM public.excluded_records WHERE NOT pending"
     " ON CONFLICT (topic_id, partition, generation, first_offset)"
-    " DO UPDATE SET last_offset = greatest(e.last_offset, EXCLUDED.last_offset)"
+    " DO UPDATE SET last_offset = greatest(e.last_offset, EXCLUDED.last_offset), reason = EXCLUDED.reason"
 )
 
 
@@ -77,9 +94,10 @@ def connect(settings: PostgresSettings) -> psycopg2.extensions.connection:
 
 
 @contextmanager
-def made(settings: PostgresSettings) -> Iterator[list[Entry]]:
+def made(settings: PostgresSettings, *, with_pending: bool) -> Iterator[list[Entry]]:
     """Make the schema, in place of one that was left there, and remove it at the end.
 
+    :param with_pending: have pending exclusions be in force in it.
     :returns: the pending exclusions, which are in force in it.
     :raises OperatorError: another recount is under way.
     """
@@ -94,8 +112,10 @@ def made(settings: PostgresSettings) -> Iterator[list[Entry]]:
             for name in _TABLES:
                 cursor.execute(f"CREATE TABLE streampulse_recount.{name} (LIKE public.{name} INCLUDING ALL)")
             cursor.execute(_FILL)
-            cursor.execute(_INCLUDE)
-            included = [Entry(*row) for row in cursor]
+            included: list[Entry] = []
+            if with_pending:
+                cursor.execute(_INCLUDE)
+                included = [Entry(*row) for row in cursor]
             try:
                 yield included
             finally:
@@ -114,6 +134,17 @@ def new_spans(cursor: psycopg2.extensions.cursor) -> bool:
         "SELECT (SELECT count(*) FROM public.lost_spans) <> (SELECT count(*) FROM streampulse_recount.lost_spans)"
     )
     return bool(one(cursor)[0])
+
+
+def copy_state(settings: PostgresSettings) -> LedgerRow:
+    """Copy the job's rows and state of one moment, to count on from, and return the ledger row of that moment.
+
+    :raises OperatorError: the row has a format that this release does not read.
+    """
+    with closing(connect(settings)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute(_COPY_STATE)
+        return newest_row(cursor)
 
 
 def copy_present(settings: PostgresSettings, viewer_timeout_us: int) -> tuple[Engine, LedgerRow]:

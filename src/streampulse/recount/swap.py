@@ -94,8 +94,8 @@ def swap(
     )
     for number, offset in due:
         cursor.execute(
-            "INSERT INTO public.due_letters (recount, partition, record_offset, reason, detail, key, value)"
-            " SELECT %s, partition, record_offset, reason, detail, key, value FROM streampulse_recount.letters"
-            " WHERE partition = %s AND record_offset = %s",
+            "INSERT INTO public.due_letters (recount, partition, record_offset, reason, detail, key, value, producer)"
+            " SELECT %s, partition, record_offset, reason, detail, key, value, producer"
+            " FROM streampulse_recount.letters WHERE partition = %s AND record_offset = %s",
             (recount, number, offset),
         )

@@ -36,7 +36,7 @@ OTHER_NAMES: Final = frozenset({"OutOfMemoryError"})
 #: What changes something, as a word of a command.
 CHANGING: Final = re.compile(
     r"systemctl (?:start|stop|restart|reset-failed)|\b(?:mv|rm|apt-get|kill)\b|set-ntp|--vacuum|pg_terminate|VACUUM"
-    r"|\./inv (?:up|down|smoke|reset(?!.*--dry-run))"
+    r"|\./inv (?:up|down|smoke|(?:reset|recount)(?!.*--dry-run))"
 )
 _SEVERITIES: Final = ("page", "ticket", "none")
 _ROLES: Final = "kafka|job|api|generator|probe|postgres|prometheus|alertmanager|spark_worker"

@@ -18,6 +18,7 @@ from streampulse_ops.machines.existing import Existing
 from streampulse_ops.verbs import dlq, exclude, logs, silence, sql, trace
 from streampulse_ops.verbs.open import page
 from streampulse_ops.verbs.peek import peek
+from streampulse_ops.verbs.recount import recount
 from streampulse_ops.verbs.smoke import smoke, targets
 from streampulse_ops.verbs.ssh import PIPED_SHELL, shell
 from streampulse_ops.verbs.verify import verify
@@ -45,6 +46,7 @@ LOOKS: list[Callable[[Session], object]] = [
     lambda session: trace.run(session, "", "", ""),
     lambda session: sql.run(session, "SELECT 1"),
     verify,
+    lambda session: recount(session, dry_run=True, yes=False),
     smoke,
     targets,
     monitoring.require,

@@ -166,13 +166,14 @@ class Store:
         """Return the dead letters that are due by a recount and are not yet sent, in the order of their ids."""
         with self._cursor() as cursor:
             cursor.execute(
-                "SELECT id, recount::text, partition, record_offset, reason, detail, key, value FROM due_letters"
-                " ORDER BY id"
+                "SELECT id, recount::text, partition, record_offset, reason, detail, key, value, producer"
+                " FROM due_letters ORDER BY id"
             )
             found = []
-            for number, recount, partition, offset, reason, detail, key, value in cursor:
-                content = (None if each is None else bytes(each) for each in (key, value))
-                letter = DeadLetter(partition, offset, reason, bytes(detail).decode(), *content)
+            for number, recount, partition, offset, reason, detail, key, value, producer in cursor:
+                source = partition, offset, reason, bytes(detail).decode()
+                # A column of bytes comes as a view of them.
+                letter = DeadLetter(*source, key and bytes(key), value and bytes(value), producer)
                 found.append(DueLetter(number, recount, letter))
         self._end()
         return found

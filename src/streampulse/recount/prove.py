@@ -1,0 +1,175 @@
+"""``streampulse shadow --prove``: this release counts beside the job's, from a copy of its state, and must agree.
+
+The copy is of one ledger row, and so is the comparison: everything must be equal at equal offsets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg2
+from kafka.errors import KafkaError
+
+from streampulse.core.errors import OperatorError, one_line
+from streampulse.core.kafka import Topic, silence
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
+from streampulse.job.counting.state import present
+from streampulse.job.store.commit import one
+from streampulse.job.store.state import newest_row
+from streampulse.recount import compare, schema
+from streampulse.recount.count import Recount
+from streampulse.recount.letters import SentLetters
+
+#: Fewer events prove nothing.
+ENOUGH_EVENTS: Final = 10_000
+PATIENCE_SECONDS: Final = 600
+#: Exit code of a proof that could not be made.
+NOT_PROVED: Final = 3
+_LOOK_SECONDS: Final = 2.0
+_ANSWER_SECONDS: Final = 15.0
+_COUNTED: Final = (
+    "SELECT coalesce(sum(accepted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM {}.batch_ledger"
+    " WHERE seq > %s AND seq <= %s"
+)
+
+
+@dataclass
+class Proof:
+    """What was compared, and what differs, in words. ``events``: those that both have counted, duplicates included."""
+
+    events: int = 0
+    rows: int = 0
+    letters: int = 0
+    enough: bool = True
+    differences: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the outcome in a line."""
+        counts = f"{self.events:,} events, {self.rows:,} rows, {self.letters:,} dead letters"
+        if self.differences:
+            return f"differs: {counts}, {len(self.differences):,} differ"
+        return f"proved: {counts}, 0 differ" if self.enough else f"not proved: only {counts}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``streampulse shadow``."""
+    parser.add_argument("--prove", action="store_true", required=True, help="compare with what the job counts")
+    parser.add_argument("--events", type=int, default=ENOUGH_EVENTS, help="events to compare (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=PATIENCE_SECONDS, help="how long to wait for them (default: %(default)s)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prove, print the outcome, and return 0; 1 where something differs, 3 where there were too few events.
+
+    :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed.
+    """
+    silence()
+    # The job and the API come first.
+    os.nice(10)
+    gc.set_threshold(100_000, 20, 100)
+    settings = load(KafkaSettings), load(PostgresSettings), load(CountingSettings)
+    found = prove(*settings, arguments.events, arguments.seconds)
+    for line in found.differences[: compare.SHOWN]:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{found.text()}\n")
+    return 1 if found.differences else 0 if found.enough else NOT_PROVED
+
+
+def prove(
+    kafka: KafkaSettings,
+    postgres: PostgresSettings,
+    counting: CountingSettings,
+    events: int = ENOUGH_EVENTS,
+    seconds: float = PATIENCE_SECONDS,
+    waited: Callable[[], None] = lambda: time.sleep(_LOOK_SECONDS),
+) -> Proof:
+    """Count from a copy of the job's state until the job has counted so many events more, and compare.
+
+    :param seconds: the longest time to wait for them.
+    :param waited: waits between two looks.
+    :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed.
+    """
+    try:
+        with schema.made(postgres, with_pending=False), closing(Recount(kafka, postgres, counting)) as shadow:
+            return _prove(kafka, postgres, counting, shadow, (events, time.monotonic() + seconds), waited)
+    except psycopg2.Error as error:
+        raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {one_line(error)} (inv doctor)") from None
+    except KafkaError as error:
+        raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)} (inv doctor)") from None
+
+
+def _prove(
+    kafka: KafkaSettings,
+    postgres: PostgresSettings,
+    counting: CountingSettings,
+    shadow: Recount,
+    until: tuple[int, float],
+    waited: Callable[[], None],
+) -> Proof:
+    timeout_us = counting.viewer_timeout_seconds * 1_000_000
+    with Topic(kafka, "streampulse-shadow", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
+        topic = reader.log()
+    first = schema.copy_state(postgres)
+    if first.topic_id != topic.topic_id:
+        raise OperatorError(f"the job has not yet counted anything of {kafka.topic}: wait for its next batch")
+    shadow.resume(topic)
+    while True:
+        with closing(schema.connect(postgres)) as connection, connection, connection.cursor() as cursor:
+            newest = newest_row(cursor)
+            if schema.new_spans(cursor):
+                raise OperatorError("Kafka lost records while they were counted: run it again")
+            cursor.execute(_COUNTED.format("public"), (first.seq, newest.seq))
+            counted = sum(one(cursor))
+        schema.refresh_exclusions(postgres)
+        shadow.count(newest.offsets)
+        if counted >= until[0] or time.monotonic() > until[1]:
+            break
+        waited()
+    engine, last = schema.copy_present(postgres, timeout_us)
+    schema.refresh_exclusions(postgres)
+    shadow.count(last.offsets)
+    sent = SentLetters(kafka, first.offsets, shadow.store.lost(topic.topic_id), None)
+    sent.read()
+    proof = Proof()
+    with closing(schema.connect(postgres)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(schema.VIEWS_OF_COPIES)
+        clocks = shadow.clocks()
+        found = compare.find(cursor, max(clocks.values(), default=None), counting.history_days, {}, len(topic.starts))
+        proof.differences += [f"row {line}" for line in found.named]
+        hidden = found.rows_added + found.rows_removed + found.rows_changed - len(found.named)
+        proof.differences += ["another row"] * hidden + ["the viewers of a stream"] * found.streams
+        proof.differences += [f"clock of {line}" for line in compare.clock_differences(last.clocks, clocks)]
+        own, theirs = shadow.present(), present(engine)
+        for number in sorted(own.keys() | theirs.keys()):
+            differing = own.get(number, {}).items() ^ theirs.get(number, {}).items()
+            proof.differences += [
+                f"viewer {user!r} of {stream!r}" for stream, user in sorted({k for k, _ in differing})
+            ]
+        cursor.execute("SELECT partition, record_offset, reason FROM streampulse_recount.letters")
+        expected = {(number, offset, reason) for number, offset, reason in cursor}
+        there = {(*at, each.reason) for at, each in sent.found.items() if at[1] < last.offsets.get(at[0], 0)}
+        proof.differences += [
+            f"dead letter of partition {number} offset {offset}: {reason}"
+            for number, offset, reason in sorted(expected ^ there)
+        ]
+        cursor.execute(_COUNTED.format("public"), (first.seq, last.seq))
+        accepted, duplicates = one(cursor)
+        cursor.execute(_COUNTED.format("streampulse_recount"), (first.seq, 2**62))
+        for name, was, now in zip(("accepted", "duplicates"), (accepted, duplicates), one(cursor), strict=True):
+            if was != now:
+                proof.differences.append(f"{name}: {was:,} by the job, {now:,} by this release")
+        cursor.execute("SELECT count(*) FROM present_rows")
+        proof.rows = one(cursor)[0]
+    proof.events, proof.letters = accepted + duplicates, len(there)
+    proof.enough = proof.events >= until[0]
+    return proof
