@@ -5,7 +5,6 @@ A function of one partition's log alone, in offset order. It follows the five ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, InvalidEvent, is_internal, parse
@@ -129,17 +128,3 @@ class PartitionLog:
         # 5. Everything else.
         self._accepted[identity] = event.ts_us
         return Decision(ACCEPTED, event, None, certain)
-
-
-def decide(records: Iterable[Record], partitions: int) -> tuple[list[tuple[Record, Decision]], dict[int, int]]:
-    """Decide the outcome of each record of a topic.
-
-    :param records: the records, those of each partition in offset order.
-    :param partitions: number of partitions of the topic.
-    :returns: each record with its decision, in the order given; and the clock of each partition that has one, in
-        microseconds since the epoch.
-    """
-    logs = {number: PartitionLog(number, partitions) for number in range(partitions)}
-    decisions = [(record, logs[record.partition].decide(record)) for record in records]
-    clocks = {number: log.clock_us for number, log in logs.items() if log.clock_us is not None}
-    return decisions, clocks

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from deciding import decide
 
 from streampulse.events import Event, is_internal, partition_of
 from streampulse.job.counting.changes import Changes
@@ -143,7 +144,7 @@ def described(reason: str, detail: str | None) -> str:
 
 
 def by_oracle(example: Example) -> Outcome:
-    decisions, clocks = oracle.decide(example.records, example.partitions)
+    decisions, clocks = decide(example.records, example.partitions)
     accepted: dict[str, list[Event]] = {}
     own: dict[str, int] = {}
     for _, decision in decisions:

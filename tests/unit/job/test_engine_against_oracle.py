@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from deciding import decide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -217,7 +218,7 @@ def expected_tables(decisions: list[tuple[oracle.Record, oracle.Decision]], cloc
 def test_any_batches_restarts_and_replays_give_the_oracles_tables(
     records: list[oracle.Record], cuts: set[int], restarts: set[int], repeats: set[int]
 ) -> None:
-    decisions, clocks = oracle.decide(records, PARTITIONS)
+    decisions, clocks = decide(records, PARTITIONS)
     expected = expected_tables(decisions, clocks)
 
     held, letters = run(records, cuts, restarts, repeats)
@@ -243,7 +244,7 @@ def test_any_batches_restarts_and_replays_give_the_oracles_tables(
 def test_rows_of_our_own_streams_are_exact_however_long_they_go_on(
     records: list[oracle.Record], cuts: set[int], restarts: set[int], repeats: set[int]
 ) -> None:
-    decisions, clocks = oracle.decide(records, PARTITIONS)
+    decisions, clocks = decide(records, PARTITIONS)
     held, _ = run(records, cuts, restarts, repeats)
     expected = expected_tables(decisions, clocks).minutes
     # A `__` stream whose clock is a day behind another one is dropped. Only minutes without events can be missing then.
@@ -270,7 +271,7 @@ def test_a_stop_ends_what_came_before_it_when_it_is_settled_too() -> None:
     for number, (user, kind, ts_ms) in enumerate([*joins, *(("v", "chat_message", 2_160_000) for _ in range(2))]):
         key, value = event("a", user, kind, START_MS + ts_ms, number)
         records.append(oracle.Record(partition_of(key, PARTITIONS), number, START_MS + ts_ms, key, value))
-    decisions, clocks = oracle.decide(records, PARTITIONS)
+    decisions, clocks = decide(records, PARTITIONS)
     held, _ = run(records, {0, 1, 2, 3}, set(), set())
     assert held.minutes == expected_tables(decisions, clocks).minutes
     assert held.active == {"a": 1}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deciding import decide
 from test_engine_against_oracle import Tables, expected_tables
 
 from streampulse.core.errors import OperatorError
@@ -74,7 +75,7 @@ def test_the_state_of_349fb85_is_continued_to_the_oracles_numbers(before: dict[s
             slices += [(piece.rows, piece.next_offset) for piece in decoder.slices([columns])]
         held.apply(engine.apply(slices)[0])
 
-    decisions, clocks = oracle.decide(records, before["partitions"])
+    decisions, clocks = decide(records, before["partitions"])
     expected = expected_tables(decisions, clocks)
     assert held.minutes == expected.minutes
     assert held.active == {stream: state.active_viewers for stream, state in expected.states.items()}

@@ -6,11 +6,12 @@ import json
 import uuid
 
 import pytest
+from deciding import decide
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampulse.events import partition_of
-from streampulse.oracle.decide import PartitionLog, Record, decide
+from streampulse.oracle.decide import PartitionLog, Record
 
 #: 2026-03-01T12:00:00Z in seconds.
 NOON = 1_772_366_400
