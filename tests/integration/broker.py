@@ -172,7 +172,9 @@ class Broker:
         if replicas:
             unclean = {**configs, "unclean.leader.election.enable": "true"}
             events = NewTopic(name, replica_assignments={0: replicas}, topic_configs=unclean)
-        letters = NewTopic(f"{name}.dlq", 1, len(self._controllers), topic_configs=configs)
+        # Letters are led by this broker, which the tests leave alone.
+        everyone = sorted(range(1, len(self._controllers) + 1), key=lambda node: node != self._node)
+        letters = NewTopic(f"{name}.dlq", replica_assignments={0: everyone}, topic_configs=configs)
         with self.admin() as admin:
             admin.create_topics([events, letters])
         return KafkaSettings(bootstrap_servers=self.address, topic=name, dlq_topic=f"{name}.dlq")
