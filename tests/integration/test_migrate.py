@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -21,11 +23,13 @@ from streampulse.core.errors import OperatorError
 from streampulse.host import cli
 from streampulse.host import migrate as module
 from streampulse.host.migrate import migrate, sql_directory
+from streampulse.job.store.state import LedgerRow, StateTables
 
 pytestmark = pytest.mark.postgres
 
 FILES = sorted(sql_directory().glob("*.sql"))
 NEWEST = int(FILES[-1].name.split(".")[0])
+PAYLOADS = Path(__file__).parents[1] / "unit/job/payloads/349fb85.json"
 
 
 Command = Callable[..., SimpleNamespace]
@@ -111,6 +115,40 @@ def test_failing_migration_leaves_nothing_of_itself(
         assert cursor.fetchone() == (True, True)
     (tmp_path / "0999.bad.sql").write_text("CREATE TABLE half_done (x int)")
     assert migrate(postgres_server.settings(name)) == (999, 1)
+
+
+def test_the_state_in_a_database_of_349fb85_is_loaded_after_its_migration(
+    postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = json.loads(PAYLOADS.read_text(encoding="utf-8"))
+    name = postgres_server.create_database()
+    with monkeypatch.context() as before:
+        for file in FILES[:3]:
+            (tmp_path / file.name).write_text(file.read_text())
+        before.setattr(module, "sql_directory", lambda: tmp_path)
+        assert migrate(postgres_server.settings(name)) == (3, 3)
+    ledger = stored["ledger"]
+    with contextlib.closing(postgres_server.connect(WRITER, name)) as connection, connection.cursor() as cursor:
+        for table, rows in (("job_state_snapshot", [stored["snapshot"]]), ("job_state_delta", stored["deltas"])):
+            cursor.executemany(
+                f"INSERT INTO {table} VALUES (%s, %s)",  # noqa: S608 - one of two constants
+                [(seq, base64.b64decode(payload)) for seq, payload in rows],
+            )
+        cursor.execute(
+            "INSERT INTO batch_ledger (query_id, batch_id, topic_id, offsets, clocks, event_clock)"
+            " VALUES (gen_random_uuid(), 7, %s, %s, %s, to_timestamp(%s / 1e6))",
+            (ledger["topic_id"], json.dumps(ledger["offsets"]), json.dumps(ledger["clocks"]), ledger["event_clock_us"]),
+        )
+    assert migrate(postgres_server.settings(name)) == (NEWEST, len(FILES) - 3)
+    with contextlib.closing(postgres_server.connect(WRITER, name)) as connection, connection.cursor() as cursor:
+        engine, newest = StateTables(stored["viewer_timeout_us"]).load(cursor)
+    offsets, clocks = ({int(number): value for number, value in ledger[each].items()} for each in ("offsets", "clocks"))
+    assert newest == LedgerRow(
+        offsets, clocks, ledger["topic_id"], ledger["event_clock_us"], {}, newest.committed_at_ms, seq=1
+    )
+    assert (engine.next_offsets(), engine.partition_clocks()) == (offsets, clocks)
+    assert engine.event_clock_us == ledger["event_clock_us"]
+    assert engine.size()["viewers"] > 0
 
 
 def test_newer_releases_schema_is_refused_and_kept(database: Database, command: Command) -> None:

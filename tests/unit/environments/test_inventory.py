@@ -206,7 +206,7 @@ def test_what_an_environment_cannot_have_is_refused_by_name(inventories: Path, t
         "the group postgres has 2 hosts (h, i)",
         "the group spark_master has 2 hosts (h, i)",
         "the group kafka has 2 hosts (h, i)",
-        "max_connections of PostgreSQL is 50 and 170 are needed (api 160 + job 2 ",
+        "max_connections of PostgreSQL is 50 and 171 are needed (api 160 + job 3 ",
         "h: api_settings.title: a line end or another control character is in the value",
         *(f"{name} holds a" for name in ("api_key", "monitoring_password")),
         "postgres_reader_password begins or ends with a blank",
