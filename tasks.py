@@ -98,7 +98,7 @@ def rollback(
 @task(help={"env": ENV, "json": JSON})
 @timed
 def releases(_context: Context, env: str = "local", json: bool = False) -> str:
-    """List the deploys: when, which release, by whom, on which hosts, good or failed."""
+    """List the deploys: time, release, person, hosts, good or failed."""
     from streampulse_ops.verbs import releases as verb
 
     return verb.show(_session(env), json)

@@ -7,7 +7,6 @@ position that PostgreSQL has.
 from __future__ import annotations
 
 import argparse
-import gc
 import itertools
 import json
 import logging
@@ -27,10 +26,10 @@ from kafka.errors import KafkaError
 
 from streampulse.core import logs as logfmt
 from streampulse.core.errors import OperatorError, SettingsError, one_line
-from streampulse.core.kafka import Topic
+from streampulse.core.kafka import Topic, silence
 from streampulse.core.metrics import serve
 from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
-from streampulse.job import metrics
+from streampulse.job import collect_seldom, metrics
 from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.lost import Read, RecordReader, first_difference
@@ -78,8 +77,7 @@ def _drive() -> int:
     :raises OperatorError: a service that it needs does not answer, or another driver is the writer.
     :raises SettingsError: a setting is missing.
     """
-    # One warning a connection attempt while a broker restarts is noise beside the job's own words.
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    silence()
     logging.getLogger("py4j").setLevel(logging.WARNING)
     kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(JobSettings)
     store = Store(postgres, settings.viewer_timeout_seconds * 1_000_000, settings.history_days, settings.ledger_days)
@@ -94,9 +92,7 @@ def _drive() -> int:
     except (KafkaError, KafkaException) as error:
         raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)} (inv doctor)") from None
     serve_metrics(settings.metrics_host, settings.metrics_port)
-    # The state is millions of objects without cycles; looking for some after every two thousand new ones took a third
-    # of the counting's time. It is still done, a fiftieth as often.
-    gc.set_threshold(100_000, 20, 100)
+    collect_seldom()
     excluded = batches.exclusions_ahead(letters.written)
     suspects = Suspects(Clocks(kafka, postgres), len(start.offsets), excluded.covers)
     return Driver(batches, settings, kafka, suspects, excluded).run(session.result(), start)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +15,13 @@ from kafka.errors import KafkaError
 
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.kafka import Log, Topic
-from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings
 from streampulse.job.counting.state import present
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.store import Store
 from streampulse.job.store.commit import one, timestamp
 from streampulse.job.store.state import LedgerRow, newest_row
-from streampulse.recount import NOTHING, compare, schema
+from streampulse.recount import ANSWER_SECONDS, NOTHING, compare, in_background, schema
 from streampulse.recount import swap as swapping
 from streampulse.recount.compare import Differences
 from streampulse.recount.count import Recount
@@ -37,7 +34,6 @@ _CAUGHT_UP_RECORDS: Final = 20_000
 _TRIES: Final = 10
 _PAUSE_SECONDS: Final = 3.0
 _PROGRESS_SECONDS: Final = 10.0
-_ANSWER_SECONDS: Final = 15.0
 #: The tables themselves, to compare with, in place of copies.
 _TABLES: Final = (
     "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM public.stream_metrics_minute;"
@@ -55,13 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: Kafka or PostgreSQL does not answer. Nothing was changed.
     """
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
-    # The job and the API come first.
-    os.nice(10)
-    # Millions of objects without reference cycles, as in the job.
-    gc.set_threshold(100_000, 20, 100)
-    settings = load(KafkaSettings), load(PostgresSettings), load(CountingSettings)
-    recount(*settings, dry_run=arguments.dry_run, progress=_Progress(), say=_say)
+    recount(*in_background(), dry_run=arguments.dry_run, progress=_Progress(), say=_say)
     return 0
 
 
@@ -143,7 +133,7 @@ class _Run:
         return found
 
     def _topic(self) -> Log:
-        with Topic(self._kafka, "streampulse-recount", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
+        with Topic(self._kafka, "streampulse-recount", ANSWER_SECONDS, isolation_level="read_committed") as reader:
             return reader.log()
 
     def _check(self, row: LedgerRow, topic: Log) -> None:

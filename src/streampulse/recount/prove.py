@@ -6,8 +6,6 @@ The copy is of one ledger row, and so is the comparison: everything must be equa
 from __future__ import annotations
 
 import argparse
-import gc
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,12 +17,12 @@ import psycopg2
 from kafka.errors import KafkaError
 
 from streampulse.core.errors import OperatorError, one_line
-from streampulse.core.kafka import Topic, silence
-from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
+from streampulse.core.kafka import Topic
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings
 from streampulse.job.counting.state import present
 from streampulse.job.store.commit import one
 from streampulse.job.store.state import newest_row
-from streampulse.recount import compare, schema
+from streampulse.recount import ANSWER_SECONDS, compare, in_background, schema
 from streampulse.recount.count import Recount
 from streampulse.recount.letters import SentLetters
 
@@ -34,7 +32,6 @@ PATIENCE_SECONDS: Final = 600
 #: Exit code of a proof that could not be made.
 NOT_PROVED: Final = 3
 _LOOK_SECONDS: Final = 2.0
-_ANSWER_SECONDS: Final = 15.0
 _COUNTED: Final = (
     "SELECT coalesce(sum(accepted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM {}.batch_ledger"
     " WHERE seq > %s AND seq <= %s"
@@ -73,12 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed.
     """
-    silence()
-    # The job and the API come first.
-    os.nice(10)
-    gc.set_threshold(100_000, 20, 100)
-    settings = load(KafkaSettings), load(PostgresSettings), load(CountingSettings)
-    found = prove(*settings, arguments.events, arguments.seconds)
+    found = prove(*in_background(), arguments.events, arguments.seconds)
     for line in found.differences[: compare.SHOWN]:
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{found.text()}\n")
@@ -117,7 +109,7 @@ def _prove(
     waited: Callable[[], None],
 ) -> Proof:
     timeout_us = counting.viewer_timeout_seconds * 1_000_000
-    with Topic(kafka, "streampulse-shadow", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
+    with Topic(kafka, "streampulse-shadow", ANSWER_SECONDS, isolation_level="read_committed") as reader:
         topic = reader.log()
     first = schema.copy_state(postgres)
     if first.topic_id != topic.topic_id:

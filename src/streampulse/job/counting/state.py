@@ -57,7 +57,7 @@ def present(engine: Engine) -> dict[int, Presences]:
 def assume_present(engine: Engine, number: int, viewers: Presences, newest_us: int | None) -> None:
     """Have viewers be present from a partition's position on, whose joins the log no longer has.
 
-    A viewer of whom the state knows events is passed over.
+    A viewer whose events the state knows is passed over.
 
     :param newest_us: no event before the position is newer, in microseconds since the epoch; None: nothing tells.
     """
