@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import shutil
 import uuid
 
@@ -163,7 +162,6 @@ def test_a_disk_that_went_back_in_time_is_noticed_though_the_epoch_is_the_same(
     assert pipeline.verify().differences == []
 
 
-@pytest.mark.skipif("STREAMPULSE_FULL" not in os.environ, reason="three brokers take a minute: set STREAMPULSE_FULL=1")
 def test_an_unclean_election_among_three_brokers_is_a_lost_span(database: Database) -> None:
     with cluster(3) as (first, second, third):
         # No dead letters: a producer of transactions may take minutes to find their coordinator's successor.
