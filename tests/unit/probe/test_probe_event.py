@@ -96,8 +96,8 @@ class Outcome:
         return found
 
 
-def follow(url: str, kafka: Kafka | None = None) -> Outcome:
-    events = Events(kafka or Kafka(), Api(url.split(), None, 0.5), 10, PATIENCE)  # type: ignore[arg-type]
+def follow(url: str, kafka: Kafka | None = None, patience: float = PATIENCE) -> Outcome:
+    events = Events(kafka or Kafka(), Api(url.split(), None, 0.5), 10, patience)  # type: ignore[arg-type]
     with Outcome() as outcome:
         events.send_and_follow(event.make(NOW))
     return outcome
@@ -191,7 +191,7 @@ def test_a_refused_request_counts_the_event_as_unread(status: int) -> None:
 
 def test_an_event_is_read_from_any_host_that_answers() -> None:
     with serving(lambda number: (200, {"rows": [ROW] if number > 2 else []})) as (url, asked):
-        outcome = follow(f"http://127.0.0.1:1 {url}")
+        outcome = follow(f"http://127.0.0.1:1 {url}", patience=10)
     assert outcome.outcomes == {"exact"}
     assert len(asked) == 3
 
