@@ -1,0 +1,261 @@
+"""Releases on three hosts that exist already: deployed under load, taken back by themselves, and rolled back."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from stack import ROOT, STATE, Done, Stack
+
+from streampulse_ops import paths
+
+pytestmark = pytest.mark.machines
+
+HOSTS = ("counting", "serving", "watching")
+MACHINES = """\
+---
+all:
+  vars: {provider: nspawn, machine_os: debian13, nspawn_subnet: 10.79.6.0/24}
+  children: {machines: {hosts: {dep-counting: , dep-serving: , dep-watching: }}}
+"""
+INVENTORY = """\
+---
+all:
+  vars:
+    provider: existing
+    ansible_user: deploy
+    ansible_become: true
+    ansible_ssh_private_key_file: {state}/id_ed25519
+    ansible_ssh_common_args: -o UserKnownHostsFile={state}/known_hosts
+    host_pythons: [cp313]
+    edge_requests_per_minute: 60000
+    edge_burst: 2000
+    api_settings: {{rate_limit_per_minute: 1000000}}
+    generator_settings: {{rate: 100, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
+  children:
+    kafka: {{hosts: {{counting: {{ansible_host: {counting}}}}}}}
+    spark_master: {{hosts: {{counting: }}}}
+    spark_worker: {{hosts: {{counting: }}}}
+    postgres: {{hosts: {{serving: {{ansible_host: {serving}}}}}}}
+    api: {{hosts: {{serving: }}}}
+    generator: {{hosts: {{watching: {{ansible_host: {watching}}}}}}}
+"""
+USER = (
+    "useradd --create-home --shell /bin/bash deploy && echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/deploy"
+    " && install -d -o deploy -m 0700 ~deploy/.ssh"
+    " && install -o deploy -m 0600 ~/.ssh/authorized_keys ~deploy/.ssh/authorized_keys"
+)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Three machines as hosts that the project did not make."""
+
+    folder: Path
+    addresses: dict[str, str]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "NO_COLOR": "1",
+            "STREAMPULSE_INVENTORIES": str(self.folder),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "ANSIBLE_VAULT_PASSWORD_FILE": str(self.folder / "password"),
+            **more,
+        }
+
+    def inv(self, *words: str, checkout: Path = ROOT) -> Done:
+        """Run a task of a checkout, which shares this checkout's virtual environment."""
+        program = [str(ROOT / ".venv/bin/python"), "-m", "streampulse_ops.cli.program", "--search-root", str(checkout)]
+        began = time.monotonic()
+        done = subprocess.run(
+            [*program, *words, "--env", "dep"],
+            env=self.environment(PYTHONPATH=str(checkout / "src")),
+            cwd=checkout,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        took = time.monotonic() - began
+        print(f"$ inv {' '.join(words)} -> {done.returncode} after {took:.1f} s\n{done.stdout}{done.stderr}")  # noqa: T201
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *words: str, checkout: Path = ROOT) -> str:
+        done = self.inv(*words, checkout=checkout)
+        assert done.code == 0, done.text
+        return done.out
+
+    def key(self) -> str:
+        """Return the API's key, as a host has it."""
+        text = self.ssh("serving", "cat /etc/streampulse/api-keys.env")
+        return re.search(r"STREAMPULSE_API_KEYS=['\"]?([\w-]+)", text)[1]  # type: ignore[index]
+
+    def ssh(self, host: str, command: str) -> str:
+        state = STATE / "depm"
+        login = ["ssh", "-i", str(state / "id_ed25519"), "-o", f"UserKnownHostsFile={state / 'known_hosts'}"]
+        words = [*login, f"root@{self.addresses[host]}", command]
+        return str(subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+@dataclass
+class Asker:
+    """Asks the API 200 times a second and keeps the answers that are not 200."""
+
+    url: str
+    key: str
+    asked: int = 0
+    failed: list[str] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> Asker:
+        self._threads = [threading.Thread(target=self._ask) for _ in range(8)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False) as client:
+            due = time.monotonic()
+            while not self._over.is_set():
+                try:
+                    answer = client.get("/state?limit=5")
+                    reason = "" if answer.status_code == httpx.codes.OK else f"{answer.status_code} {answer.text[:80]}"
+                except httpx.HTTPError as error:
+                    reason = repr(error)
+                self.asked += 1
+                if reason:
+                    self.failed.append(f"{time.strftime('%T')} {reason}")
+                due = max(due + len(self._threads) / 200, time.monotonic() - 1)
+                time.sleep(max(due - time.monotonic(), 0))
+
+
+@pytest.fixture(scope="module")
+def staging(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Staging]:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("deploy")
+    for name in ("depm", "dep"):
+        (folder / name).mkdir()
+    (folder / "depm/hosts.yml").write_text(MACHINES)
+    machines = Stack("depm", folder)
+    made = [sys.executable, "-m", "streampulse_ops.machines"]
+    machines.inv("down", "--wipe", "--yes")
+    subprocess.run([*made, "up", "--env", "depm"], env=machines.environment(), check=True)
+    hosts = json.loads((STATE / "depm/inventory.json").read_text())["all"]["hosts"]
+    addresses = {name: str(hosts[f"dep-{name}"]["ansible_host"]) for name in HOSTS}
+    staging = Staging(folder, addresses)
+    (folder / "dep/hosts.yml").write_text(INVENTORY.format(state=STATE / "depm", **addresses))
+    (folder / "password").write_text("of the vault\n")
+    program = [str(ROOT / "inv"), "env", "secrets", "dep", "--write"]
+    subprocess.run(program, env=staging.environment(), check=True)
+    for name in HOSTS:
+        staging.ssh(name, USER)
+    yield staging
+    shutil.rmtree(paths.cache_home() / "releases/dep", ignore_errors=True)
+    machines.inv("down", "--wipe", "--yes")
+
+
+def changed(tmp_path: Path, file: str, old: str, new: str) -> Path:
+    """Return a copy of the checkout in which a text of one file is another."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("ansible", "docs", "grafana", "prometheus", "requirements", "sql", "src", "systemd"):
+        shutil.copytree(ROOT / name, copy / name)
+    for name in ("artifacts.lock.yml", "artifacts.yml", "pyproject.toml", "tasks.py"):
+        shutil.copyfile(ROOT / name, copy / name)
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new, 1))
+    return copy
+
+
+def running(staging: Staging) -> str:
+    """Return the name of the release that runs."""
+    return re.search(r"releases in .* · (\S+) runs", staging.ok("releases"))[1]  # type: ignore[index]
+
+
+def test_a_first_deploy_starts_everything_from_nothing(staging: Staging) -> None:
+    assert "no release was deployed" in staging.ok("releases")
+    assert "everything starts together" in staging.ok("deploy", "--dry-run")
+    said = staging.ok("deploy")
+    assert re.search(r"smoke +\d+ events sent, 1 row exact, API agrees", said)
+    assert "0 changed" in staging.ok("deploy")
+
+
+@pytest.fixture(scope="module")
+def second(staging: Staging, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Deploy a second release under load and return the names of the first and of the second."""
+    first = running(staging)
+    checkout = changed(
+        tmp_path_factory.mktemp("second"), "src/streampulse/__init__.py", '"""Real', '"""The second. Real'
+    )
+    with Asker(f"http://{staging.addresses['serving']}:8000", staging.key()) as asker:
+        said = staging.ok("deploy", checkout=checkout)
+        time.sleep(2)
+    print(f"{asker.asked} requests, {len(asker.failed)} failed: {asker.failed[:5]}")  # noqa: T201
+    for gate in ("spark-worker on counting: ", "job on counting: ", "api on serving: "):
+        assert re.search(rf"gate +{gate}", said), said
+    assert asker.asked > 1000
+    # The API has one host, so requests fail while it restarts, and at no other time.
+    assert len(asker.failed) < 200 * 20
+    return first, running(staging)
+
+
+def test_a_second_release_under_load_counts_right(staging: Staging, second: tuple[str, str]) -> None:
+    assert second[0] != second[1]
+    assert "all equal" in staging.ok("verify")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "service"),
+    [
+        ("src/streampulse/job/__main__.py", 'sys.exit(main(["job"]))', 'sys.exit("a planted fault")', "job"),
+        (
+            "src/streampulse/api/queries.py",
+            "SELECT stream_id, active_viewers, updated_at FROM stream_state WHERE",
+            "SELECT stream_id, active_viewers + 1 AS active_viewers, updated_at FROM stream_state WHERE",
+            "api",
+        ),
+    ],
+    ids=["a job that cannot start", "an API that answers wrongly"],
+)
+def test_a_release_that_fails_its_gate_is_taken_back(
+    staging: Staging, second: tuple[str, str], tmp_path: Path, file: str, old: str, new: str, service: str
+) -> None:
+    checkout = changed(tmp_path, file, old, new)
+    failed = staging.inv("deploy", checkout=checkout)
+    assert failed.code == 1
+    assert f"{second[1]} runs again" in failed.text
+    assert f"inv logs {service}" in failed.text
+    assert running(staging) == second[1]
+    again = staging.inv("deploy", checkout=checkout)
+    assert (again.code, "--force" in again.text) == (1, True)
+    staging.ok("smoke")
+
+
+def test_a_rollback_brings_the_release_before_from_a_hosts_bundle(staging: Staging, second: tuple[str, str]) -> None:
+    shutil.rmtree(paths.cache_home() / "releases/dep")
+    staging.ok("rollback")
+    assert running(staging) == second[0]
+    assert "0 changed" in staging.ok("deploy")
+    assert "all equal" in staging.ok("verify")
+    table = staging.ok("releases")
+    assert table.count(" failed, ") == 2
