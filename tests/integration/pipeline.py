@@ -12,7 +12,7 @@ from streampulse.job.command import begin
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.positions import Position
 from streampulse.job.ranges import BATCH_BYTES, Range
-from streampulse.job.records import consumer, read_slice
+from streampulse.job.records import read_slice
 from streampulse.job.rows import NO_LIMIT, Limit, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Store
@@ -57,12 +57,12 @@ class Pipeline:
 
     def read(self, number: int, end: int, limit: Limit = NO_LIMIT) -> list[Slice]:
         """Read a partition up to an offset or a suspect event, in as many slices as an executor needs."""
-        reader, found = consumer(self._kafka.librdkafka_options("streampulse-job")), list[Slice]()
+        client, found = self._kafka.librdkafka_options("streampulse-job"), list[Slice]()
         while self._positions[number].offset < end:
             part = Range(number, end, BATCH_BYTES)
             position, partitions = self._positions[number], len(self._positions)
             excluded = self.excluded.ahead({number: position.offset}).get(number, [])
-            piece = read_slice(reader, self._kafka.topic, part, position, partitions, limit, excluded)
+            piece = read_slice(client, self._kafka.topic, part, position, partitions, limit, excluded)
             piece = Slice.decode(piece.encode())
             self._positions[number] = self._batches.position(piece)
             found.append(piece)

@@ -6,12 +6,13 @@ import json
 import struct
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from broker import Broker
 from conftest import Database
-from kafka.record.util import calc_crc32c
+from kafka.record.util import calc_crc32c, decode_varint
 from pipeline import Pipeline
 
 from streampulse.core.errors import OperatorError
@@ -82,21 +83,43 @@ def test_large_records_pass_in_the_memory_of_one_batch(
     assert (report.differences, report.not_checked) == ([], [])
 
 
-def damage(broker: Broker, topic: str, first: int) -> None:
-    """Change the codec's header before a batch's records, and make the checksum right.
+Edit = Callable[[bytearray, int, int], None]
 
-    Other bytes may unpack to something that is no record. librdkafka then delivers nothing and reports no error.
-    """
+
+def damage(broker: Broker, topic: str, first: int, edit: Edit, is_checksum_right: bool = True) -> None:
+    """Edit the bytes of a batch's records: ``edit`` gets the file's bytes, and where the records begin and end."""
     (file,) = (broker.data / f"{topic}-0").glob("*.log")
     data, position = bytearray(file.read_bytes()), 0
     while struct.unpack_from(">q", data, position)[0] != first:
         position += 12 + struct.unpack_from(">i", data, position + 8)[0]
     end = position + 12 + struct.unpack_from(">i", data, position + 8)[0]
-    for at in range(position + 61, position + 61 + 16):
-        data[at] ^= 0x5A
-    struct.pack_into(">I", data, position + 17, calc_crc32c(bytes(data[position + 21 : end])))
+    edit(data, position + 61, end)
+    if is_checksum_right:
+        struct.pack_into(">I", data, position + 17, calc_crc32c(bytes(data[position + 21 : end])))
     with file.open("r+b") as handle:
         handle.write(data)
+
+
+def break_codec(data: bytearray, begin: int, _: int) -> None:
+    """Change the codec's header."""
+    for at in range(begin, begin + 16):
+        data[at] ^= 0x5A
+
+
+def lengthen(number: int) -> Edit:
+    """Return an edit that makes the length of an uncompressed record by 7 too large."""
+
+    def edit(data: bytearray, at: int, _: int) -> None:
+        for _ in range(number):
+            length, at = decode_varint(data, at)
+            at += length
+        data[at] += 2 * 7  # the low bits of a varint in zigzag
+
+    return edit
+
+
+def flip(data: bytearray, _: int, end: int) -> None:
+    data[end - 3] ^= 0xFF
 
 
 def test_batches_that_cannot_be_unpacked_are_excluded_and_the_others_are_counted(
@@ -114,7 +137,7 @@ def test_batches_that_cannot_be_unpacked_are_excluded_and_the_others_are_counted
     with broker.producer(compression_type="zstd", max_request_size=400 * MB) as producer:
         producer.send(kafka.topic, b"x" * (MAX_BATCH_BYTES + 1), partition=0).get(60)
     for first in firsts:
-        damage(broker, kafka.topic, first)
+        damage(broker, kafka.topic, first, break_codec)
     end = broker.end(kafka.topic)
     # Reading begins before, in, and right after a batch that cannot be read.
     for until in (firsts[1], firsts[1] + 4, firsts[1] + 9, end - 1, end):
@@ -132,6 +155,42 @@ def test_batches_that_cannot_be_unpacked_are_excluded_and_the_others_are_counted
     database.execute("DELETE FROM excluded_records")
     with pytest.raises(OperatorError, match=f"the batch of offsets {firsts[0]} to {firsts[0] + 8} cannot be unpacked"):
         pipeline.verify()
+
+
+@pytest.mark.parametrize(
+    ("edit", "is_checksum_right", "until"),
+    [
+        pytest.param(flip, False, 30, id="checksum"),
+        pytest.param(lengthen(0), True, 30, id="first record"),
+        pytest.param(lengthen(4), True, 30, id="fifth record"),
+        pytest.param(lengthen(4), True, 12, id="a range that ends in the batch"),
+    ],
+)
+def test_a_batch_with_wrong_bytes_is_excluded_and_the_records_behind_it_are_counted(
+    broker: Broker,
+    kafka: KafkaSettings,
+    pipeline: Pipeline,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Edit,
+    is_checksum_right: bool,
+    until: int,
+) -> None:
+    monkeypatch.setattr("streampulse.job.records._SILENT_SECONDS", 1.0)
+    for _ in range(3):
+        with broker.producer(linger_ms=1_000) as producer:
+            for _ in range(10):
+                producer.send(kafka.topic, event(), key=STREAM)
+    damage(broker, kafka.topic, 10, edit, is_checksum_right)
+    pipeline.start()
+    first = 10 if until == 30 else until
+    for end in (until, 30):
+        pipeline.count(0, end)
+    report = pipeline.verify()
+    assert (report.differences, report.not_checked) == ([], [])
+    assert report.outcomes == {"accepted": 20 + first - 10, "invalid": 20 - first}
+    entries = database.query("SELECT first_offset, last_offset, reason FROM excluded_records ORDER BY 1")
+    assert entries == [(first, 19, "invalid")]
 
 
 def test_a_batch_that_compresses_1_to_1000_is_read_in_slices_of_bounded_bytes(

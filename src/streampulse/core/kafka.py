@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, codec
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.serializer import Deserializer
 
@@ -37,10 +37,11 @@ class Log(NamedTuple):
 
 
 class CannotUnpack(KafkaError):  # type: ignore[misc]  # noqa: N818 - a finding
-    """A batch's compressed records cannot be unpacked."""
+    """A batch has a wrong checksum, or its records cannot be unpacked."""
 
     def __init__(self, first: int, last: int, cause: object) -> None:
         self.first = first
+        self.last = last
         super().__init__(f"the batch of offsets {first} to {last} cannot be unpacked: {cause}")
 
 
@@ -102,8 +103,19 @@ def _unpack(batch: DefaultRecordBatch) -> None:
     batch._decompressed = True
 
 
-# In kafka-python's own method zstd has no limit, errors do not name the batch, and the batch is in memory twice.
+_next_record = DefaultRecordBatch.__next__
+
+
+def _next(batch: DefaultRecordBatch) -> Any:
+    try:
+        return _next_record(batch)
+    except CorruptRecordError as error:
+        raise CannotUnpack(batch.base_offset, batch.last_offset, error) from None
+
+
+# In kafka-python's own methods zstd has no limit, errors do not name the batch, and the batch is in memory twice.
 DefaultRecordBatch._maybe_uncompress = _unpack
+DefaultRecordBatch.__next__ = _next
 
 
 class OpenTransaction(NamedTuple):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import urllib.parse
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -73,6 +74,14 @@ class KafkaSettings(BaseSettings):
         """
         arguments = self.client_arguments(client_id)
         return {_LIBRDKAFKA_NAMES.get(name, name.replace("_", ".")): value for name, value in arguments.items()}
+
+    @classmethod
+    def of_librdkafka(cls, options: Mapping[str, str], topic: str) -> Self:
+        """Return settings that have these options of :meth:`librdkafka_options`, and a topic."""
+        given = {name: options.get(name.replace("_", ".")) for name in cls.model_fields}
+        given["ssl_cafile"] = options.get(_LIBRDKAFKA_NAMES["ssl_cafile"])
+        known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**known, "topic": topic, "dlq_topic": topic})
 
 
 class PostgresSettings(BaseSettings):

@@ -14,7 +14,7 @@ from streampulse import events
 from streampulse.core.kafka import Log
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS
 from streampulse.job.positions import LastRecord, is_same
-from streampulse.job.records import last_record
+from streampulse.job.records import DAMAGED, last_record
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -52,7 +52,7 @@ class RecordReader:
                 message = self._consumer.poll(_LOOK_SECONDS)
                 if message is None or message.error() is not None:
                     error = message and message.error()
-                    if error and error.code() in (KafkaError._PARTITION_EOF, KafkaError._BAD_COMPRESSION):
+                    if error and error.code() in (KafkaError._PARTITION_EOF, *DAMAGED):
                         return
                     if time.monotonic() > deadline or (error and not error.retriable()):
                         raise KafkaException(error or KafkaError(KafkaError._TIMED_OUT))

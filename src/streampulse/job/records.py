@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streampulse.events import MAX_ID_LENGTH
+from streampulse.job.damaged import Batch, examine
 from streampulse.job.decode.slices import Decoder, SuspectFound
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
 from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
@@ -20,7 +23,11 @@ from streampulse.job.rows import NO_LIMIT, PRODUCER_HEADER, Exclusion, Limit, Ro
 
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
+#: Codes of a batch whose checksum is wrong, or that cannot be unpacked.
+DAMAGED: Final = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
 _NEW_LEADER_SECONDS: Final = 10.0
+# After this time without a message the batch at the position is examined.
+_SILENT_SECONDS: Final = 5.0
 #: Messages that are taken from the client at a time.
 _CHUNK: Final = 2_000
 #: Bytes of keys and values that are decoded at a time: a slice is that much larger than its bounds at most.
@@ -62,13 +69,19 @@ def consumer(client: Mapping[str, str]) -> Consumer:
     return _consumers[where]
 
 
+def _fresh_consumer(client: Mapping[str, str]) -> Consumer:
+    """Replace this process's consumer for a cluster: after a wrong checksum librdkafka reads on in the wrong place."""
+    _consumers.pop(client["bootstrap.servers"]).close()
+    return consumer(client)
+
+
 def _note(error: KafkaError) -> None:
     if error.code() == KafkaError._ALL_BROKERS_DOWN:
         _outages.append(error)
 
 
 def read_slice(
-    reader: Consumer,
+    client: Mapping[str, str],
     topic: str,
     part: Range,
     position: Position,
@@ -78,11 +91,11 @@ def read_slice(
 ) -> Slice:
     """Read and decode a partition's records from a position on.
 
-    The slice ends with the range, when its bytes are used up, before a suspect event, where a span was lost, or before
-    a record of another leader epoch: each slice begins with a look at the record before its position, so the log may
-    change between slices and not within one.
+    The slice ends with the range, when its bytes are used up, before a suspect event, where a span was lost, after a
+    damaged batch, or before a record of another leader epoch: each slice begins with a look at the record before its
+    position, so the log may change between slices and not within one.
 
-    :param part: its end and its bound count; reading begins at the position.
+    :param client: librdkafka's options; :param part: its end and its bound count; reading begins at the position.
     :param partitions: number of partitions of the topic.
     :param limit: when an event is suspect; :param excluded: the partition's excluded records.
     :raises LogLost: the log does not hold the position.
@@ -94,7 +107,7 @@ def read_slice(
     suspect: Suspect | None = None
     while True:
         _outages.clear()
-        records = Records(reader, topic, part, position)
+        records = Records(client, topic, part, position)
         decoder = Decoder(clocks, partitions, part.letter_bytes, limit, excluded, records.producer_of)
         try:
             slices = list(decoder.slices(records.columns(decoder.is_full)))
@@ -103,13 +116,20 @@ def read_slice(
             suspect = found.suspect
             part = replace(part, end=suspect.offset)
             continue
+        damaged = records.damaged
+        if damaged is not None and position.offset < damaged.first < records.next_offset:
+            # librdkafka has handed out the first records of the batch. None of them counts.
+            part = replace(part, end=damaged.first)
+            continue
         # A broker that was away may have come back with a shorter log and the same epoch.
         if not _outages:
             break
+    if damaged is not None and damaged.first <= position.offset:
+        slices, records.next_offset = [], position.offset
     piece = slices[0] if slices else Slice(part.partition, 0, 0, 0, 0, position.clock_us, Rows(part.partition), [])
     piece.first_offset, piece.next_offset, piece.last = position.offset, records.next_offset, records.last
-    if records.damaged is not None:
-        piece.exclude(records.end_of_damaged(), "value: cannot be unpacked")
+    if damaged is not None:
+        piece.exclude(min(damaged.end, part.end), "value: cannot be unpacked")
     if suspect is not None and piece.next_offset == suspect.offset:
         piece.suspect = suspect
     return piece
@@ -125,8 +145,9 @@ def last_record(message: Any) -> LastRecord:
 class Records:
     """The committed records of one partition and one leader epoch, from a position to the end of a range."""
 
-    def __init__(self, reader: Consumer, topic: str, part: Range, position: Position) -> None:
-        self._reader = reader
+    def __init__(self, client: Mapping[str, str], topic: str, part: Range, position: Position) -> None:
+        self._client = client
+        self._reader = consumer(client)
         self._topic = topic
         self._range = part
         self._bytes = 0
@@ -145,8 +166,11 @@ class Records:
         self._messages: deque[Any] = deque()
         # The messages that were yielded last, by offset.
         self._yielded: dict[int, Any] = {}
-        #: The first offset of a batch that cannot be unpacked and holds the next offset, None where there is none.
-        self.damaged: int | None = None
+        # How often the batch at the position was reported as damaged, and when it is examined without a report.
+        self._reports = 0
+        self._examine_at = math.inf
+        #: The damaged batch that ends the slice, None where there is none.
+        self.damaged: Batch | None = None
 
     def columns(
         self, is_full: Callable[[], bool]
@@ -160,15 +184,19 @@ class Records:
         number, end = self._range.partition, self._range.end
         self._assign(self.next_offset if self._expected is None else self._expected.offset)
         try:
-            self._deadline = time.monotonic() + PATIENCE_SECONDS
+            self._go_on()
             while not self._ended and self.next_offset < end and self._bytes < self._range.max_bytes and not is_full():
                 self._messages = self._messages or self._next_messages()
                 offsets, arrivals, keys, values = self._taken(self._messages)
+                now = time.monotonic()
                 if offsets:
-                    self._deadline = time.monotonic() + PATIENCE_SECONDS
+                    self._go_on()
                     yield [number] * len(offsets), offsets, arrivals, keys, values
-                elif time.monotonic() > self._deadline:
+                elif now > self._deadline:
                     raise KafkaException(self._error)
+                elif now > self._examine_at and not _outages:
+                    self._examine_at = math.inf
+                    self._examine()
         finally:
             self._reader.unassign()
 
@@ -182,43 +210,31 @@ class Records:
                 return str(value[:MAX_ID_LENGTH].decode("utf-8", errors="replace"))
         return ""
 
-    def end_of_damaged(self) -> int:
-        """Return the offset after the batch that cannot be unpacked, or the end of the range if that comes first.
+    def _go_on(self) -> None:
+        now = time.monotonic()
+        self._deadline, self._examine_at, self._reports = now + PATIENCE_SECONDS, now + _SILENT_SECONDS, 0
 
-        The client does not say where the batch ends. It names its first offset, from wherever in it one reads.
+    def _examine(self) -> None:
+        """Look at the batch at the position with another client, and end the slice if it is damaged.
 
-        :raises KafkaException: Kafka does not answer for a minute.
+        Nothing is excluded for one finding: the consumer's report is confirmed by that client, its silence by a second
+        look, and a report that the client does not confirm by a fresh consumer's.
         """
-        low, high, step = self.next_offset, self._range.end, 1
-        try:
-            while low + step < high:
-                if self._is_damaged(low + step):
-                    low, step = low + step, 2 * step
-                else:
-                    high = low + step
-            while high - low > 1:
-                middle = (low + high) // 2
-                if self._is_damaged(middle):
-                    low = middle
-                else:
-                    high = middle
-        finally:
-            self._reader.unassign()
-        return high
-
-    def _is_damaged(self, offset: int) -> bool:
-        self._assign(offset)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            message = self._reader.poll(_LOOK_SECONDS)
-            if message is None:
-                continue
-            error = message.error()
-            if error is not None and error.code() == KafkaError._BAD_COMPRESSION:
-                return message.offset() == self.damaged
-            if error is None or error.code() == KafkaError._PARTITION_EOF:
-                return False
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        offset = self.next_offset if self._expected is None else self._expected.offset
+        look = partial(examine, self._client, self._topic, self._range.partition, offset)
+        found = look()
+        confirmed = found is not None and (
+            self._reports > 1 or (found.is_damaged and (self._reports or look() == found))
+        )
+        damaged = found if confirmed else None
+        if damaged is not None and self._expected is None:
+            self.damaged, self._ended = damaged, True
+            self._reader = _fresh_consumer(self._client)
+        elif damaged is not None or self._reports:
+            # The batch of the record before the position may be damaged since.
+            self._expected = self._expected if damaged is None else None
+            self._reader = _fresh_consumer(self._client)
+            self._assign(self.next_offset if self._expected is None else self._expected.offset)
 
     def _assign(self, offset: int) -> None:
         self._messages = deque()
@@ -291,15 +307,18 @@ class Records:
             self.next_offset = max(self.next_offset, min(offset, self._range.end))
             self._deadline = min(self._deadline, time.monotonic() + _NEW_LEADER_SECONDS)
             self._error = KafkaError(KafkaError._PARTITION_EOF, f"no record at offset {self.next_offset}")
-        elif code in (*_NOT_HELD, KafkaError._BAD_COMPRESSION) and self._expected is not None:
-            # Retention may have removed the record before the position, or its batch is damaged since.
+        elif code in _NOT_HELD and self._expected is not None:
+            # Retention may have removed the record before the position.
             self._expected = None
             self._assign(self.next_offset)
         elif code in _NOT_HELD:
             raise LogLost(f"partition {self._range.partition} does not hold offset {self.next_offset}")
-        elif code == KafkaError._BAD_COMPRESSION:
-            self.next_offset = max(self.next_offset, min(offset, self._range.end))
-            if self.next_offset < self._range.end:
-                self.damaged, self._ended = offset, True
+        elif code in DAMAGED:
+            # What follows it is not to be trusted.
+            self._messages.clear()
+            self._error = error
+            if self._expected is None:
+                self.next_offset = max(self.next_offset, min(offset, self._range.end))
+            self._reports, self._examine_at = self._reports + 1, 0.0
         else:
             self._error = error

@@ -106,7 +106,7 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
         """Read what is left of a range: nothing, or one slice."""
         import pyarrow as pa
 
-        from streampulse.job.records import consumer, read_slice
+        from streampulse.job.records import read_slice
         from streampulse.job.rows import Exclusion, Limit
 
         part: Range = partition.value
@@ -118,7 +118,7 @@ class LogReader(DataSourceStreamReader):  # type: ignore[misc]
             return
         limit, excluded = limits[str(part.partition)]
         piece = read_slice(
-            consumer(self._client),
+            self._client,
             self._topic,
             part,
             position,

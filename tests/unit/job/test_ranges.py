@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer
 from streampulse.job.ends import Ends, LogLost
 from streampulse.job.positions import Position
 from streampulse.job.ranges import BATCH_BYTES, Range, bounded_ends, ranges
-from streampulse.job.records import consumer, read_slice
+from streampulse.job.records import read_slice
 from streampulse.job.rows import LETTER_BYTES, Slice
 
 TOPIC = "events"
@@ -81,7 +81,7 @@ def test_an_absent_broker_is_said_once_waited_for_and_given_up_after_a_minute(
 
 
 def read(broker: str, part: Range, position: Position) -> Slice:
-    return read_slice(consumer({"bootstrap.servers": broker}), TOPIC, part, position, partitions=4)
+    return read_slice({"bootstrap.servers": broker}, TOPIC, part, position, partitions=4)
 
 
 def test_reading_goes_on_from_the_position_to_the_end_of_the_range(broker: str) -> None:
