@@ -20,7 +20,7 @@ from streampulse.job.ends import LogLost
 from streampulse.job.lost import RecordReader
 from streampulse.job.positions import Position
 from streampulse.job.ranges import bounded_ends, ranges
-from streampulse.job.records import consumer, read_slice
+from streampulse.job.records import read_slice
 from streampulse.job.rows import Slice
 from streampulse.job.source import Start
 from streampulse.job.store import SCHEMA, Store
@@ -113,12 +113,12 @@ class Recount:
 
     def _batch(self, ends: Mapping[int, int]) -> None:
         first = {number: position.offset for number, position in self._positions.items()}
-        reader = consumer(self._kafka.librdkafka_options(_CLIENT))
+        client = self._kafka.librdkafka_options(_CLIENT)
         begun, slices = time.monotonic(), list[Slice]()
         for part in ranges(first, bounded_ends(first, {number: ends[number] for number in first}, _BATCH_RECORDS)):
             number = part.partition
             excluded = [each for each in self._batches.excluded.get(number, []) if each.last_offset >= first[number]]
-            piece = read_slice(reader, self._kafka.topic, part, self._positions[number], len(first), excluded=excluded)
+            piece = read_slice(client, self._kafka.topic, part, self._positions[number], len(first), excluded=excluded)
             if number in self.gaps:
                 self.gaps[number].note(piece, self._positions[number].clock_us)
             slices.append(piece)
