@@ -8,7 +8,7 @@ where they run and what they do::
     ```
 
 - ``host``: a group of the inventory, ``all`` for the host that the alert names, ``control`` for the control machine.
-  On hosts, commands run as root.
+  On hosts, commands run as root. On the control machine, ``ENV`` is the environment, ``HOST`` the host of ``--host``.
 - ``changes``: whether anything is different afterwards.
 - ``expect``: a regular expression that a line of the output matches when all is well. Without it, exit code 0 is
   expected.

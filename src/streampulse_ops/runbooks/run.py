@@ -207,7 +207,7 @@ class Walk:
         process = subprocess.Popen(  # noqa: S603 - a block of a page of this checkout
             ["/bin/sh", "-ec", step.script],
             cwd=paths.repository(),
-            env=program_environment({"ENV": self.session.name}),
+            env=program_environment({"ENV": self.session.name, "HOST": self.options.host}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -30,13 +30,15 @@ MORE_UNITS: Final = frozenset({"spark-classes.service", "postgresql.service", "*
 #: The system's own folders, and paths of the API.
 OTHER_PATHS: Final = frozenset(
     {"/", "/dev/null", "/var/log", "/var/cache", "/var/lib/prometheus", "/var/lib/postgresql", "/health", "/prometheus"}
+    | {"/proc/loadavg", "/run", "/run/reboot-required", "/run/streampulse-rebooting"}
 )
 #: Words in the form of an alert's name that are no alerts.
 OTHER_NAMES: Final = frozenset({"OutOfMemoryError"})
 #: What changes something, as a word of a command.
 CHANGING: Final = re.compile(
-    r"systemctl (?:start|stop|restart|reset-failed)|\b(?:mv|rm|apt-get|kill)\b|set-ntp|--vacuum|pg_terminate|VACUUM"
-    r"|\./inv (?:up|down|smoke|(?:reset|recount)(?!.*--dry-run))"
+    r"systemctl (?:start|stop|restart|reset-failed|reboot)|\b(?:mv|rm|apt-get|kill|initdb)\b"
+    r"|set-ntp|--vacuum|pg_terminate|VACUUM|--election-type"
+    r"|\./inv (?:up|down|smoke|(?:start|stop|restart|silence|exclude(?! list)|dlq replay|reset|recount)(?!.*--dry-run))"
 )
 _SEVERITIES: Final = ("page", "ticket", "none")
 _ROLES: Final = "kafka|job|api|generator|probe|postgres|prometheus|alertmanager|spark_worker"

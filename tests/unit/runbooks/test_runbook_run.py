@@ -99,7 +99,7 @@ def test_a_step_runs_on_every_host_of_its_group_or_on_the_one_that_is_named(sess
 
 
 def test_the_control_machine_runs_its_steps_for_the_environment(session: Session) -> None:
-    walk(session, step('test "$ENV" = demo', "host=control changes=no")).run()
+    walk(session, step('test "$ENV $HOST" = "demo b"', "host=control changes=no"), host="b").run()
     assert Shell.asked == []
     with pytest.raises(OperatorError, match="did not end within 1 s"):
         walk(session, step("sleep 60", "host=control changes=no timeout=1")).run()
