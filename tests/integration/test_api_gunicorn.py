@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import gunicorn_server
 import httpx
 import pytest
 from conftest import Database
+from ports import free_port
 from postgres import WRITER
 
 from streampulse import __version__
@@ -84,22 +88,111 @@ def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
     assert values(url, 'streampulse_api_http_requests_total{method="GET",route="/state"') == counted
 
 
-def test_a_hangup_replaces_workers_without_a_refused_request(gunicorn: subprocess.Popen[bytes], url: str) -> None:
+@contextlib.contextmanager
+def asked(url: str) -> Iterator[list[str]]:
+    """Ask on four kept connections while the body runs, and return the answers; each must be 200."""
+    over, answers = threading.Event(), list[str]()
+
+    def ask() -> None:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            while not over.is_set():
+                try:
+                    answers.append(str(client.get("/state").status_code))
+                except httpx.HTTPError as error:
+                    answers.append(repr(error))
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_hangup_replaces_workers_without_a_failed_request(gunicorn: subprocess.Popen[bytes], url: str) -> None:
     def workers() -> set[str]:
         return set(Path(f"/proc/{gunicorn.pid}/task/{gunicorn.pid}/children").read_text().split())
 
-    assert httpx.get(url + "/state", timeout=30).status_code == 200
     before = workers()
-    gunicorn.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 60
-    while len(workers()) != 2 or workers() & before:
-        assert time.monotonic() < deadline
-        with contextlib.suppress(httpx.RemoteProtocolError):
-            # A connection may meet the very end of a worker, but is never refused.
-            assert httpx.get(url + "/state", timeout=30).status_code == 200
-        time.sleep(0.05)
-    assert httpx.get(url + "/state", timeout=30).status_code == 200
+    with asked(url) as answers:
+        gunicorn.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while len(workers()) != 2 or workers() & before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert set(answers) == {"200"}
     assert gunicorn.poll() is None
+
+
+@dataclass
+class Systemd:
+    """Starts the API and keeps what it stores, as systemd does for its unit."""
+
+    variables: dict[str, str]
+    channel: socket.socket
+    log: BinaryIO
+
+    def start(self, kept: int | None = None, **more: str) -> subprocess.Popen[bytes]:
+        words = gunicorn_server.command()
+        if kept is not None:
+            words = ["bash", "-c", f'LISTEN_FDS=1 LISTEN_PID=$$ exec "$@" 3<&{kept} {kept}<&-', "bash", *words]
+        return subprocess.Popen(
+            words, env={**self.variables, **more}, pass_fds=[kept] if kept else [], stdout=self.log, stderr=self.log
+        )
+
+    def told(self, message: str) -> list[int]:
+        """Wait for a message and return the descriptors that came with it."""
+        while True:
+            text, descriptors, *_ = socket.recv_fds(self.channel, 1000, 1)
+            if text.decode().startswith(message):
+                return descriptors
+
+
+@pytest.fixture
+def systemd(environment: dict[str, str], tmp_path: Path) -> Iterator[Systemd]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, (tmp_path / "log").open("wb") as log:
+        channel.bind(environment["NOTIFY_SOCKET"])
+        channel.settimeout(30)
+        yield Systemd(environment, channel, log)
+
+
+def test_a_restart_loses_no_request(systemd: Systemd, url: str) -> None:
+    first = systemd.start()
+    (kept,) = systemd.told("FDSTORE=1\nFDNAME=http")
+    with asked(url) as answers:
+        time.sleep(5)
+        first.terminate()
+        assert first.wait(timeout=20) == 0
+        second = systemd.start(kept)
+        systemd.told("READY=1")
+        before = len(answers)
+        while len(answers) < before + 100:
+            time.sleep(0.1)
+    second.terminate()
+    second.wait(timeout=20)
+    os.close(kept)
+    assert set(answers) == {"200"}
+
+
+def test_a_restart_with_another_port_lets_the_former_one_go(systemd: Systemd, url: str) -> None:
+    first = systemd.start()
+    (kept,) = systemd.told("FDSTORE=1")
+    first.terminate()
+    assert first.wait(timeout=20) == 0
+    port = str(free_port())
+    second = systemd.start(kept, STREAMPULSE_API_PORT=port)
+    systemd.told("FDSTOREREMOVE=1\nFDNAME=http")
+    os.close(kept)
+    systemd.told("FDSTORE=1")
+    assert httpx.get(f"http://127.0.0.1:{port}/state", timeout=60).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+    second.terminate()
+    assert second.wait(timeout=20) == 0
 
 
 def test_a_request_under_way_ends_before_the_service_does(

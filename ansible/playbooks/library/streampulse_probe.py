@@ -85,25 +85,33 @@ def listening_inodes(ports: set[int]) -> dict[str, int]:
 def foreign_listeners(expected: dict[int, str]) -> list[str]:
     """Return one line for each expected port that a process outside the expected units listens on."""
     inodes = listening_inodes(set(expected))
-    lines: set[str] = set()
-    if not inodes:
-        return []
-    for process in (entry for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+    holders: dict[str, list[str]] = {inode: [] for inode in inodes}
+    ours: set[str] = set()
+    for process in (entry for entry in Path("/proc").iterdir() if inodes and entry.name.isdigit()):
         try:
             # Strings rather than paths: a busy host has thousands of descriptors.
             targets = {os.readlink(entry.path) for entry in os.scandir(process / "fd")}  # noqa: PTH115
-            held = {inodes[inode] for inode in SOCKET.findall(" ".join(targets)) if inode in inodes}
+            held = {inode for inode in SOCKET.findall(" ".join(targets)) if inode in inodes}
             if not held:
                 continue
             cgroups = (process / "cgroup").read_text(encoding="utf-8")
             command = (process / "comm").read_text(encoding="utf-8").strip()
         except OSError:  # the process, or one of its descriptors, has ended
             continue
-        for port in held:
-            # After a change of ports another service may still have the port; it restarts before the new one starts.
-            if not any(unit in cgroups for unit in expected.values()):
-                lines.add(f"port {port} ({expected[port]}) is held by {command}, process {process.name}")
-    return sorted(lines)
+        # After a change of ports another service may still have the port; it restarts before the new one starts.
+        if any(unit in cgroups for unit in expected.values()):
+            ours |= held
+        for inode in held:
+            holders[inode].append(f"{command}, process {process.name}")
+    # systemd holds a copy of the socket of a unit that stores it.
+    return sorted(
+        {
+            f"port {port} ({expected[port]}) is held by {holder}"
+            for inode, port in inodes.items()
+            for holder in holders[inode]
+            if inode not in ours
+        }
+    )
 
 
 def still_there(module: AnsibleModule, units: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ Everything that differs between hosts comes from :class:`streampulse.core.settin
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -15,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from gunicorn.systemd import SD_LISTEN_FDS_START  # type: ignore[import-untyped]
+
 from streampulse.core import logs as logfmt
 from streampulse.core.errors import SettingsError
 from streampulse.core.settings import ApiSettings, PostgresSettings, load
@@ -23,6 +26,8 @@ from streampulse.core.settings import ApiSettings, PostgresSettings, load
 SEND_BUFFER: Final = 65_536
 #: The kernel closes a connection if its client reads nothing for this long, in milliseconds.
 UNREAD_MS: Final = 30_000
+#: Name of the listening socket in systemd's store; the unit has it too.
+KEPT_NAME: Final = "http"
 
 try:
     _settings = load(ApiSettings)
@@ -44,6 +49,30 @@ def _scratch() -> Path:
     return base
 
 
+def _notify(message: str, *descriptors: int) -> None:
+    """Send a message, and descriptors, to systemd. Outside of a unit nothing happens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+            socket.send_fds(channel, [message.encode()], descriptors)
+
+
+def _drop_another_address() -> None:
+    """Close the socket that systemd kept through a restart if the settings ask for another address.
+
+    Without ``LISTEN_FDS`` gunicorn opens a socket.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return
+    with contextlib.closing(socket.socket(fileno=os.dup(SD_LISTEN_FDS_START))) as kept:
+        if kept.getsockname()[:2] != (_settings.host, _settings.port):
+            _notify(f"FDSTOREREMOVE=1\nFDNAME={KEPT_NAME}")
+            os.close(SD_LISTEN_FDS_START)
+            del os.environ["LISTEN_FDS"], os.environ["LISTEN_PID"]
+
+
+_drop_another_address()
 _base = _scratch()
 _metrics = _base / "metrics"
 # Files of an earlier run would be counted again.
@@ -81,11 +110,16 @@ logconfig_dict: dict[str, Any] = {
 
 
 def when_ready(server: Any) -> None:
-    """Bound the memory and time of a client that does not read. Accepted connections inherit both options."""
+    """Set options that accepted connections inherit, and give systemd a copy of the socket, for the next restart.
+
+    The options bound the memory and the time of a client that does not read.
+    """
     for listener in server.LISTENERS:
         # The kernel's own buffers would let a reader of /live fall megabytes behind.
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
+        if not server.systemd:  # which has a copy of the socket that it handed over
+            _notify(f"FDSTORE=1\nFDNAME={KEPT_NAME}", listener.sock.fileno())
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import getpass
 import json
 import os
+import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ def held(file: Path, task: str) -> Iterator[None]:
     """
     with _taken(file) as handle:
         handle.truncate(0)
-        json.dump({"pid": os.getpid(), "user": _user(), "task": task, "since": _now()}, handle)
+        json.dump(holder(task), handle)
         handle.flush()
         _HELD.add(handle.fileno())
         try:
@@ -66,7 +67,7 @@ def _taken(file: Path) -> TextIO:
                 return handle
         except BlockingIOError:
             handle.close()
-            raise OperatorError(_holder(handle.name)) from None
+            raise OperatorError(described(file.parent.name, file.read_text(encoding="utf-8"))) from None
         handle.close()
 
 
@@ -93,19 +94,24 @@ def _opened(file: Path) -> TextIO:
     return handle
 
 
-def _user() -> str:
-    return os.environ.get("SUDO_USER") or getpass.getuser()
+def holder(task: str) -> dict[str, str | int]:
+    """Return what a lock says about this process, for :func:`described`."""
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    return {"pid": os.getpid(), "user": user, "machine": socket.gethostname(), "task": task, "since": since}
 
 
-def _now() -> str:
-    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def described(name: str, text: str) -> str:
+    """Return the message of an environment's lock that another process holds.
 
-
-def _holder(file: str) -> str:
+    :param name: the environment's name.
+    :param text: the lock's content.
+    """
     try:
-        who = json.loads(Path(file).read_text(encoding="utf-8"))
-        holder = f"{who['user']} holds it with `{who['task']}` (pid {who['pid']}) since {who['since']}"
-    except (OSError, ValueError, KeyError):
-        holder = "another process has just taken it"
-    name = Path(file).parent.name
-    return f"{name} is locked: {holder}. Wait for it to end, or look: inv status --env {name}"
+        who = json.loads(text)
+        found = (
+            f"{who['user']} on {who['machine']} holds it with `{who['task']}` (pid {who['pid']}) since {who['since']}"
+        )
+    except (ValueError, KeyError):
+        found = "another process has just taken it"
+    return f"{name} is locked: {found}. Wait for it to end, or look: inv status --env {name}"

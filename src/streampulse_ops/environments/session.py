@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from streampulse.core.errors import OperatorError
@@ -11,7 +11,7 @@ from streampulse_ops import machines
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.environments import environment as environments
-from streampulse_ops.environments import lock
+from streampulse_ops.environments import host_lock, lock
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.machines import Provider, root
 
@@ -88,7 +88,9 @@ def open_session(name: str, screen: Screen, verbose: bool = False) -> Session:
 def changing(session: Session, task: str) -> Iterator[None]:
     """Hold the environment's lock while the body changes it.
 
-    :raises OperatorError: somebody else holds it.
+    Machines that the project makes belong to this control machine, so they need its own lock only.
+
+    :raises OperatorError: somebody else holds it, or it was lost.
     """
     state = session.environment.state
     if not state.is_dir():
@@ -98,4 +100,8 @@ def changing(session: Session, task: str) -> Iterator[None]:
             state.mkdir(parents=True)
             give_to_invoker(state)
     with lock.held(state / "lock", task):
-        yield
+        found, silent = ({}, []) if session.ours else host_lock.commands(session.environment, task)
+        if silent:
+            session.screen.line(f"  not locked, since they do not answer: {', '.join(silent)}")
+        with host_lock.held(session.name, found) if found else nullcontext():
+            yield

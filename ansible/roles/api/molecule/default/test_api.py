@@ -5,9 +5,10 @@ import urllib.request
 from typing import Any
 
 import pytest
-from asking import ADDRESS, get, kill, postgres, said, settings, show, stopped, until
+from asking import ADDRESS, get, kill, listening, postgres, run, said, settings, show, stopped, until
 
-URL = f"http://{ADDRESS}:{settings('api')['STREAMPULSE_API_PORT']}"
+PORT = int(settings("api")["STREAMPULSE_API_PORT"])
+URL = f"http://{ADDRESS}:{PORT}"
 ROWS = ["/metrics?minutes=2&limit=2", "/metrics/latest?limit=2", "/state?limit=2", "/streams/top?minutes=2&n=2"]
 
 
@@ -59,6 +60,16 @@ def test_it_reports_that_postgresql_is_away() -> None:
     assert any(' msg="PostgreSQL is away" ' in line for line in warnings), warnings
     assert any("stream_id=red" in line and " request_id=" in line for line in warnings), warnings
     assert all(line.startswith("ts=") for line in warnings), warnings
+
+
+def test_a_restart_refuses_no_request_and_a_stop_refuses_every_one() -> None:
+    before = show("streampulse-api", "MainPID")
+    run("systemctl", "restart", "--no-block", "streampulse-api")
+    while show("streampulse-api", "MainPID") in ("0", before):
+        assert get(f"{URL}/state?limit=1")[0] == 200
+    healthy(200, 30)
+    with stopped("streampulse-api"):
+        assert listening(PORT) == set()
 
 
 def test_it_comes_back_after_a_kill() -> None:
