@@ -268,6 +268,25 @@ def silence(
 
 
 @task(
+    positional=["action"],
+    help={
+        "action": "test",
+        "severity": "page, ticket or info",
+        "env": ENV,
+        "dry-run": "only say who would be notified",
+    },
+)
+@timed
+def alert(_context: Context, action: str, severity: str = "page", env: str = "local", dry_run: bool = False) -> str:
+    """Send one alert of a severity through Alertmanager to its receivers, say what they answer, and end it."""
+    from streampulse_ops.verbs import alert as verb
+
+    if action != "test":
+        raise UsageError(f"{action} is nothing that can be done with alerts: inv alert test")
+    return verb.test(_session(env), severity, dry_run)
+
+
+@task(
     help={
         "env": ENV,
         "json": JSON,

@@ -36,6 +36,7 @@ COMMANDS = {
     "measure": ("streampulse.host.measure.command", "what bench measures on this host, as JSON"),
     "slo": ("streampulse.host.slo.command", "promises and budgets, what fires, how far behind, which targets are down"),
     "silence": ("streampulse.host.slo.silence", "have Alertmanager keep quiet during maintenance"),
+    "alert": ("streampulse.host.slo.alert", "send one alert to Alertmanager, and see who is notified"),
     "wait": ("streampulse.host.wait", "wait until a service really answers"),
 }
 

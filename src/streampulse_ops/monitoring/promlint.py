@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import subprocess
@@ -26,8 +25,8 @@ from streampulse_ops.monitoring import promtools, rules
 NOT_DONE: Final = 3
 
 
-#: Made-up receivers, each of which may be set or not. Their texts have characters that YAML treats specially.
-RECEIVERS: Final[dict[str, Any]] = {
+#: Receivers and times for tests, each of which may be set or not. Texts have characters that YAML treats specially.
+SETTINGS: Final[dict[str, Any]] = {
     "alertmanager_webhook_url": "https://hooks.example/path?key=a#b",
     "alertmanager_slack_url": "https://chat.example/hook",
     "alertmanager_email": {
@@ -38,6 +37,21 @@ RECEIVERS: Final[dict[str, Any]] = {
         "password": 'it\'s: "quoted" # and \\',
     },
     "alertmanager_deadman_url": "https://deadman.example/ping",
+    "alertmanager_receivers": {
+        "page": {"pagerduty_key": "a key", "opsgenie_key": "a key", "opsgenie_url": "https://api.eu.opsgenie.example/"},
+        "ticket": {"email_to": "desk@example.org", "webhook_url": "https://hooks.example/tickets"},
+        "info": {"slack_url": "https://chat.example/deploys"},
+    },
+    "alertmanager_working_hours": [
+        {
+            "weekdays": ["monday:friday"],
+            "times": [{"start_time": "09:00", "end_time": "17:30"}],
+            "location": "Europe/Berlin",
+        }
+    ],
+    "alertmanager_maintenance": [
+        {"days_of_month": ["-7:-1"], "months": ["march"], "times": [{"start_time": "22:00", "end_time": "24:00"}]}
+    ],
 }
 #: The receiver of each alert.
 ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -46,6 +60,8 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ticket", ("alertname=FreshnessBudgetBurning", "severity=ticket", "service=slo", "slo=freshness")),
     ("ticket", ("alertname=UnitFlapping", "severity=ticket", "service=job", "host=a")),
     ("deadman", ("alertname=Watchdog", "severity=none", "service=prometheus")),
+    ("info", ("alertname=Deployed", "severity=info", "service=release")),
+    ("page", ("alertname=AlertTest", "severity=page", "service=alertmanager")),
     ("nobody", ("alertname=RecentOutage", "severity=none", "service=slo", "cause=kafka")),
     # A rule without a severity.
     ("ticket", ("alertname=Whatever",)),
@@ -56,21 +72,23 @@ def alertmanager_configuration(root: Path, **given: Any) -> str:
     """Return Alertmanager's configuration as the role writes it.
 
     :param root: the checkout.
-    :param given: the role's variables that are set; the others are empty.
+    :param given: the role's variables that are set; the others are empty. ``streampulse_etc``: the folder of the keys.
     """
     environment = jinja2.Environment(  # noqa: S701 - no HTML
         loader=jinja2.FileSystemLoader(root / "prometheus"), trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["to_json"] = json.dumps
-    empty = {name: {} if isinstance(value, dict) else "" for name, value in RECEIVERS.items()}
-    return environment.get_template("alertmanager.yml.j2").render({**empty, **given})
+    empty = {name: type(value)() for name, value in SETTINGS.items()}
+    folder = {"streampulse_etc": "/etc/streampulse"}
+    return environment.get_template("alertmanager.yml.j2").render({**empty, **folder, **given})
 
 
 def combinations() -> Iterator[dict[str, Any]]:
-    """Yield every way to set the receivers: none, each, all."""
-    for count in range(len(RECEIVERS) + 1):
-        for names in itertools.combinations(RECEIVERS, count):
-            yield {name: RECEIVERS[name] for name in names}
+    """Yield settings: none, each with the mail server that addresses need, all."""
+    yield {}
+    for name, value in SETTINGS.items():
+        yield {"alertmanager_email": SETTINGS["alertmanager_email"], name: value}
+    yield SETTINGS
 
 
 def commands(root: Path, scratch: Path) -> Iterator[list[str]]:

@@ -21,6 +21,7 @@ MACHINES = ("tests/molecule", "tests/e2e")
 STYLE = ("tests/lint", "tests/unit/docs")
 RULES = (*STYLE, "tests/unit/monitoring", "tests/unit/slo", "tests/unit/roles", "tests/e2e")
 RUNNING_RULES = (
+    "tests/integration/test_alert_receivers.py",
     "tests/integration/test_alertmanager.py",
     "tests/integration/test_dashboard_promql.py",
     "tests/integration/test_dashboard_sql.py",

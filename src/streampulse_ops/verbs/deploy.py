@@ -20,6 +20,7 @@ from streampulse_ops.hosts import command
 from streampulse_ops.releases import bundle, history, plan
 from streampulse_ops.releases.bundle import Bundle
 from streampulse_ops.releases.history import Look
+from streampulse_ops.verbs import alert
 from streampulse_ops.verbs.smoke import smoke
 
 #: `set_stats` key under which a role reports optional components that it could not install, with the reason.
@@ -180,7 +181,7 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
             history.note(session, deploy_id, "back", before)
             raise
         raise _gone_back(session, target, back, options, deploy_id, error, time.monotonic() - began) from None
-    _mark_good(session, deploy_id, target.bundle)
+    _mark_good(session, deploy_id, target.bundle, options.full)
     return changed, missing
 
 
@@ -206,7 +207,7 @@ def start_together(session: Session, target: Release, full: bool, seconds: int =
     history.note(session, deploy_id, "begun", target.bundle.name)
     changed = configure(target, full, missing)
     smoke(session, seconds)
-    _mark_good(session, deploy_id, target.bundle)
+    _mark_good(session, deploy_id, target.bundle, full)
     return changed, missing
 
 
@@ -270,6 +271,8 @@ def _go_back(session: Session, back: Release, options: Options, deploy_id: str) 
     configure(ready, options.full, {}, schema_kept=True)
     smoke(session)
     history.note(session, deploy_id, "back", back.bundle.name)
+    if options.full:
+        alert.inform(session, "RolledBack", f"{back.bundle.name} runs again: a deploy failed", back.bundle.name)
 
 
 def _gone_back(
@@ -305,8 +308,8 @@ def _gone_back(
     )
 
 
-def _mark_good(session: Session, deploy_id: str, made: Bundle) -> None:
-    """Write into PostgreSQL and into the hosts' logs that a release passed every gate and the smoke test.
+def _mark_good(session: Session, deploy_id: str, made: Bundle, full: bool) -> None:
+    """Write into PostgreSQL and into the hosts' logs that a release passed every gate and the smoke test, and tell it.
 
     :raises OperatorError: PostgreSQL did not take it.
     """
@@ -314,6 +317,8 @@ def _mark_good(session: Session, deploy_id: str, made: Bundle) -> None:
     if code != 0:
         raise OperatorError(f"{made.name} could not be marked as good: {command.said(code, output, errors)}")
     history.note(session, deploy_id, "good", made.name, manifest=made.manifest)
+    if full:
+        alert.inform(session, "Deployed", f"{made.name} was deployed", made.name)
 
 
 def configure(

@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from streampulse_ops import services
 from streampulse_ops.monitoring import promlint, rules
 
 ROOT = Path(__file__).parents[3]
-COMBINATIONS = list(promlint.combinations())
 NAMES = {each.name for each in rules.alerts()}
 
 
@@ -21,30 +19,36 @@ def configuration(given: dict[str, Any]) -> dict[str, Any]:
     return dict(yaml.safe_load(promlint.alertmanager_configuration(ROOT, **given)))
 
 
-@pytest.mark.parametrize("given", COMBINATIONS, ids=lambda given: "-".join(given) or "none")
-def test_receivers_are_those_that_were_asked_for(given: dict[str, Any]) -> None:
-    document = configuration(given)
-    receivers = {each.pop("name"): each for each in document["receivers"]}
-    assert set(receivers) == {"nobody", "deadman", "page", "ticket"}
-    assert receivers["nobody"] == {}
-    kinds = {
-        "alertmanager_webhook_url": "webhook_configs",
-        "alertmanager_slack_url": "slack_configs",
-        "alertmanager_email": "email_configs",
+def test_receivers_are_those_that_were_asked_for() -> None:
+    def kinds(**given: Any) -> dict[str, set[str]]:
+        receivers = {each.pop("name"): set(each) for each in configuration(given)["receivers"]}
+        assert receivers.pop("nobody") == set()
+        return receivers
+
+    none: dict[str, set[str]] = {"deadman": set(), "page": set(), "ticket": set(), "info": set()}
+    assert kinds() == none
+    for name, kind in (("webhook_url", "webhook"), ("slack_url", "slack"), ("email", "email")):
+        shared = {f"{kind}_configs"}
+        given = {f"alertmanager_{name}": promlint.SETTINGS[f"alertmanager_{name}"]}
+        assert kinds(**given) == {**none, "page": shared, "ticket": shared}
+    assert kinds(**promlint.SETTINGS) == {
+        "deadman": {"webhook_configs"},
+        "page": {f"{kind}_configs" for kind in ("webhook", "slack", "email", "pagerduty", "opsgenie")},
+        "ticket": {f"{kind}_configs" for kind in ("webhook", "slack", "email")},
+        "info": {"slack_configs"},
     }
-    expected = {kind for name, kind in kinds.items() if name in given}
-    assert set(receivers["page"]) == set(receivers["ticket"]) == expected
-    assert set(receivers["deadman"]) == ({"webhook_configs"} if "alertmanager_deadman_url" in given else set())
-    assert all(each["send_resolved"] for name in expected for each in receivers["page"][name])
-    if "alertmanager_webhook_url" in given:
-        assert receivers["page"]["webhook_configs"][0]["url"] == given["alertmanager_webhook_url"]
-    assert ("smtp_smarthost" in document["global"]) == ("alertmanager_email" in given)
 
 
-def test_a_password_of_any_characters_arrives_as_it_is() -> None:
-    made = configuration({"alertmanager_email": promlint.RECEIVERS["alertmanager_email"]})
-    assert made["global"]["smtp_auth_password"] == promlint.RECEIVERS["alertmanager_email"]["password"]
-    assert made["global"]["smtp_require_tls"] is True
+def test_keys_and_passwords_are_in_files() -> None:
+    text = promlint.alertmanager_configuration(ROOT, **promlint.SETTINGS)
+    email, receivers = promlint.SETTINGS["alertmanager_email"], promlint.SETTINGS["alertmanager_receivers"]
+    for secret in (email["password"], receivers["page"]["pagerduty_key"], receivers["info"]["slack_url"]):
+        assert secret not in text
+    files = re.findall(r"_file: (\S+)", text)
+    assert set(files) == {
+        f"/etc/streampulse/alertmanager-{name}"
+        for name in ("smtp", "slack", "page-pagerduty", "page-opsgenie", "info-slack")
+    }
 
 
 def matchers(texts: list[str]) -> Any:

@@ -223,9 +223,9 @@ def targets_of(found: Iterable[Mapping[str, Any]]) -> list[Target]:
 def ordered(alerts: Iterable[Firing]) -> list[Firing]:
     """Return the alerts that notify people: pages first, then by severity and time.
 
-    Alerts of severity ``none`` are inhibitors or the dead man's switch, and are left out.
+    Alerts of severity ``none`` are inhibitors or the dead man's switch, ``info`` is no fault; both are left out.
     """
-    told = [alert for alert in alerts if alert.severity != "none"]
+    told = [alert for alert in alerts if alert.severity not in ("none", "info")]
     rank = {severity: place for place, severity in enumerate(SEVERITIES)}
     return sorted(
         told,

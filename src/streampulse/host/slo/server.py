@@ -63,18 +63,28 @@ class Server:
             self._login = settings.user, settings.password.get_secret_value()
 
     def ask(
-        self,
-        path: str,
-        parameters: Mapping[str, str] | None = None,
-        *,
-        method: str = "GET",
-        document: Mapping[str, Any] | None = None,
+        self, path: str, parameters: Mapping[str, str] | None = None, *, method: str = "GET", document: Any = None
     ) -> Any:
         """Send a request and return the document of the response, None without one.
 
         :param parameters: of the query.
         :param document: sent as JSON.
         :raises OperatorError: the server refuses it or does not answer, or the response is not understood.
+        """
+        text = self.text(path, parameters, method=method, document=document)
+        try:
+            return json.loads(text) if text.strip() else None
+        except ValueError:
+            raise OperatorError(
+                f"{self.name} at {self.url} gives an answer that is not JSON: inv logs {self.name}"
+            ) from None
+
+    def text(
+        self, path: str, parameters: Mapping[str, str] | None = None, *, method: str = "GET", document: Any = None
+    ) -> str:
+        """Send a request and return the response as text; see :meth:`ask`.
+
+        :raises OperatorError: the server refuses it or does not answer.
         """
         url = f"{self.url}{path}" + (f"?{urllib.parse.urlencode(parameters)}" if parameters else "")
         headers, body = {"Accept": "application/json"}, None
@@ -84,14 +94,10 @@ class Server:
             answer = http.request(method, url, seconds=ANSWER_SECONDS, headers=headers, login=self._login, body=body)
             if not answer.is_success:
                 raise self._refused(answer)
-            return answer.json() if answer.text.strip() else None
-        except OSError as error:
+            return answer.text
+        except (OSError, ValueError) as error:
             raise OperatorError(
                 f"{self.name} does not answer at {self.url} ({one_line(error)}): inv logs {self.name}; inv up --full"
-            ) from None
-        except ValueError:
-            raise OperatorError(
-                f"{self.name} at {self.url} gives an answer that is not JSON: inv logs {self.name}"
             ) from None
 
     def _refused(self, answer: httpx.Response) -> OperatorError:
@@ -170,6 +176,27 @@ class Alertmanager(Server):
         :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return self._list("/api/v2/alerts")
+
+    def post_alert(self, alert: Mapping[str, Any]) -> None:
+        """Create an alert or change its end, in the API's form.
+
+        :raises OperatorError: the server refuses it or does not answer.
+        """
+        self.ask("/api/v2/alerts", method="POST", document=[alert])
+
+    def configuration(self) -> str:
+        """Return the running configuration as YAML, without the secrets that Alertmanager knows as such.
+
+        :raises OperatorError: the server does not answer, or the response is not understood.
+        """
+        return str(self.ask("/api/v2/status")["config"]["original"])
+
+    def metrics(self) -> str:
+        """Return its own metrics in Prometheus' text format.
+
+        :raises OperatorError: the server does not answer.
+        """
+        return self.text("/metrics")
 
     def silences(self) -> list[dict[str, Any]]:
         """Return every silence, ended ones included, in the API's form.
