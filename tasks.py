@@ -314,7 +314,7 @@ def doctor(
     help={
         "action": "list, show, validate or run",
         "name": "the runbook's name, or an alert's",
-        "env": ENV + "; validate looks at its hosts only when it is named",
+        "env": ENV + "; validate looks at its hosts, and show prints its proof, only when it is named",
         "host": "the host that the alert names; without it every host of a step's group",
         "from_": "the step to begin with",
         "step": "only this step",
@@ -341,12 +341,37 @@ def runbook(
     if action == "list":
         return verb.listed(Screen())
     if action == "show":
-        return verb.show(Screen(), name)
+        return verb.show(Screen(), name, _session(env) if env else None)
     if action == "validate":
         return verb.check(Screen(), (lambda: _session(env)) if env else None)
     if action != "run":
         raise UsageError(f"{action} is nothing that can be done with a runbook: inv runbook list")
     return verb.run(_session(env or "local"), name, Options(host, from_, step, apply, yes))
+
+
+@task(
+    positional=["name"],
+    help={
+        "name": "a drill; several separated by commas, broken together; or all",
+        "env": ENV,
+        "dry-run": "only print what would be broken",
+        "control": "before the runbook, wait and see that the alert still fires; all does this always",
+        "record": "write the proofs into docs/runbooks/proofs.yml, for this repository's own machines",
+    },
+)
+@timed
+def drill(
+    _context: Context,
+    name: str,
+    env: str = "local",
+    dry_run: bool = False,
+    control: bool = False,
+    record: bool = False,
+) -> str:
+    """Break an environment on purpose: the alert must come, doctor name the cause, and the runbook repair it."""
+    from streampulse_ops.verbs import drill as verb
+
+    return verb.drill(_session(env), name, dry_run, control or name == "all", record)
 
 
 @task(

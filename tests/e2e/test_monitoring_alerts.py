@@ -1,4 +1,4 @@
-"""Alerts of a booted machine: one for each service that is held down, none for a healed crash or the end of an outage.
+"""Alerts of a booted machine: none for a healed crash or the end of an outage. Drills show those of each outage.
 
 The tests build on each other, in this order: crashes come before outages, whose budgets burn for some minutes.
 """
@@ -11,9 +11,7 @@ import pytest
 from alerting import (
     ALERT_SECONDS,
     CALM_SECONDS,
-    PAGES,
     POSTGRES,
-    TICKETS,
     alerts,
     calm,
     held_down,
@@ -37,14 +35,6 @@ WATCHED_SECONDS = 80
 ERRORS_SECONDS = 300
 # Longer than the windows that errors are counted over, and than a group waits for its next notification.
 AFTERWARDS_SECONDS = 150
-# Services of one round are independent of each other. A service comes after those that explain its alerts, because an
-# outage inhibits its consequences for some minutes after its end.
-ROUNDS = [
-    ["streampulse-job", "streampulse-generator", "prometheus-node-exporter", "prometheus-postgres-exporter"],
-    ["spark-worker", "streampulse-api"],
-    ["spark-master", "streampulse-probe"],
-    ["kafka"],
-]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,29 +79,9 @@ def test_a_crash_that_heals_itself_pages_nobody(stack: Stack, unit: str) -> None
     pytest.fail(f"{unit} took {took} s to be back")
 
 
-def test_every_service_is_held_down_once(stack: Stack) -> None:  # noqa: ARG001 - the module is parametrized by it
-    assert sorted([POSTGRES, *(unit for units in ROUNDS for unit in units)]) == sorted([*PAGES, *TICKETS])
-
-
-@pytest.mark.parametrize("units", ROUNDS, ids=" and ".join)
-def test_held_down(stack: Stack, units: list[str]) -> None:
-    pages = {PAGES[unit] for unit in units if unit in PAGES}
-    tickets = {TICKETS[unit] for unit in units if unit in TICKETS}
-    left = calm(stack)
-    with held_down(stack, *units):
-        until(
-            lambda: pages <= waking(stack) and tickets <= names(alerts(stack), severity="ticket"),
-            ALERT_SECONDS,
-            f"{', '.join(sorted(pages | tickets))} in Alertmanager",
-        )
-        # Consequences come a little later; none of them may page as well.
-        time.sleep(20)
-        assert waking(stack) - left == pages
-
-
 def test_the_end_of_an_outage_pages_nobody_again(stack: Stack) -> None:
     left = calm(stack)
-    page = {PAGES[POSTGRES]}
+    page = {"PostgresDown"}
     with held_down(stack, POSTGRES):
         until(lambda: page <= waking(stack), ALERT_SECONDS, "PostgresDown in Alertmanager")
         # A consequence, which is inhibited. Its errors are still in the window when PostgreSQL is back.

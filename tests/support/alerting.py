@@ -17,22 +17,6 @@ POSTGRES = "postgresql@17-main"
 ALERT_SECONDS = 120
 CALM_SECONDS = 300
 
-# The alert of each service that is held down: a page or a ticket.
-PAGES = {
-    "kafka": "KafkaDown",
-    "postgresql@17-main": "PostgresDown",
-    "spark-master": "SparkMasterDown",
-    "spark-worker": "SparkWorkerDown",
-    "streampulse-job": "JobDown",
-    "streampulse-api": "ApiDown",
-}
-TICKETS = {
-    "streampulse-generator": "GeneratorDown",
-    "streampulse-probe": "ProbeDown",
-    "prometheus-node-exporter": "NodeExporterDown",
-    "prometheus-postgres-exporter": "PostgresExporterDown",
-}
-
 
 def ask(stack: Stack, port: int, path: str, **parameters: str) -> Any:
     """Return a response of Prometheus or Alertmanager."""

@@ -14,6 +14,7 @@ GROUPS = (
     ("tests/molecule/", "roles and monitoring"),
     ("tests/e2e/test_monitoring_alerts", "end to end"),
     ("tests/e2e/test_monitoring", "roles and monitoring"),
+    ("tests/drills/", "Debian 12 and deploys"),
     ("tests/e2e/test_debian12", "Debian 12 and deploys"),
     ("tests/e2e/test_deploy", "Debian 12 and deploys"),
     ("tests/e2e/", "end to end"),

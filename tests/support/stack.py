@@ -19,10 +19,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATE = Path("/var/lib/streampulse-machines")
 
-# Environments: name, system, network, and whether the machine is made on the layer of the roles' tests.
+# Environments: name, system, network, and whether the machine is made on the layer of the roles' tests. The one of
+# Debian 12 has a second machine for the generator, and its alerts go to a receiver of the tests (port PAGER).
 DEBIAN_12 = ("e2e12", "debian12", "10.79.1.0/24", False)
 DEBIAN_13 = ("e2e", "debian13", "10.79.2.0/24", False)
 WATCHED = ("e2e-watched", "debian13", "10.79.4.0/24", True)
+
+PAGER = 18765
 
 INVENTORY = """\
 ---
@@ -32,6 +35,8 @@ all:
     machine_os: {machine_os}
     nspawn_subnet: {subnet}
     nspawn_layer: "{layer}"
+    drills_allowed: true
+    alertmanager_webhook_url: "{pager}"
     generator_settings: {{rate: 60, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
     kafka: {{hosts: {{{host}: }}}}
@@ -39,7 +44,7 @@ all:
     spark_worker: {{hosts: {{{host}: }}}}
     postgres: {{hosts: {{{host}: }}}}
     api: {{hosts: {{{host}: }}}}
-    generator: {{hosts: {{{host}: }}}}
+    generator: {{hosts: {{{generator}: }}}}
     monitoring: {{hosts: {{{host}: }}}}
 """
 
@@ -68,7 +73,16 @@ class Stack:
     def make(cls, name: str, machine_os: str, subnet: str, inventories: Path, layer: str = "") -> Stack:
         folder = inventories / name
         folder.mkdir(parents=True)
-        text = INVENTORY.format(machine_os=machine_os, subnet=subnet, layer=layer, host=f"sp-{name}")
+        host = f"sp-{name}"
+        apart = (name, machine_os, subnet) == DEBIAN_12[:3]
+        text = INVENTORY.format(
+            machine_os=machine_os,
+            subnet=subnet,
+            layer=layer,
+            host=host,
+            generator=f"{host}-2" if apart else host,
+            pager=f"http://{subnet.rpartition('.')[0]}.1:{PAGER}/" if apart else "",
+        )
         (folder / "hosts.yml").write_text(text)
         return cls(name, inventories)
 

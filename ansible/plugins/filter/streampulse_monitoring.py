@@ -70,11 +70,12 @@ th, td {{ text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; b
 """
 
 
-def page(text: object) -> str:
+def page(text: object, proof: Mapping[str, object] | None = None) -> str:
     """Return a runbook in Markdown as a page: its title, its front matter as a line below, and its sections.
 
-    Links to other runbooks lead to their pages. Those to what is not shown beside them are left as words.
+    Links to other runbooks lead to their pages. Other relative links become words.
 
+    :param proof: what the runbook's drill has shown: version, told, recovered (seconds) and rows.
     :raises AnsibleFilterError: the front matter is not what YAML reads as names with values.
     """
     facts, body = front_matter(str(text))
@@ -86,6 +87,12 @@ def page(text: object) -> str:
             token.children = list(linked(token.children))
     rendered = parser.renderer.render(tokens, parser.options, {})
     shown = " · ".join(f"{name.replace('_', ' ')}: {words(value)}" for name, value in facts.items())
+    if proof:
+        shown += (
+            " · proven on {version}: told after {told} s, recovered after {recovered} s, {rows} rows differ".format(
+                **proof
+            )
+        )
     if shown:
         rendered = rendered.replace("</h1>\n", f'</h1>\n<p class="facts">{html.escape(shown)}</p>\n', 1)
     return PAGE.format(title=html.escape(title), body=rendered)

@@ -69,6 +69,11 @@ class Environment:
         return self.name if self.variables.get("protected") is True else ""
 
     @property
+    def drills_allowed(self) -> bool:
+        """Whether the inventory allows to break services on purpose."""
+        return self.variables.get("drills_allowed") is True
+
+    @property
     def inventory(self) -> Path:
         """The inventory file that people edit."""
         return self.folder / "hosts.yml"

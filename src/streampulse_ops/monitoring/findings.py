@@ -61,6 +61,11 @@ def codes() -> dict[str, Code]:
     return {code: Code(**each) for code, each in _document()["findings"].items()}
 
 
+def _before() -> dict[str, str]:
+    """Return by service the first code that may follow from its unit or port, in the order of starts."""
+    return dict(_document()["units"])
+
+
 def retired() -> list[str]:
     """Return the codes that are never used again."""
     return list(_document()["retired"])
@@ -68,7 +73,6 @@ def retired() -> list[str]:
 
 def explained(findings: list[Finding]) -> list[Finding]:
     """Return findings with what their codes mean: first the good ones, then the faults, causes first."""
-    order = {code: number for number, code in enumerate(codes())}
     found = []
     for each in findings:
         known = codes().get(each.code)
@@ -80,8 +84,20 @@ def explained(findings: list[Finding]) -> list[Finding]:
                 runbook=each.runbook or f"docs/runbooks/{known.runbook}.md",
             )
         found.append(each)
+    return sorted(found, key=_place)
+
+
+def _place(finding: Finding) -> tuple[float, int]:
+    """Return where a finding stands. A service's unit and port stand before its own codes, behind what it needs."""
+    order = {code: number for number, code in enumerate(codes())}
+    if finding.ok:
+        return -1, 0
+    _, _, service = finding.check.partition(".")
+    if finding.code.startswith(("SP-UNIT", "SP-PORT")) and service in _before():
+        names = list(_before())
+        return order[_before()[service]] - 0.5, names.index(service)
     # An unknown code is one of another release's host.
-    return sorted(found, key=lambda each: -1 if each.ok else order.get(each.code, len(order)))
+    return order.get(finding.code, len(order)), 0
 
 
 def as_json(findings: list[Finding]) -> str:

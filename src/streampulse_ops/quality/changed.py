@@ -17,9 +17,9 @@ from pathlib import Path
 from streampulse.core.errors import OperatorError
 
 EVERYTHING = ("tests",)
-MACHINES = ("tests/molecule", "tests/e2e")
+MACHINES = ("tests/molecule", "tests/e2e", "tests/drills")
 STYLE = ("tests/lint", "tests/unit/docs")
-RULES = (*STYLE, "tests/unit/monitoring", "tests/unit/slo", "tests/unit/roles", "tests/e2e")
+RULES = (*STYLE, "tests/unit/monitoring", "tests/unit/slo", "tests/unit/roles", "tests/e2e", "tests/drills")
 RUNNING_RULES = (
     "tests/integration/test_alert_receivers.py",
     "tests/integration/test_alertmanager.py",

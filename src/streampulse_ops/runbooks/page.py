@@ -15,6 +15,7 @@ where they run and what they do::
 - ``timeout``: seconds after which the commands are given up.
 - ``retry``: seconds for which the step is repeated until its result is as expected.
 - ``else``: after an unexpected result, the number of a later step at which the run goes on, or the page to go to.
+- ``then``: after the expected result, the number of a later step at which the run goes on, or ``end``: all is well.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Step:
     timeout: int
     retry: int
     otherwise: str
+    following: str
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def _facts(file: Path, head: str) -> dict[str, Any]:
     return facts
 
 
-_WORDS: Final = frozenset({"host", "changes", "expect", "timeout", "retry", "else"})
+_WORDS: Final = frozenset({"host", "changes", "expect", "timeout", "retry", "else", "then"})
 
 
 def _step(file: Path, number: int, section: str, text: str, info: str, script: str, line: int) -> Step:
@@ -205,6 +207,8 @@ def _step(file: Path, number: int, section: str, text: str, info: str, script: s
         )
     if given["changes"] not in ("yes", "no"):
         raise RunbookError(file, line, f"changes={given['changes']}: it must be yes or no")
+    if not re.fullmatch(r"[0-9]*|end", given.get("then", "")):
+        raise RunbookError(file, line, f"then={given['then']}: it must be a later step or end")
     for name in ("timeout", "retry"):
         if not re.fullmatch(r"[1-9][0-9]{0,4}|", given.get(name, "")):
             raise RunbookError(file, line, f"{name}={given[name]}: it must be a number of seconds")
@@ -225,9 +229,10 @@ def _step(file: Path, number: int, section: str, text: str, info: str, script: s
         timeout=int(given.get("timeout") or usual),
         retry=int(given.get("retry") or 0),
         otherwise=given.get("else", ""),
+        following=given.get("then", ""),
     )
 
 
 def _more(given: dict[str, str]) -> str:
     unknown = sorted(set(given) - _WORDS)
-    return f"expect, timeout, retry, else, but not {', '.join(unknown)}" if unknown else "expect, timeout, retry, else"
+    return "expect, timeout, retry, else, then" + (f", but not {', '.join(unknown)}" if unknown else "")

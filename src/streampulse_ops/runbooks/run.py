@@ -15,6 +15,7 @@ from typing import Final
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.cli.console import confirm, took
+from streampulse_ops.cli.entry import INCOMPLETE
 from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments import masking
@@ -31,7 +32,7 @@ PAUSE_SECONDS: Final = 2.0
 class Options:
     """The options of ``inv runbook run``.
 
-    :param host: the host that the alert names; empty: every host of a step's group.
+    :param host: the host that the alert names. A step of a group that has not this host runs on the group's hosts.
     :param first: the step to begin with.
     :param only: the one step to run; 0: all.
     """
@@ -98,7 +99,7 @@ class Walk:
                 break
         words = f"{self.done} steps as expected, {self.unexpected} not, {self.skipped} not run"
         words += f"; transcript: {self.transcript.file}"
-        if self.unexpected and self.skipped:
+        if self.unexpected and self.skipped and not self.options.apply:
             command = self._again(self.options.first or 1, apply=True)
             raise OperatorError(f"nothing was changed: {command} runs the steps that change something ({words})")
         return words
@@ -127,7 +128,10 @@ class Walk:
                 self.unexpected += 1
                 return self._otherwise(step, name, wrong)
         self.done += 1
-        return step.number + 1
+        if not step.following or self.options.only:
+            return step.number + 1
+        self._say(f"  the page {'ends here' if step.following == 'end' else f'goes on at step {step.following}'}")
+        return len(self.book.steps) + 1 if step.following == "end" else int(step.following)
 
     def _otherwise(self, step: Step, name: str, wrong: str) -> int:
         """Return the step at which the page goes on after an unexpected result.
@@ -167,8 +171,9 @@ class Walk:
         if step.host == CONTROL:
             return [None]
         hosts = list(environment.hosts) if step.host == ANY_HOST else list(environment.in_group(step.host))
-        if self.options.host:
-            return [host for host in hosts if host.name == self.options.host]
+        named: list[Host | None] = [host for host in hosts if host.name == self.options.host]
+        if named:
+            return named
         if step.host == ANY_HOST and len(hosts) > 1:
             raise OperatorError(
                 f"step {step.number} is about the host that the alert names: add --host and one of "
@@ -193,8 +198,9 @@ class Walk:
         self.transcript.write(f"{host.name if host else CONTROL} exit code {code}\n{output}")
         if step.expect is not None and not step.expect.search(output):
             return f"no line of the output matches {step.expect.pattern}"
-        # A question such as `systemctl is-active` has a code of its own for each answer.
-        if code != 0 and (step.expect is None or step.changes):
+        # A question such as `systemctl is-active` has a code for each answer, and a task has one for a missing optional
+        # part.
+        if code != 0 and (step.expect is None or (step.changes and (host or code != INCOMPLETE))):
             return f"exit code {code}"
         return ""
 

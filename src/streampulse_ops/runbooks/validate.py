@@ -22,7 +22,7 @@ from streampulse_ops.docs import pages as docs
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.monitoring import dashboards, metrics, rules
-from streampulse_ops.runbooks import page
+from streampulse_ops.runbooks import drills, page
 from streampulse_ops.runbooks.page import ANY_HOST, CONTROL, FOLDER, Runbook, RunbookError, Step
 
 #: Units of streampulse that are no services.
@@ -99,6 +99,21 @@ def _front(book: Runbook) -> Iterator[Fault]:
         )
 
 
+def _drill(book: Runbook) -> Iterator[Fault]:
+    line = book.line(book.text.index("severity:"))
+    drill = drills.all_drills().get(book.name)
+    if book.severity == "page" and drill is None and book.name not in drills.without():
+        yield line, f"its alert pages and it has no drill: {drills.FILE} names one, or under `without` the reason"
+    if drill is not None and drill.alert not in book.alerts:
+        yield line, f"its drill waits for {drill.alert}, which is another page's alert"
+    proof = drills.proofs(paths.repository() / drills.PROOFS).get(book.name)
+    if proof is not None and drills.old(proof, (paths.repository() / "CHANGELOG.md").read_text(encoding="utf-8")):
+        yield (
+            line,
+            f"its proof is of {proof.version}, which is more than two versions old: inv drill {book.name} --record",
+        )
+
+
 def _sections(book: Runbook) -> Iterator[Fault]:
     for name, text in book.sections.items():
         if len(text) <= 20:
@@ -119,8 +134,9 @@ def _steps(book: Runbook) -> Iterator[Fault]:
             yield step.line, f"there is no group {step.host}"
         if bool(CHANGING.search(step.script)) != step.changes:
             yield step.line, f"changes={'yes' if step.changes else 'no'} is not what the commands do"
-        if step.otherwise.isdigit() and not step.number < int(step.otherwise) <= len(book.steps):
-            yield step.line, f"else={step.otherwise} is no later step"
+        for word, target in (("else", step.otherwise), ("then", step.following)):
+            if target.isdigit() and not step.number < int(target) <= len(book.steps):
+                yield step.line, f"{word}={target} is no later step"
         if step.otherwise and not step.otherwise.isdigit() and step.otherwise not in names:
             yield step.line, f"else={step.otherwise} is no runbook"
 
@@ -276,7 +292,7 @@ def _links(book: Runbook) -> Iterator[Fault]:
 
 
 LOOKS: Final[tuple[Callable[[Runbook], Iterator[Fault]], ...]] = (
-    *(_front, _sections, _steps, _shell, _tasks, _units, _paths, _names, _variables, _data, _links),
+    *(_front, _drill, _sections, _steps, _shell, _tasks, _units, _paths, _names, _variables, _data, _links),
 )
 
 

@@ -12,7 +12,7 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments.session import Session
-from streampulse_ops.runbooks import page, validate
+from streampulse_ops.runbooks import drills, page, validate
 from streampulse_ops.runbooks import run as running
 from streampulse_ops.runbooks.page import Runbook
 
@@ -43,13 +43,18 @@ def named(name: str) -> Runbook:
     raise UsageError(f"{name or 'nothing'} is not a runbook. {hint}")
 
 
-def show(screen: Screen, name: str) -> str:
-    """Print a runbook and return the closing words.
+def show(screen: Screen, name: str, session: Session | None) -> str:
+    """Print a runbook and the proofs of its drill, and return the closing words.
 
+    :param session: the environment whose own proof is printed as well.
     :raises UsageError: there is none of this name.
     """
     book = named(name)
     screen.console.print(Markdown(book.text.partition("\n---\n")[2]))
+    files = [paths.repository() / drills.PROOFS, *([] if session is None else [drills.own_file(session.environment)])]
+    for file in files:
+        if book.name in (found := drills.proofs(file)):
+            screen.line(str(found[book.name]))
     return f"{len(book.steps)} steps; inv runbook run {book.name}"
 
 

@@ -56,6 +56,7 @@ class FakeHost(Host):
                          "streampulse-job.service", "streampulse-api.service")
         }  # fmt: skip
         self.closed: set[int] = set()
+        self.hanging: set[int] = set()
         self.broken: list[str] = []
         self.open = {("10.0.0.1", 9092), ("0.0.0.0", 8000), ("0.0.0.0", 22)}  # noqa: S104 - nothing is bound here
         self.list = [
@@ -106,6 +107,8 @@ class FakeHost(Host):
         self.connected.append((host, port))
         if port in self.closed:
             raise ConnectionRefusedError("Connection refused")
+        if port in self.hanging:
+            raise TimeoutError("timed out")
 
     def memory(self) -> dict[str, int]:
         return self.kib
@@ -243,6 +246,13 @@ def test_a_closed_port(world: World) -> None:
     found = world.fault()
     assert found.cause == "nobody listens at 10.0.0.1:9092 (Connection refused)"
     assert found.fix == "inv logs kafka"
+
+
+def test_a_port_that_takes_no_connection_is_no_closed_one(world: World) -> None:
+    world.host.hanging = {9092}
+    found = world.fault()
+    assert (found.code, found.check) == ("SP-CHECK-002", "ports.kafka")
+    assert found.cause == "it takes no connection at 10.0.0.1:9092: it hangs, or packets are dropped"
 
 
 def test_a_private_port_that_is_open_on_every_address(world: World) -> None:

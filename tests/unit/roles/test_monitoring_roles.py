@@ -85,6 +85,12 @@ def test_a_runbook_is_a_page() -> None:
     assert "<script" not in page
 
 
+def test_a_runbooks_page_has_the_proof_of_its_drill() -> None:
+    proof = {"version": "0.2.0", "commit": "abc", "told": 34, "recovered": 41, "rows": 0}
+    page = FILTERS["streampulse_page"](RUNBOOK, proof)
+    assert "KafkaSlow · proven on 0.2.0: told after 34 s, recovered after 41 s, 0 rows differ</p>" in page
+
+
 def test_the_page_of_pages_leads_to_each() -> None:
     page = FILTERS["streampulse_page_of_pages"]({"kafka-down": RUNBOOK, "api-down": "# The API is down\n"})
     links = ['<a href="api-down.html">The API is down</a>', '<a href="kafka-down.html">Kafka is down &amp; out</a>']

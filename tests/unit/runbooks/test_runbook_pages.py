@@ -68,6 +68,11 @@ def test_every_runbook_of_the_repository_is_well() -> None:
     assert validate.validate(paths.repository()) == []
 
 
+def test_a_paging_page_without_drill_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, PAGE).rename(tmp_path / page.FOLDER / "kafka-away.md")
+    assert f"docs/runbooks/{file.name}:3: its alert pages and it has no drill" in "\n".join(validate.validate(tmp_path))
+
+
 def test_a_page_is_read(tmp_path: Path) -> None:
     book = page.read(written(tmp_path, PAGE))
     assert (book.name, book.title, book.kind, book.severity) == ("kafka-down", "Title", "alert", "page")
@@ -107,6 +112,8 @@ def test_a_page_is_read(tmp_path: Path) -> None:
         ("Three hosts in the group `kafka`.", "None.", 32, "the section Prevention says nothing"),
         ("host=kafka", "host=kafkas", 17, "there is no group kafkas"),
         ("else=2", "else=3", 17, "else=3 is no later step"),
+        ("else=2", "then=1", 17, "then=1 is no later step"),
+        ("else=2", "then=over", 17, "must be a later step or end"),
         ("else=2", "else=kafka-dwn", 17, "else=kafka-dwn is no runbook"),
         ("host=kafka changes=no", "host=kafka changes=yes", 17, "Diagnosis changes something"),
         ("is-active kafka", "stop kafka", 17, "changes=no is not what the commands do"),

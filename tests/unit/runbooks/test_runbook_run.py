@@ -72,7 +72,8 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(run, "Remote", Shell)
     monkeypatch.setattr(Shell, "asked", [], raising=False)
-    hosts = tuple(Host(name, frozenset({"kafka"})) for name in ("a", "b"))
+    groups = {"a": "kafka", "b": "kafka", "c": "spark_master"}
+    hosts = tuple(Host(name, frozenset({group})) for name, group in groups.items())
     environment = Environment("demo", tmp_path, hosts, {"provider": "vagrant"})
     environment.state.mkdir(parents=True)
     return Session(environment, Existing(environment), Screen())
@@ -94,7 +95,9 @@ def test_a_step_runs_on_every_host_of_its_group_or_on_the_one_that_is_named(sess
     assert Shell.asked == ["a", "b"]
     walk(session, step("true", "host=all changes=no"), host="b").run()
     assert Shell.asked == ["a", "b", "b"]
-    with pytest.raises(OperatorError, match="add --host and one of a, b"):
+    walk(session, step("true", "host=spark_master changes=no"), host="b").run()
+    assert Shell.asked.pop() == "c"
+    with pytest.raises(OperatorError, match="add --host and one of a, b, c"):
         walk(session, step("true", "host=all changes=no")).run()
 
 
@@ -123,6 +126,13 @@ def test_a_question_may_have_any_exit_code_and_a_command_must_succeed(session: S
         walk(session, step("exit 3")).run()
 
 
+def test_a_task_that_leaves_out_an_optional_part_is_as_expected(session: Session) -> None:
+    script, words = "echo up in 1 s; exit 3", 'changes=yes expect="up in"'
+    walk(session, step(script, f"host=control {words}"), apply=True, yes=True).run()
+    with pytest.raises(OperatorError, match="on a: exit code 3"):
+        walk(session, step(script, f"host=kafka {words}"), apply=True, yes=True).run()
+
+
 def test_else_goes_on_at_a_step_or_names_a_page(session: Session, tmp_path: Path) -> None:
     look = step("false", "host=kafka changes=no else=3") + step("touch never")
     done = walk(session, look, step(f"touch {tmp_path}/repaired", "host=kafka changes=yes"), apply=True, yes=True).run()
@@ -130,6 +140,12 @@ def test_else_goes_on_at_a_step_or_names_a_page(session: Session, tmp_path: Path
     assert done.startswith("1 steps as expected, 1 not, 0 not run")
     with pytest.raises(OperatorError, match="the page goes on with kafka-down: inv runbook run kafka-down --env demo"):
         walk(session, step("false", "host=kafka changes=no else=kafka-down")).run()
+
+
+def test_then_goes_on_at_a_step_or_ends_the_run(session: Session) -> None:
+    words = "host=control changes=no then="
+    look = step("true", f"{words}3") + step("false") + step("true", f"{words}end") + step("false")
+    assert walk(session, look).run().startswith("2 steps as expected, 0 not, 0 not run")
 
 
 def test_what_changes_something_needs_apply_and_an_answer(session: Session, tmp_path: Path) -> None:
@@ -171,5 +187,5 @@ def test_the_transcript_has_hosts_and_output_and_no_secret(session: Session) -> 
 def test_a_step_or_a_host_that_does_not_exist_is_refused(session: Session) -> None:
     with pytest.raises(UsageError, match="has the steps 1 to 1"):
         walk(session, step("true"), first=2)
-    with pytest.raises(OperatorError, match="c is not a host of demo"):
-        walk(session, step("true"), host="c")
+    with pytest.raises(OperatorError, match="d is not a host of demo"):
+        walk(session, step("true"), host="d")

@@ -237,6 +237,22 @@ def test_hosts_of_different_releases_are_a_finding(session: Session, monkeypatch
     assert [(each.code, each.where) for each in faults] == [("SP-UNIT-004", "api on b"), ("SP-VERSION-001", "kafka")]
 
 
+def test_a_unit_stands_behind_the_services_that_it_needs_and_before_its_own_codes() -> None:
+    found = [
+        doctor.fault(code, check, "a", "cause", "fix")
+        for code, check in (
+            ("SP-SPARK-003", "spark.application"),
+            ("SP-UNIT-002", "units.job"),
+            ("SP-PORT-001", "ports.kafka"),
+            ("SP-KAFKA-001", "kafka"),
+            ("SP-UNIT-002", "units.postgres"),
+            ("SP-HOST-003", "disk"),
+        )
+    ]
+    shown = [each.check for each in findings.explained(found)]
+    assert shown == ["disk", "units.postgres", "ports.kafka", "kafka", "units.job", "spark.application"]
+
+
 def test_every_code_that_is_used_has_one_entry_and_every_entry_is_used() -> None:
     sources = "".join(
         file.read_text(encoding="utf-8")

@@ -97,6 +97,10 @@ def ports(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     for name, address, port in _listens(host, services):
         try:
             host.connects(address, port)
+        except TimeoutError:
+            # A process that hangs leaves its port open until the queue of connections is full.
+            cause = f"it takes no connection at {address}:{port}: it hangs, or packets are dropped"
+            yield fault("SP-CHECK-002", f"ports.{name}", cause, f"inv logs {name}")
         except OSError as error:
             cause = f"nobody listens at {address}:{port} ({one_line(error)})"
             yield fault("SP-PORT-001", f"ports.{name}", cause, f"inv logs {name}")
