@@ -217,7 +217,7 @@ def reset(
 @task(help={"env": ENV, "full": "promises and budgets, what fires, lag and freshness as well", "json": JSON})
 @timed
 def status(_context: Context, env: str = "local", full: bool = False, json: bool = False) -> None:
-    """Show each service's state, since when, its memory and version; exit 1 when one is down, or an alert pages."""
+    """Show each service's state, since when, its CPU, memory and version; exit 1 when one is down or an alert pages."""
     from streampulse_ops.verbs import status as verb
 
     session = _session(env)
@@ -414,7 +414,7 @@ def peek(_context: Context, topic: str | None = None, n: int = 3, env: str = "lo
     name="open",
     positional=["what"],
     help={
-        "what": "api, docs, spark, worker, prometheus, alertmanager, grafana",
+        "what": "api, docs, spark, worker, spark-job, prometheus, alertmanager, grafana",
         "env": ENV,
         "tunnel": "through SSH",
     },

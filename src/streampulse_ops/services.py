@@ -23,12 +23,13 @@ RELEASE = "/opt/streampulse/current"
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a service: the name of its port, the path, and the subject."""
+    """A page of a service: the name of its port, the path, the subject, and the setting that turns it on, if any."""
 
     group: str
     port: str
     path: str
     about: str
+    setting: str = ""
 
 
 @dataclass(frozen=True)

@@ -402,6 +402,17 @@ def test_requests_are_counted_by_route_and_never_by_a_clients_text(client: TestC
     assert "label-" not in text.lower()
 
 
+def test_answers_are_counted_by_their_source(client: TestClient) -> None:
+    def counted() -> list[float]:
+        name = "streampulse_api_answers_total"
+        return [REGISTRY.get_sample_value(name, {"source": each}) or 0.0 for each in ("snapshot", "database")]
+
+    before = counted()
+    get(client, "/metrics")
+    get(client, "/metrics", stream_id="__internal")
+    assert counted() == [before[0] + 1, before[1] + 1]
+
+
 def test_request_ids(client: TestClient) -> None:
     assert client.get("/health", headers={"X-Request-ID": "abc.1_2-3"}).headers["x-request-id"] == "abc.1_2-3"
     made = {

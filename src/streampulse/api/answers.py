@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
+from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,6 +26,12 @@ from streampulse.api.snapshot import Snapshot
 _encode: Final = msgspec.json.Encoder().encode
 #: Answers of the snapshot and of the database that are kept, each. The longest answers have some 300 KB.
 _MAX_KEPT: Final = 64
+
+ANSWERS: Final = Counter(
+    "streampulse_api_answers",
+    "Answers with numbers by their source: snapshot (memory), database (a query, or its answer that is kept).",
+    ["source"],
+)
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

@@ -9,7 +9,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class with a 
 from starlette.requests import Request
 
 from streampulse.api import queries
-from streampulse.api.answers import Aged, Answer, Asker, ReadyResponse, SnapshotAnswers, answer
+from streampulse.api.answers import ANSWERS, Aged, Answer, Asker, ReadyResponse, SnapshotAnswers, answer
 from streampulse.api.database import Database, Unavailable
 from streampulse.api.live.readers import Live
 from streampulse.api.queries import Row
@@ -18,6 +18,8 @@ from streampulse.api.snapshot import Snapshot, Snapshots
 from streampulse.core.settings import ApiSettings
 from streampulse.events import is_internal
 
+_FROM_SNAPSHOT: Final = ANSWERS.labels("snapshot")
+_FROM_DATABASE: Final = ANSWERS.labels("database")
 #: Time limit of a query for a ranking over a long span, in seconds. A day of 1,000 streams has 1.4 million rows.
 SUMS_SECONDS: Final = 10.0
 #: Number of spans with kept sums, and number of spans that may wait for their turn.
@@ -115,7 +117,9 @@ class Runtime:
             snapshot = await self.snapshots.get()
             found = self._answers.get(question, snapshot)
             if found is not None:
+                _FROM_SNAPSHOT.inc()
                 return Aged(found, self.snapshots.age, self.snapshots.stale)
+        _FROM_DATABASE.inc()
         if isinstance(question, TopQuestion):
             sums, age, stale = await self._sums.ask(question.minutes)
             found = sums.answers.get(question)

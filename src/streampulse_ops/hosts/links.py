@@ -27,10 +27,15 @@ def page(name: str) -> Page:
 def address(environment: Environment, name: str) -> str:
     """Return a page's address as its host has it.
 
-    :raises OperatorError: the environment has no host for it.
+    :raises OperatorError: the environment has no host for it, or its setting is not on.
     """
     wanted = _shown(environment, name)
     first = environment.require_group(wanted.group)[0]
+    if wanted.setting and inventory.variables(environment, first).get(wanted.setting) is not True:
+        raise OperatorError(
+            f"{name} is off: write {wanted.setting}: true under all.vars of {environment.inventory}, then "
+            f"inv up --env {environment.name}"
+        )
     host = listening(environment, first, wanted) or ssh.address(environment, first)
     return f"{_scheme(environment, first, wanted)}://{host}:{services.port(environment, wanted.port)}{wanted.path}"
 

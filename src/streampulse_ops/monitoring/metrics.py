@@ -22,6 +22,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "api": (
         "streampulse.api.observe",
         "streampulse.api.guard",
+        "streampulse.api.answers",
         "streampulse.api.live.readers",
         "streampulse.api.database",
         "streampulse.api.snapshot",

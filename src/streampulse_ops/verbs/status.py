@@ -1,4 +1,4 @@
-"""``inv status``: a table of the services on each host, with state, since when, memory and version."""
+"""``inv status``: a table of the services on each host: state, since when, CPU, memory, version."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ from streampulse_ops.services import Service
 from streampulse_ops.verbs import report as reports
 
 # One round trip, for pairs of a unit and the source of its version: a link, or the name of a package. The script prints
-# systemd's view of the unit, the proportional memory of its processes and the version; parse() reads its output.
+# systemd's view of the unit, the proportional memory of its processes, the version, and twice, a second apart, the
+# processor time of each process; parse() reads its output. Control groups of version 1 count neither for a unit.
 SCRIPT = r"""
 export LC_ALL=C.UTF-8 TZ=UTC
+# The time, and by process its ticks of processor time. The second field may hold spaces and brackets.
+ticks() {
+  cut -d ' ' -f 1 /proc/uptime | tr '\n' ' '
+  for pid; do cat "/proc/$pid/stat" 2>/dev/null; done |
+    awk '{pid = $1; sub(/^.*[)] /, ""); printf "%s:%s ", pid, $12 + $13}'
+}
+later=
 while [ $# -gt 0 ]; do
   unit=$1 version=$2
   shift 2
   echo "== $unit"
+  name=$unit
   case $unit in
     # With a pattern, `show` leaves out units that are not active.
     *'*'*) found=$(systemctl list-units --all --plain --no-legend "$unit" | awk 'NR == 1 {print $1}')
@@ -33,11 +42,12 @@ while [ $# -gt 0 ]; do
   systemctl show "$unit" --property=Id,ActiveState,SubState,ActiveEnterTimestamp,StateChangeTimestamp \
     --property=ControlGroup,MainPID,FragmentPath,DropInPaths
   group=$(systemctl show --property=ControlGroup --value "$unit" | head -n 1)
-  kib=0
+  kib=0 pids=
   if [ -n "$group" ]; then
     for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
       [ -d "$hierarchy$group" ] || continue
-      for pid in $(find "$hierarchy$group" -name cgroup.procs -exec cat {} +); do
+      pids=$(find "$hierarchy$group" -name cgroup.procs -exec cat {} + | tr '\n' ' ')
+      for pid in $pids; do
         part=$(awk '/^Pss:/ {print $2}' "/proc/$pid/smaps_rollup" 2>/dev/null)
         kib=$((kib + ${part:-0}))
       done
@@ -45,6 +55,9 @@ while [ $# -gt 0 ]; do
     done
   fi
   echo "PssKiB=$kib"
+  echo "Ticks=$(ticks $pids)"
+  later="$later$name $pids
+"
   case $version in
     /*) version=$(basename "$(readlink "$version")") ;;
     *) version=$(dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' "$version" 2>/dev/null |
@@ -52,7 +65,14 @@ while [ $# -gt 0 ]; do
   esac
   echo "Version=$version"
 done
+sleep 1
+printf %s "$later" | while read -r name pids; do
+  echo "== $name"
+  echo "TicksLater=$(ticks $pids)"
+done
 """
+#: Of the kernel, for each second.
+TICKS = 100
 
 # States of the host, shown for each of its services.
 DOWN = "machine is down"
@@ -74,6 +94,8 @@ class Row:
     version: str
     #: The reason why the host could not be asked.
     why: str = ""
+    #: Percent of one core, over the second of the look.
+    cpu_percent: int = 0
 
     @property
     def healthy(self) -> bool:
@@ -120,7 +142,8 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
     sections: dict[str, dict[str, str]] = {}
     for block in output.split("== ")[1:]:
         title, _, rest = block.partition("\n")
-        sections[title.strip()] = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
+        found = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
+        sections.setdefault(title.strip(), {}).update(found)
     rows = []
     for service in listed:
         found = sections.get(service.unit, {})
@@ -139,9 +162,19 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
                 _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
                 round(int(found.get("PssKiB", "0")) / 1024),
                 found.get("Version", ""),
+                cpu_percent=_percent(found.get("Ticks", ""), found.get("TicksLater", "")),
             )
         )
     return rows
+
+
+def _percent(before: str, after: str) -> int:
+    """Return the processor time between two looks in percent of one core, of processes that were there twice."""
+    (began, *old), (ended, *new) = (text.split() or ["0"] for text in (before, after))
+    then = dict(each.split(":") for each in old)
+    ticks = sum(int(count) - int(then[pid]) for pid, count in (each.split(":") for each in new) if pid in then)
+    seconds = float(ended) - float(began)
+    return round(100 * ticks / TICKS / seconds) if seconds > 0 else 0
 
 
 def _since(timestamp: str) -> str:
@@ -201,14 +234,13 @@ def _down(session: Session, rows: list[Row]) -> str:
 def table(rows: list[Row]) -> Table:
     """Return the services as a table."""
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, justify in (("service", "left"), ("state", "left"), ("since", "left"), ("memory", "right")):
-        made.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type] # one of the literals
-    made.add_column("version", no_wrap=True)
-    made.add_column("host", no_wrap=True)
+    for heading in ("service", "state", "since", "cpu", "memory", "version", "host"):
+        made.add_column(heading, justify="right" if heading in ("cpu", "memory") else "left", no_wrap=True)
     for row in rows:
         style = None if row.healthy else "red"
         memory = f"{row.memory_mib} MiB" if row.memory_mib else ""
-        made.add_row(row.service, row.state, row.since, memory, row.version, row.host, style=style)
-    total = sum(row.memory_mib for row in rows)
-    made.add_row("", "", "", f"{total} MiB", "", "")
+        cpu = f"{row.cpu_percent} %" if row.memory_mib else ""
+        made.add_row(row.service, row.state, row.since, cpu, memory, row.version, row.host, style=style)
+    total = [f"{sum(row.cpu_percent for row in rows)} %", f"{sum(row.memory_mib for row in rows)} MiB"]
+    made.add_row("", "", "", *total, "", "")
     return made

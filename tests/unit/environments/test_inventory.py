@@ -30,7 +30,7 @@ def inventories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def demo(inventories: Path, variables: dict[str, Any], **hosts: dict[str, Any]) -> Environment:
     folder = inventories / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    groups = {name: {"hosts": hosts or {"h": {}}} for name in ("kafka", "api")}
+    groups = {name: {"hosts": hosts or {"h": {}}} for name in ("kafka", "spark_master", "api")}
     content = {
         "all": {
             "vars": {"provider": "existing", "streampulse_artifacts": {"wheels": {}}, **variables},
@@ -78,6 +78,16 @@ def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Pa
     assert "127.0.0.1:8080:192.0.2.1:8080" in links.tunnel(made, "api")[0]
     made = demo(inventories, {}, inside={"ansible_host": "192.0.2.1", "private_address": "198.51.100.1"})
     assert "127.0.0.1:8000:198.51.100.1:8000" in links.tunnel(made, "api")[0]
+
+
+def test_a_page_that_is_off_names_the_setting_that_turns_it_on(inventories: Path) -> None:
+    made = demo(inventories, {}, h={"ansible_host": "192.0.2.1"})
+    inventory._variables.cache_clear()
+    with pytest.raises(OperatorError, match=r"spark-job is off: write job_ui: true under all\.vars"):
+        links.address(made, "spark-job")
+    made = demo(inventories, {"job_ui": True}, h={"ansible_host": "192.0.2.1"})
+    inventory._variables.cache_clear()
+    assert links.address(made, "spark-job") == "http://192.0.2.1:4040/"
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,25 @@ ActiveState=active
 SubState=running
 ActiveEnterTimestamp=Sat 2026-01-31 12:00:00 UTC
 PssKiB=318464
+Ticks=1000.50 41:500 42:7 43:9
 Version=4.3.1-abc
 == streampulse-api.service
 PssKiB=0
+Ticks=1000.51
 Version=0123
+== kafka.service
+TicksLater=1002.50 41:530 42:8 44:90
+== streampulse-api.service
+TicksLater=1002.51
 """
 
 
 def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
     listed = [Service("kafka", "kafka.service", "kafka"), Service("api", "streampulse-api.service", "api")]
     kafka, api = status.parse(HOST, listed, OUTPUT)
-    assert kafka == status.Row("kafka", "h", "active (running)", "2026-01-31 12:00:00 UTC", 311, "4.3.1-abc")
+    assert kafka == status.Row(
+        "kafka", "h", "active (running)", "2026-01-31 12:00:00 UTC", 311, "4.3.1-abc", cpu_percent=16
+    )
     assert kafka.healthy
     assert api.state == "not installed"
     assert not api.healthy
