@@ -293,20 +293,46 @@ def alert(_context: Context, action: str, severity: str = "page", env: str = "lo
         "mute": "a code, such as SP-KAFKA-004, that is no fault for a while",
         "for_": "how long it is muted: 12h, 7d",
         "reason": "reason of muting, for colleagues",
+        "bundle": "look at this archive of inv support-bundle instead of the hosts",
     }
 )
 @timed
 def doctor(
-    _context: Context, env: str = "local", json: bool = False, mute: str = "", for_: str = "", reason: str = ""
+    _context: Context,
+    env: str = "local",
+    json: bool = False,
+    mute: str = "",
+    for_: str = "",
+    reason: str = "",
+    bundle: str = "",
 ) -> str:
     """Find faults, each with its code, cause and fix; exit 1 when there is one, 3 when it could not look everywhere."""
     from streampulse_ops.verbs import doctor as verb
-    from streampulse_ops.verbs import mutes
+    from streampulse_ops.verbs import mutes, support_bundle
 
+    if bundle:
+        if mute or for_ or reason:
+            raise UsageError("--bundle looks at an archive; leave out --mute, --for and --reason")
+        return verb.show(Screen(), support_bundle.findings(Path(bundle), Screen()), json)
     session = _session(env)
     if mute or for_ or reason:
         return mutes.mute(session, mute, for_, reason)
-    return verb.show(session, verb.examine(session), json)
+    return verb.show(session.screen, verb.examine(session), json)
+
+
+@task(
+    help={
+        "since": "how far back the journals and metrics go: 30m, 2h, 1d",
+        "env": ENV,
+        "dry-run": "only say what would be collected",
+    }
+)
+@timed
+def support_bundle(_context: Context, since: str = "2h", env: str = "local", dry_run: bool = False) -> str:
+    """Collect journals, configuration, findings and metrics in one archive, without secrets and host names."""
+    from streampulse_ops.verbs import support_bundle as verb
+
+    return verb.make(_session(env), since, dry_run)
 
 
 @task(
@@ -574,7 +600,7 @@ def env(_context: Context, action: str, name: str, write: bool = False) -> str |
     if action == "check":
         session = _session(name)
         session.screen.line(session.headline())
-        return doctor.show(session, verb.check(session), as_json=False)
+        return doctor.show(session.screen, verb.check(session), as_json=False)
     if action != "secrets":
         raise UsageError(f"{action} is nothing that can be done with an environment: inv env new NAME")
     if write:

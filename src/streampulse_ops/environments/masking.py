@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -21,6 +23,8 @@ _NAMED: Final = re.compile(
     r"""([^\s"',;&]+)""",
     re.IGNORECASE,
 )
+#: Variables of an inventory whose values are secret.
+_SECRET_VARIABLE: Final = re.compile(r"passw|secret|token|_key$|webhook|slack|deadman", re.IGNORECASE)
 _IN_ADDRESS: Final = re.compile(r"(://[^\s:/@]+:)[^\s@/]+(?=@)")
 _KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 
@@ -33,19 +37,21 @@ class Masks:
 
     def __init__(self, values: Iterable[str]) -> None:
         """Note the secrets, the longest first: one may be a part of another."""
-        self.values = tuple(sorted({each for each in values if len(each) >= SHORTEST}, key=len, reverse=True))
+        self.values = tuple({each for each in values if len(each) >= SHORTEST})
+        self._forms = tuple(sorted({form for each in self.values for form in _forms(each)}, key=len, reverse=True))
+        self._within = tuple(part for each in self.values for part in _within_base64(each))
 
     def apply(self, text: str) -> str:
         """Return a text without secrets."""
-        for value in self.values:
-            text = text.replace(value, MASK)
+        for form in self._forms:
+            text = text.replace(form, MASK)
         text = _KEY.sub(MASK, text)
         text = _IN_ADDRESS.sub(rf"\1{MASK}", text)
         return _NAMED.sub(rf"\1{MASK}", text)
 
     def found(self, text: str) -> bool:
-        """Return whether a text has one of the secrets."""
-        return any(value in text for value in self.values)
+        """Return whether a text has one of the secrets: as it is, URL-encoded, in JSON, or inside base64."""
+        return any(form in text for form in (*self._forms, *self._within))
 
 
 def of(environment: Environment) -> Masks:
@@ -59,7 +65,24 @@ def of(environment: Environment) -> Masks:
     else:
         words = [inventory.program("ansible-vault"), "view", str(file)]
         document = yaml.safe_load(run(words, environment=inventory.configuration()))
-    return Masks(_texts(document))
+    given = [environment.variables, *(host.variables for host in environment.hosts)]
+    named = [value for each in given for name, value in each.items() if _SECRET_VARIABLE.search(str(name))]
+    return Masks(_texts([document, named]))
+
+
+def _forms(value: str) -> set[str]:
+    """Return a secret in the forms in which a text may have it as a whole."""
+    encoded = base64.b64encode(value.encode()).decode()
+    return {value, urllib.parse.quote(value, safe=""), json.dumps(value)[1:-1], encoded, encoded.rstrip("=")}
+
+
+def _within_base64(value: str) -> Iterator[str]:
+    """Yield what base64 of a longer text has of a secret, for each of the three places where it can begin."""
+    data = value.encode()
+    for offset in range(3):
+        encoded = base64.b64encode(bytes(offset) + data).decode()
+        # A character has six bits; the first and the last ones also have bits of their neighbours.
+        yield encoded[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
 
 
 def _texts(value: Any) -> Iterator[str]:

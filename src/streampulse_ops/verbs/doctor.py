@@ -22,6 +22,7 @@ from streampulse.core import http
 from streampulse.core.errors import IncompleteError, OperatorError, one_line
 from streampulse.host.slo.report import Firing
 from streampulse_ops import paths, services
+from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links, monitoring
@@ -305,7 +306,7 @@ def examine(session: Session) -> list[Finding]:
     return mutes.applied(session, found)
 
 
-def show(session: Session, findings: Iterable[Finding], as_json: bool) -> str:
+def show(screen: Screen, findings: Iterable[Finding], as_json: bool) -> str:
     """Print the findings and return the closing words.
 
     :raises OperatorError: there is a fault.
@@ -315,12 +316,12 @@ def show(session: Session, findings: Iterable[Finding], as_json: bool) -> str:
     loud = [each for each in findings if not each.ok and not each.muted]
     muted = [each for each in findings if not each.ok and each.muted]
     if as_json:
-        session.screen.console.print_json(catalogue.as_json(findings))
+        screen.console.print_json(catalogue.as_json(findings))
     else:
         for each in loud:
-            session.screen.line(_lines(each))
+            screen.line(_lines(each))
         for each in muted:
-            session.screen.line(f"  muted   {each.code}  {each.where}: {each.cause} ({each.muted})")
+            screen.line(f"  muted   {each.code}  {each.where}: {each.cause} ({each.muted})")
     unknown = [each for each in loud if each.severity == catalogue.UNKNOWN]
     silent = f", {len(muted)} muted" if muted else ""
     if len(loud) > len(unknown):

@@ -177,13 +177,13 @@ def test_faults_are_shown_causes_first_and_json_is_as_its_schema_says(
         Finding("memory", "a: enough", ok=True),
     ]
     with pytest.raises(OperatorError, match="2 of 3 checks found a fault"):
-        doctor.show(session, found, as_json=False)
+        doctor.show(session.screen, found, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  page    SP-HOST-003  disk  a: it is full"
     assert lines[1].startswith("      why it matters: Kafka and PostgreSQL end")
     assert lines[3] == "      runbook: docs/runbooks/disk-almost-full.md"
     with pytest.raises(OperatorError):
-        doctor.show(session, found, as_json=True)
+        doctor.show(session.screen, found, as_json=True)
     shown = findings.from_json(capsys.readouterr().out)
     assert [(each.code, each.severity) for each in shown] == [("", ""), ("SP-HOST-003", "page"), ("SP-JOB-001", "page")]
 
@@ -191,7 +191,7 @@ def test_faults_are_shown_causes_first_and_json_is_as_its_schema_says(
 def test_what_doctor_could_not_look_at_is_no_fault(session: Session) -> None:
     unknown = doctor.fault("SP-CHECK-004", "host", "bad", "no route", "inv up")
     with pytest.raises(IncompleteError, match="could not look at bad"):
-        doctor.show(session, [unknown], as_json=False)
+        doctor.show(session.screen, [unknown], as_json=False)
 
 
 def test_a_muted_code_is_shown_and_is_no_fault_until_its_time(
@@ -200,7 +200,7 @@ def test_a_muted_code_is_shown_and_is_no_fault_until_its_time(
     session.environment.state.mkdir(parents=True)
     assert mutes.mute(session, "SP-HOST-003", "7d", "new disks on Monday").startswith("SP-HOST-003 is muted until ")
     full = [doctor.fault("SP-HOST-003", "disk", "a", "it is full", "du")]
-    assert doctor.show(session, mutes.applied(session, full), as_json=False) == "1 checks, no fault, 1 muted"
+    assert doctor.show(session.screen, mutes.applied(session, full), as_json=False) == "1 checks, no fault, 1 muted"
     assert "new disks on Monday" in capsys.readouterr().out
     later = time.time() + 7 * 86_400 + 1
     monkeypatch.setattr(time, "time", lambda: later)

@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="all of it, for programs; null where no monitoring has been set up"
     )
+    parser.add_argument(
+        "--history", type=int, metavar="SECONDS", help="figures, promises, targets and alerts since then, as JSON"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,10 +27,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: this host has no monitoring, or Prometheus does not answer.
     """
-    if arguments.json and monitoring_or_none() is None:
+    if (arguments.json or arguments.history) and monitoring_or_none() is None:
         sys.stdout.write("null\n")
         return 0
     settings = monitoring()
+    if arguments.history:
+        sys.stdout.write(json.dumps(report.history(Prometheus(settings), arguments.history)) + "\n")
+        return 0
     found = report.collect(Prometheus(settings), Alertmanager(settings))
     if arguments.json:
         sys.stdout.write(json.dumps(found.document()) + "\n")

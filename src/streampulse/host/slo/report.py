@@ -156,6 +156,20 @@ def collect(prometheus: Prometheus, alertmanager: Alertmanager) -> Report:
     return Report(now.value or 0.0, promises, ordered(alerts), figures, targets, problems)
 
 
+def history(prometheus: Prometheus, seconds: int) -> list[dict[str, Any]]:
+    """Return the figures, promises, targets and alerts over the last seconds, in at most 241 points a series.
+
+    :raises OperatorError: Prometheus does not answer.
+    """
+    step = max(15, seconds // 240)
+    expressions = (_joined(FIGURES), "up", "ALERTS", '{__name__=~"slo:error_budget_remaining:ratio30d"}')
+    return [
+        {"labels": dict(labels), "values": values}
+        for expression in expressions
+        for labels, values in prometheus.between(expression, seconds, step)
+    ]
+
+
 def _has_just_started(prometheus: Prometheus, now: float) -> bool:
     """Return whether the dead man's switch began to fire so recently that other data may still be missing."""
     fired = [_found(item).since for item in prometheus.alerts() if item["labels"].get("alertname") == DEAD_MAN]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -136,6 +137,17 @@ class Prometheus(Server):
             numbers = [_number(value) for _, value in item["values"]]
             found.append((item["metric"], [number for number in numbers if number is not None]))
         return found
+
+    def between(self, expression: str, seconds: int, step: int) -> list[tuple[Mapping[str, str], list[Any]]]:
+        """Return the values of an expression over the last seconds: each series with its times and values.
+
+        :param step: seconds between two values.
+        :raises OperatorError: the server does not answer, or the response is not understood.
+        """
+        now = time.time()
+        asked = {"query": expression, "start": f"{now - seconds:.0f}", "end": f"{now:.0f}", "step": str(step)}
+        data = self._checked(self.ask("/api/v1/query_range", asked))
+        return [(item["metric"], item["values"]) for item in data["result"]]
 
     def targets(self) -> list[dict[str, Any]]:
         """Return the scrape targets in the API's form.
