@@ -196,7 +196,10 @@ class Round:
         failed = []
         for each in self.results:
             try:
-                self._scripts(each.drill.heal)
+                repaired = bool(each.recovered)
+                self._scripts(
+                    {where: text for where, text in each.drill.heal.items() if where != CONTROL or not repaired}
+                )
             except OperatorError as error:
                 failed.append(f"{each.drill.name}: {error}")
         if failed:
