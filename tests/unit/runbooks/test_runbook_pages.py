@@ -117,6 +117,7 @@ def test_a_page_is_read(tmp_path: Path) -> None:
         ("else=2", "else=kafka-dwn", 17, "else=kafka-dwn is no runbook"),
         ("host=kafka changes=no", "host=kafka changes=yes", 17, "Diagnosis changes something"),
         ("is-active kafka", "stop kafka", 17, "changes=no is not what the commands do"),
+        ("changes=yes\n./inv up", "changes=no\n./inv stop kafka", 26, "changes=no is not what the commands do"),
         ("is-active kafka.service", "is-active kafka.service | (", 18, "shell: "),
         ("./inv up", "./inv upp", 26, "there is no task upp"),
         ("./inv up", "./inv up --ful", 26, "inv up has no option --ful"),
