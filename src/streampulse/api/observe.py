@@ -6,8 +6,10 @@ import logging
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import (
@@ -39,7 +41,12 @@ DURATION = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
-BUILD = Gauge("streampulse_api_build_info", "1, with the version as a label.", ["version"], multiprocess_mode="max")
+BUILD = Gauge(
+    "streampulse_api_build_info",
+    "1, with version and release as labels.",
+    ["version", "release"],
+    multiprocess_mode="max",
+)
 
 # Labels come from these and from the application's routes only, so no client can make new series.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -85,7 +92,8 @@ class Journal:
             for status in _SERVER_FAILURES
         }
         self._durations: dict[str, Histogram] = {}
-        BUILD.labels(__version__).set(1)
+        # On hosts, the folder with the virtual environment is the release; a link leads to it.
+        BUILD.labels(__version__, Path(sys.prefix).resolve().parent.name).set(1)
 
     def note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         """Count, time and log a request.
