@@ -59,7 +59,14 @@ DEPLOY = {
 }
 
 
-@task(help={**DEPLOY, "to": "a release by name, from inv releases; this checkout without"})
+@task(
+    help={
+        **DEPLOY,
+        "to": "a release by name, from inv releases; this checkout without",
+        "prove": "first count beside the running job, and refuse a release that differs; always on where protected",
+        "unproved": "go on where the release could not be proved",
+    }
+)
 @timed
 def deploy(
     _context: Context,
@@ -70,11 +77,13 @@ def deploy(
     diff: bool = False,
     force: bool = False,
     yes: bool = False,
+    prove: bool = False,
+    unproved: bool = False,
     verbose: bool = False,
 ) -> str:
     """Bring this checkout to the hosts, one at a time behind gates; if one fails, go back to the release before."""
     options = {"full": full, "dry_run": dry_run, "diff": diff, "force": force, "yes": yes}
-    return _deploy(env, to, options, verbose)
+    return _deploy(env, to, {**options, "prove": prove, "unproved": unproved}, verbose)
 
 
 @task(help={**DEPLOY, "to": "a release by name, from inv releases; the one before without"})

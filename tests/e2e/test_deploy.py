@@ -41,6 +41,7 @@ all:
     host_pythons: [cp313]
     edge_requests_per_minute: 60000
     edge_burst: 2000
+    release_proof_events: 1000
     api_settings: {{rate_limit_per_minute: 1000000}}
     generator_settings: {{rate: 100, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
@@ -75,23 +76,26 @@ class Staging:
             **more,
         }
 
-    def inv(self, *words: str, checkout: Path = ROOT) -> Done:
-        """Run a task of a checkout, which shares this checkout's virtual environment."""
+    def started(self, *words: str, checkout: Path = ROOT) -> subprocess.Popen[str]:
+        """Start a task of a checkout, which shares this checkout's virtual environment."""
         program = [str(ROOT / ".venv/bin/python"), "-m", "streampulse_ops.cli.program", "--search-root", str(checkout)]
-        began = time.monotonic()
-        done = subprocess.run(
+        return subprocess.Popen(
             [*program, *words, "--env", "dep"],
             env=self.environment(PYTHONPATH=str(checkout / "src")),
             cwd=checkout,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=900,
-            check=False,
         )
+
+    def inv(self, *words: str, checkout: Path = ROOT) -> Done:
+        began = time.monotonic()
+        with self.started(*words, checkout=checkout) as process:
+            out, errors = process.communicate(timeout=900)
         took = time.monotonic() - began
-        print(f"$ inv {' '.join(words)} -> {done.returncode} after {took:.1f} s\n{done.stdout}{done.stderr}")  # noqa: T201
-        return Done(done.returncode, done.stdout, done.stderr)
+        print(f"$ inv {' '.join(words)} -> {process.returncode} after {took:.1f} s\n{out}{errors}")  # noqa: T201
+        return Done(process.returncode, out, errors)
 
     def ok(self, *words: str, checkout: Path = ROOT) -> str:
         done = self.inv(*words, checkout=checkout)
@@ -198,6 +202,8 @@ def test_a_first_deploy_starts_everything_from_nothing(staging: Staging) -> None
     said = staging.ok("deploy")
     assert re.search(r"smoke +\d+ events sent, 1 row exact, API agrees", said)
     assert "0 changed" in staging.ok("deploy")
+    # Every host was locked, and is no more.
+    assert [staging.ssh(host, "stat --format=%s /run/streampulse.lock") for host in HOSTS] == ["0\n"] * 3
 
 
 @pytest.fixture(scope="module")
@@ -208,10 +214,10 @@ def second(staging: Staging, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         tmp_path_factory.mktemp("second"), "src/streampulse/__init__.py", '"""Real', '"""The second. Real'
     )
     with Asker(f"http://{staging.addresses['serving']}:8000", staging.key()) as asker:
-        said = staging.ok("deploy", checkout=checkout)
+        said = staging.ok("deploy", "--prove", checkout=checkout)
         time.sleep(2)
     print(f"{asker.asked} requests, {len(asker.failed)} failed: {asker.failed[:5]}")  # noqa: T201
-    for gate in ("spark-worker on counting: ", "job on counting: ", "api on serving: "):
+    for gate in ("proof on counting: proved: ", "spark-worker on counting: ", "job on counting: ", "api on serving: "):
         assert re.search(rf"gate +{gate}", said), said
     assert asker.asked > 1000
     # The API has one host: requests wait while it restarts.
@@ -251,6 +257,19 @@ def test_a_release_that_fails_its_gate_is_taken_back(
     staging.ok("smoke")
 
 
+def test_a_release_that_miscounts_is_refused_before_a_service_changes(
+    staging: Staging, second: tuple[str, str], tmp_path: Path
+) -> None:
+    fault = changed(tmp_path, "src/streampulse/job/counting/engine.py", "by_type[code] += 1", "by_type[code] += 2")
+    before = staging.ssh("counting", "systemctl show --property=MainPID 'streampulse-*'")
+    refused = staging.inv("deploy", "--prove", checkout=fault)
+    assert refused.code == 1
+    assert re.search(r"no service was changed: it counts otherwise .*differs: ", refused.text, re.DOTALL)
+    assert staging.ssh("counting", "systemctl show --property=MainPID 'streampulse-*'") == before
+    assert running(staging) == second[1]
+    assert "it counts otherwise" in staging.inv("deploy", checkout=fault).text
+
+
 def test_a_rollback_brings_the_release_before_from_a_hosts_bundle(staging: Staging, second: tuple[str, str]) -> None:
     shutil.rmtree(paths.cache_home() / "releases/dep")
     staging.ok("rollback")
@@ -258,4 +277,4 @@ def test_a_rollback_brings_the_release_before_from_a_hosts_bundle(staging: Stagi
     assert "0 changed" in staging.ok("deploy")
     assert "all equal" in staging.ok("verify")
     table = staging.ok("releases")
-    assert table.count(" failed, ") == 2
+    assert table.count(" failed, ") == 3

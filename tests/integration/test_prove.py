@@ -13,7 +13,7 @@ from test_recount import Bench, bench, event
 from streampulse.core.settings import CountingSettings
 from streampulse.job.counting.engine import Engine
 from streampulse.recount.count import Recount
-from streampulse.recount.prove import Proof, prove
+from streampulse.recount.prove import Proof, prove, too_little
 
 __all__ = ["bench"]
 EVENTS = 5
@@ -62,3 +62,15 @@ def test_a_release_that_miscounts_is_found_out(bench: Bench, monkeypatch: pytest
 def test_too_few_events_prove_nothing(bench: Bench) -> None:
     bench.count(event("a", "viewer_join", -2))
     assert proved(bench, seconds=0).text() == "not proved: only 0 events, 1 rows, 0 dead letters"
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_mb", "reason"),
+    [
+        (1, 8_000, "1 core, and 2 are needed"),
+        (2, 999, "999 MB of memory are available, and 1,000 are needed"),
+        (2, 1_000, ""),
+    ],
+)
+def test_a_proof_needs_cores_and_memory(cores: int, memory_mb: int, reason: str) -> None:
+    assert too_little(cores, memory_mb) == reason

@@ -6,11 +6,14 @@ The copy is of one ledger row, and so is the comparison: everything must be equa
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import psycopg2
@@ -29,6 +32,9 @@ from streampulse.recount.letters import SentLetters
 #: Fewer events prove nothing.
 ENOUGH_EVENTS: Final = 10_000
 PATIENCE_SECONDS: Final = 600
+#: Cores and available memory that a count beside the job needs.
+CORES: Final = 2
+MEMORY_MB: Final = 1_000
 #: Exit code of a proof that could not be made.
 NOT_PROVED: Final = 3
 _LOOK_SECONDS: Final = 2.0
@@ -66,15 +72,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prove, print the outcome, and return 0; 1 where something differs, 3 where there were too few events.
+    """Prove, print the outcome, and return 0; 1 where something differs, 3 where there was too little to prove it.
 
     :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed.
     """
+    memory = re.search(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    lacking = too_little(len(os.sched_getaffinity(0)), int(memory[1]) // 1_000 if memory else 0)
+    if lacking:
+        sys.stdout.write(f"not proved: {lacking}\n")
+        return NOT_PROVED
     found = prove(*in_background(), arguments.events, arguments.seconds)
     for line in found.differences[: compare.SHOWN]:
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{found.text()}\n")
     return 1 if found.differences else 0 if found.enough else NOT_PROVED
+
+
+def too_little(cores: int, memory_mb: int) -> str:
+    """Return which resource is too small for a count beside the job; empty if none is."""
+    if cores < CORES:
+        return f"{cores} core, and {CORES} are needed"
+    return f"{memory_mb:,} MB of memory are available, and {MEMORY_MB:,} are needed" if memory_mb < MEMORY_MB else ""
 
 
 def prove(

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Options:
     diff: bool = False
     force: bool = False
     yes: bool = False
+    prove: bool = False
+    unproved: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def deploy(session: Session, options: Options, to: str = "") -> str:
     """
     if to:
         bundle.check_name(to)
+    options = dataclasses.replace(options, prove=options.prove or bool(session.environment.typed))
     return _on_hosts(session, options, "inv deploy", lambda seen: _named(session, seen, to) if to else _made(session))
 
 
@@ -156,6 +159,7 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
         if not options.dry_run and not planned and not seen.unfinished and _same(before, target.bundle.name):
             smoke(session)
             return 0, {}
+        _prove(target, options, before)
     elif options.dry_run:
         hosts = ", ".join(host.name for host in session.environment.hosts)
         session.screen.line(f"plan: {target.bundle.name} is installed on {hosts}, and everything starts together")
@@ -252,9 +256,41 @@ def _plan(target: Release, options: Options, before: str) -> int:
     if made.count or options.dry_run:
         for line in made.lines(before, target.bundle.name):
             session.screen.line(line)
+        if options.prove and options.dry_run:
+            session.screen.line("  proof: before services change, the release counts beside the running job")
         for line in plan.outages(len(session.environment.in_group("kafka")), made.hosts):
             session.screen.line(line)
     return made.count
+
+
+def _prove(target: Release, options: Options, before: str) -> None:
+    """If it was asked for, have the release count beside the running job, and compare.
+
+    :raises OperatorError: it counts otherwise, and is noted as failed; or it was not proved, and ``unproved`` is off.
+    """
+    if not options.prove or options.dry_run:
+        return
+    session, name, saw = target.session, target.bundle.name, list[str]()
+
+    def watch(event: Mapping[str, Any]) -> None:
+        if event.get("gate") and event.get("saw"):
+            saw.append(str(event["saw"]))
+
+    extra: ansible.Extra = [target.facts, *variables(session, options.full, release=target.bundle)]
+    try:
+        ansible.play(session.environment, "prove", extra, session.screen, session.verbose, name="proof", watch=watch)
+    except ansible.PlaybookError as error:
+        if not saw or not saw[-1].startswith("differs: "):
+            raise
+        deploy_id, reason = uuid.uuid4().hex, f"it counts otherwise than {before or 'the running release'}"
+        history.note(session, deploy_id, "begun", name, before=before)
+        history.note(session, deploy_id, "failed", name, reason=reason)
+        history.note(session, deploy_id, "back", before)
+        where = str(error.failures[-1]["msg"]).strip()
+        raise OperatorError(f"{name} was refused, and no service was changed: {reason}. {where}") from None
+    if not saw[-1].startswith("proved: ") and not options.unproved:
+        again = f"inv deploy --unproved --env {session.name}"
+        raise OperatorError(f"{name} was {saw[-1]}. No service was changed. To deploy it without a proof: {again}")
 
 
 def _go_back(session: Session, back: Release, options: Options, deploy_id: str) -> None:

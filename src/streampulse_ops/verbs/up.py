@@ -29,7 +29,8 @@ def bring_up(session: Session, full: bool) -> tuple[int, dict[str, str]]:
     with changing(session, "inv up"):
         release = deploy.prepare(session, bundle.make(session.environment))
         started = start_machines(session)
-        changed, missing = deploy.roll_out(session, release, deploy.Options(full=full), history.look(session))
+        options = deploy.Options(full=full, prove=bool(session.environment.typed))
+        changed, missing = deploy.roll_out(session, release, options, history.look(session))
     return started + changed, missing
 
 

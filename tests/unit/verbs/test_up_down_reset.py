@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -349,3 +350,22 @@ def test_full_needs_a_monitoring_host(world: World, verb: str) -> None:
     with pytest.raises(OperatorError, match=r"demo has no host in group monitoring: add one to .*hosts\.yml"):
         verbs[verb](world.session, full=True)
     assert world.did == []
+
+
+@pytest.mark.parametrize(
+    ("saw", "unproved", "refused"),
+    [("proved: 12,000 events", False, False), ("not proved: 1 core", False, True), ("not proved: 1 core", True, False)],
+)
+def test_a_release_that_was_not_proved_is_deployed_only_when_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch, saw: str, unproved: bool, refused: bool
+) -> None:
+    def play(*_words: Any, watch: Callable[[dict[str, Any]], None], **_named: Any) -> int:
+        watch({"event": "ok", "gate": True, "saw": saw})
+        return 0
+
+    up(world.session, full=False)
+    monkeypatch.setattr(ansible, "play", play)
+    release = deploy_verb.Release(bundle.make(world.session.environment), world.session, Path())
+    options = deploy_verb.Options(prove=True, unproved=unproved)
+    with pytest.raises(OperatorError, match=f"{saw}.*--unproved") if refused else contextlib.nullcontext():
+        deploy_verb._prove(release, options, "v-9876543210")
