@@ -95,3 +95,7 @@ def test_it_takes_every_question(
     assert all(value is None for value in found["figures"].values())
     assert len(found["problems"]) == 1
     assert found["problems"][0].startswith("whether alerts are silenced is not known: alertmanager does not answer")
+    assert cli.main(["slo", "--history", "600"]) == 0
+    series = json.loads(capsys.readouterr().out)
+    assert {each["labels"]["job"] for each in series if each["labels"].get("__name__") == "up"} == {"api", "kafka"}
+    assert all(time.time() - float(each["values"][-1][0]) < 60 for each in series)
