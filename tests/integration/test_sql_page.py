@@ -11,6 +11,7 @@ import pytest
 from conftest import Database
 
 from streampulse_ops.verbs.sql import SCRIPT
+from streampulse_ops.verbs.support_bundle import TABLES
 
 PAGE = (Path(__file__).parents[2] / "docs/sql.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"^## \d+\. ([^\n]+)\n.*?^```sql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -69,6 +70,8 @@ def test_ten_questions_are_answered(filled: Database) -> None:
     [
         ("SELECT 'it''s ' || current_user", 0, "it's streampulse_reader"),
         ("DELETE FROM stream_presence", 1, "read-only transaction"),
+        (TABLES["ledger.csv"], 0, "seq,query_id,batch_id,committed_at,"),
+        (TABLES["releases.csv"], 0, "name,marked_at"),
         ("SELECT nonsense", 1, 'column "nonsense" does not exist'),
     ],
 )

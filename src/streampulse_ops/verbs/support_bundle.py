@@ -38,9 +38,10 @@ PART_SECONDS: Final = 60.0
 JOURNAL_BYTES: Final = 16 * 2**20
 #: A larger file of an archive is not read.
 LARGEST_BYTES: Final = 64 * 2**20
+#: What PostgreSQL's reading role writes as CSV.
 TABLES: Final = {
-    "ledger.csv": "SELECT * FROM batch_ledger ORDER BY seq DESC LIMIT 200",
-    "releases.csv": "SELECT * FROM releases",
+    "ledger.csv": "COPY (SELECT * FROM batch_ledger ORDER BY seq DESC LIMIT 200) TO STDOUT WITH (FORMAT csv, HEADER)",
+    "releases.csv": "COPY (SELECT * FROM releases) TO STDOUT WITH (FORMAT csv, HEADER)",
 }
 #: Shell commands that make the files of a host; ``$1`` is how far back they go, in seconds. Receivers' addresses, keys
 #: and passwords of web pages are in files that no command reads.
@@ -159,15 +160,9 @@ def _tables(session: Session) -> dict[str, str]:
     found = {}
     with Remote(session.environment, session.environment.require_group("postgres")[0]) as remote:
         for name, query in TABLES.items():
-            words = [
-                "sh",
-                "-c",
-                sql.SCRIPT,
-                "sh",
-                sql.READER_FILE,
-                f"COPY ({query}) TO STDOUT WITH (FORMAT csv, HEADER)",
-            ]
-            code, output, errors = remote.run(words, timeout=PART_SECONDS)
+            code, output, errors = remote.run(
+                ["sh", "-c", sql.SCRIPT, "sh", sql.READER_FILE, query], timeout=PART_SECONDS
+            )
             if code != 0:
                 raise OperatorError(f"{last_words(errors, code)}: inv doctor --env {session.name}")
             found[name] = output
