@@ -98,6 +98,8 @@ class FakeHost(Host):
         return UPTIME
 
     def fetch(self, url: str) -> tuple[int, Any]:
+        if any(f":{port}/" in url for port in self.hanging):
+            raise OSError("timed out")
         if url == "http://10.0.0.1:8080/json/":
             return 200, self.master
         assert url == "http://127.0.0.1:8000/health"
@@ -253,6 +255,12 @@ def test_a_port_that_takes_no_connection_is_no_closed_one(world: World) -> None:
     found = world.fault()
     assert (found.code, found.check) == ("SP-CHECK-002", "ports.kafka")
     assert found.cause == "it takes no connection at 10.0.0.1:9092: it hangs, or packets are dropped"
+
+
+@pytest.mark.parametrize(("port", "code"), [(8080, "SP-SPARK-001"), (8000, "SP-API-001")])
+def test_a_hanging_service_is_named_by_its_own_code(world: World, port: int, code: str) -> None:
+    world.host.hanging = {port}
+    assert {each.code for each in world.faults()} == {code, "SP-CHECK-002"}
 
 
 def test_a_private_port_that_is_open_on_every_address(world: World) -> None:

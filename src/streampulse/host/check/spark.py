@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, one_line
 from streampulse.host.check.host import Finding, Host, fault, fine, look
 
 
@@ -15,7 +15,12 @@ def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
     if not address:
         raise OperatorError("STREAMPULSE_SPARK_MASTER_UI is not set")
-    _, state = host.fetch(f"{address}/json/")
+    try:
+        _, state = host.fetch(f"{address}/json/")
+    except OSError as error:
+        cause = f"the master does not answer at {address} ({one_line(error)})"
+        yield fault("SP-SPARK-001", "spark.master", cause, "inv logs spark-master")
+        return
     if state.get("status") != "ALIVE":
         yield fault("SP-SPARK-001", "spark.master", f"the master is {state.get('status')}", "inv logs spark-master")
         return
