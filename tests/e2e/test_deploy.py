@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from stack import ROOT, STATE, Done, Stack
 
@@ -278,3 +280,46 @@ def test_a_rollback_brings_the_release_before_from_a_hosts_bundle(staging: Stagi
     assert "all equal" in staging.ok("verify")
     table = staging.ok("releases")
     assert table.count(" failed, ") == 3
+
+
+#: Where the control process is killed: Ansible's log, and a text in it. CI takes the first.
+KILLS = {"in the migration": ("site", "Bring the schema to this release")}
+if os.environ.get("STREAMPULSE_EVERY_KILL"):
+    KILLS |= {
+        "on the way back": ("back", "TASK [job : "),
+        "after the proof": ("prove", "PLAY RECAP"),
+        "after the brokers' gate": ("site", "TASK [spark : "),
+        "after the workers' gate": ("site", "TASK [job : "),
+        "after the job's gate": ("site", "TASK [api : "),
+        "after the API's gate": ("site", "TASK [edge : "),
+        "in the smoke test": ("site", "PLAY RECAP"),
+    }
+
+
+@pytest.mark.parametrize("where", KILLS)
+def test_a_deploy_whose_control_process_was_killed_is_completed_by_the_next(
+    staging: Staging, tmp_path: Path, where: str
+) -> None:
+    checkout = changed(tmp_path, "src/streampulse/__init__.py", '"""Real', f'"""Killed {where}. Real')
+    (checkout / "sql/9000.slow.sql").write_text(f"SELECT pg_sleep(4); -- {where}\n")
+    job = checkout / "src/streampulse/job/__main__.py"
+    good = job.read_text()
+    if where == "on the way back":
+        job.write_text(good.replace('sys.exit(main(["job"]))', 'sys.exit("a planted fault")'))
+    name, text = KILLS[where]
+    log = staging.folder / f"state/streampulse/dep/logs/{name}.log"
+    log.unlink(missing_ok=True)
+    with staging.started("deploy", *["--prove"] * (name == "prove"), checkout=checkout) as process:
+        while not (log.exists() and text in log.read_text()):
+            assert process.poll() is None, f"{where} was not reached"
+            time.sleep(0.1)
+        time.sleep(1)
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for each in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+    job.write_text(good)
+    said = staging.ok("deploy", checkout=checkout)
+    assert where != "on the way back" or "was interrupted and is completed" in said
+    assert "0 changed" in staging.ok("deploy", checkout=checkout)
+    assert "all equal" in staging.ok("verify")
