@@ -361,7 +361,7 @@ def support_bundle(_context: Context, since: str = "2h", env: str = "local", dry
 def runbook(
     _context: Context,
     action: str,
-    name: str = "",
+    name: str | None = None,
     env: str = "",
     host: str = "",
     from_: int = 1,
@@ -376,12 +376,12 @@ def runbook(
     if action == "list":
         return verb.listed(Screen())
     if action == "show":
-        return verb.show(Screen(), name, _session(env) if env else None)
+        return verb.show(Screen(), name or "", _session(env) if env else None)
     if action == "validate":
         return verb.check(Screen(), (lambda: _session(env)) if env else None)
     if action != "run":
         raise UsageError(f"{action} is nothing that can be done with a runbook: inv runbook list")
-    return verb.run(_session(env or "local"), name, Options(host, from_, step, apply, yes))
+    return verb.run(_session(env or "local"), name or "", Options(host, from_, step, apply, yes))
 
 
 @task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,6 @@ from invoke.program import Program
 
 from streampulse import __version__
 from streampulse_ops.cli.ownership import set_umask
-
-# Tasks whose positional argument is optional.
-OPTIONAL_WORD = ("logs", "peek", "open", "ssh", "test")
 
 
 @contextmanager
@@ -52,17 +50,25 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
             try:
                 super().parse_tasks()
             except ParseError as error:
-                # Invoke has no positional argument that may be left out: such tasks get an empty one. Without it Invoke
-                # also calls the value of `test --changed REV` ambiguous, in an error that names no task.
+                # Invoke has no positional argument that may be left out: those whose default is None get an empty one.
+                # Without it Invoke also calls the value of `test --changed REV` ambiguous, in an error without a task.
                 name = error.context.name if error.context else words[0]
-                if name not in OPTIONAL_WORD or (error.context and not error.context.missing_positional_args):
+                left = error.context.missing_positional_args if error.context else [None]
+                if not left or not all(self._may_be_left_out(name, each) for each in left):
                     raise
-                after = self.core.unparsed.index(name) + 1
-                self.core.unparsed.insert(after, "")
+                is_first = error.context is None or len(left) == len(error.context.positional_args)
+                at = words.index(name) + 1 if is_first else len(words)
+                words[at:at] = [""] * len(left)
                 super().parse_tasks()
         if len(self.tasks) > 1:
             # Invoke would run a surplus word that is a task's name.
             raise Exit(f"inv: one task at a time: {self.tasks[1].name} would be another. See: inv --help", code=2)
+
+    def _may_be_left_out(self, name: str, argument: Any) -> bool:
+        """Return whether a task's positional argument has a default; None stands for the first one."""
+        task = self.collection[name]
+        parameter = (argument.attr_name or argument.name) if argument else [*task.positional, "_context"][0]
+        return inspect.signature(task.body).parameters[parameter].default is not inspect.Parameter.empty
 
     def parse_cleanup(self) -> None:
         """Answer --help and --list."""

@@ -13,7 +13,7 @@ def run(session: Session, partition: str, offset: str | None, reason: str, dry_r
     :raises UsageError: the command line is wrong.
     :raises OperatorError: the record cannot be excluded.
     """
-    words = ["exclude", partition, *([] if offset is None else [offset]), *(["--reason", reason] if reason else [])]
+    words = ["exclude", partition, *([offset] if offset else []), *(["--reason", reason] if reason else [])]
     if partition != "list":
         words += ["--by", author(), *(["--dry-run"] if dry_run else [])]
     command.shown(session, words)

@@ -56,6 +56,11 @@ from streampulse_ops.cli import program
         (["restart", "api", "--host", "kafka-1", "--env", "staging"], 1, "kafka-1 does not run api, api-1 does"),
         (["start", "generator", "--env", "staging"], 1, "staging has no host with generator"),
         (["env", "frob", "x"], 2, "inv env new NAME"),
+        # Words that may be left out.
+        (["runbook", "show", "kafka-down"], 0, "Kafka is down"),
+        (["exclude", "list", "--env", "stagin"], 1, "stagin is not an environment"),
+        (["sql", "--env", "stagin"], 1, "stagin is not an environment"),
+        (["exclude"], 2, "did not receive required positional arguments"),
         (["open", "--env", "staging"], 0, "http://203.0.113.41:8000/"),
         (["open", "docs", "--env", "staging"], 0, "http://203.0.113.41:8000/docs"),
     ],
