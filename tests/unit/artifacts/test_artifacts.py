@@ -238,7 +238,7 @@ def test_an_upgraded_host_gets_another_virtual_environment(tmp_path: Path) -> No
     assert not (tmp_path / "new/venv/cp311").exists()
     # The marker that the role waits for has the Python's name, so the script runs again after an upgrade.
     assert "streampulse_platform.python" in yaml.safe_load((role / "vars/main.yml").read_text())["_release_marker"]
-    install = yaml.safe_load((role / "tasks/main.yml").read_text())[0]["ansible.builtin.script"]
+    install = yaml.safe_load((role / "tasks/install.yml").read_text())[0]["ansible.builtin.script"]
     assert install["creates"].endswith("{{ _release_marker }}")
     assert install["cmd"].strip().endswith("{{ _release_marker }}")
 
