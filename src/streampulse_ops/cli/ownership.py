@@ -1,10 +1,12 @@
-"""Owners and modes of the files that tasks make, and the message for a file that cannot be used."""
+"""Who runs a task: owners and modes of the files that it makes, and the message for a file that cannot be used."""
 
 from __future__ import annotations
 
 import errno
+import getpass
 import os
 import shlex
+import socket
 from pathlib import Path
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -26,6 +28,11 @@ def give_to_invoker(*files: Path) -> None:
         return
     for file in files:
         os.chown(file, int(owner), int(group))
+
+
+def author() -> str:
+    """Return who runs a task: the account behind sudo, and this machine."""
+    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
 
 
 def explain(error: OSError) -> str:

@@ -8,11 +8,8 @@ the release before runs again.
 from __future__ import annotations
 
 import base64
-import getpass
 import json
-import os
 import shlex
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from typing import Any, TypeVar
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import services
+from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts.ssh import Remote
@@ -143,7 +141,7 @@ def note(session: Session, deploy: str, event: str, release: str, **more: object
             "deploy": deploy,
             "event": event,
             "release": release,
-            "by": f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}",
+            "by": author(),
             "hosts": [host.name for host in session.environment.hosts],
             **more,
         }

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse_ops.cli.console import took
+from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, monitoring
 from streampulse_ops.monitoring import receivers
 from streampulse_ops.monitoring.receivers import Way
-from streampulse_ops.verbs.silence import author
 
 NAME: Final = "AlertTest"
 SETTINGS: Final = "docs/reference/settings.md#role-alertmanager"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
-from streampulse_ops.verbs.silence import author
 
 
 def run(session: Session, action: str, where: str, edits: Sequence[str], count: int, dry_run: bool) -> str | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
-from streampulse_ops.verbs.silence import author
 
 
 def run(session: Session, partition: str, offset: str | None, reason: str, dry_run: bool) -> str | None:

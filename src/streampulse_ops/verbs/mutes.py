@@ -12,11 +12,11 @@ from typing import Any
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.host.slo import silence
-from streampulse_ops.cli.ownership import give_to_invoker
+from streampulse_ops.cli.ownership import author, give_to_invoker
 from streampulse_ops.environments.session import Session
 from streampulse_ops.monitoring import findings as catalogue
 from streampulse_ops.monitoring.findings import Finding
-from streampulse_ops.verbs.silence import author, known
+from streampulse_ops.verbs.silence import known
 
 FILE = "muted.json"
 

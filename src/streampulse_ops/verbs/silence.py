@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import getpass
 import json
-import os
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.host.slo import silence
 from streampulse_ops import services
+from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, monitoring
@@ -155,8 +153,3 @@ def known(name: str, names: Iterable[str], what: str, error: type[OperatorError]
         raise error(
             f"{name} is not {what}. " + (f"Did you mean {near[0]}?" if near else f"There are: {', '.join(listed)}")
         )
-
-
-def author() -> str:
-    """Return the author of the silence: the account behind sudo, and this machine."""
-    return f"{os.environ.get('SUDO_USER') or getpass.getuser()}@{socket.gethostname()}"
