@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 #: CI has time for one round. `inv drill all` runs the same ones on the machines of an environment.
-ROUNDS = drills.named("all")[: None if os.environ.get("STREAMPULSE_EVERY_DRILL") else 1]
+ROUNDS = drills.named("all")[: None if os.environ.get("STREAMPULSE_LONG_TESTS") else 1]
 
 
 class Pager(ThreadingHTTPServer):
