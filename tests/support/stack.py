@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,8 @@ def stack(
     bootable: None,  # noqa: ARG001 - checks whether machines can be booted
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
-    """Provide an environment that is not up yet, and remove its machine at the end.
+) -> Stack:
+    """Provide an environment that is not up yet.
 
     Modules that request the same one share its machine, one after the other.
     """
@@ -255,5 +255,18 @@ def stack(
     layer = converged_layer() if on_layer else ""
     made = Stack.make(name, machine_os, subnet, tmp_path_factory.mktemp("inventories"), layer)
     made.inv("down", "--wipe", "--yes")
-    yield made
-    made.inv("down", "--wipe", "--yes")
+    return made
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Remove a test's machine unless the next test uses it: pytest would keep it to the end, beside other tests."""
+    made = getattr(item, "funcargs", {}).get("stack")
+    if isinstance(made, Stack) and (nextitem is None or _machine(item) != _machine(nextitem)):
+        made.inv("down", "--wipe", "--yes")
+
+
+def _machine(item: pytest.Item) -> object:
+    """Return the parameter of the fixture ``stack`` of a test."""
+    call = getattr(item, "callspec", None)
+    return call and call.params.get("stack")
