@@ -23,7 +23,7 @@ QUERIES = [
     (book, step, statement)
     for book in BOOKS.values()
     for step in book.steps
-    for statement in re.findall(r'\bpsql\b[^"]*-c "([^"]*)"', step.script)
+    for statement in re.findall(r'\bpsql\b[^"]*-[A-Za-z]*c "([^"]*)"', step.script)
 ]
 
 
