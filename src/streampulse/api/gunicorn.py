@@ -118,7 +118,8 @@ def when_ready(server: Any) -> None:
         # The kernel's own buffers would let a reader of /live fall megabytes behind.
         listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
-        if not server.systemd:  # which has a copy of the socket that it handed over
+        # A socket that systemd has handed over is in its store already.
+        if not server.systemd:
             _notify(f"FDSTORE=1\nFDNAME={KEPT_NAME}", listener.sock.fileno())
 
 

@@ -103,7 +103,8 @@ class Topic:
                 if partition in waiting:
                     found[partition.partition] = records[0].timestamp / 1000
                     waiting.discard(partition)
-                    consumer.pause(partition)
+                    # A paused partition may never be read again, as TopicReader says.
+                    consumer.assign(list(waiting))
             waiting -= {each for each in waiting if consumer.position(each, timeout_ms=pause) >= ends[each.partition]}
         # Drops the records that were fetched beyond the first.
         consumer.assign([])

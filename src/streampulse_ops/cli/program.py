@@ -65,10 +65,12 @@ class Inv(Program):  # type: ignore[misc] # Invoke is read without its types
             raise Exit(f"inv: one task at a time: {self.tasks[1].name} would be another. See: inv --help", code=2)
 
     def _may_be_left_out(self, name: str, argument: Any) -> bool:
-        """Return whether a task's positional argument has a default; None stands for the first one."""
+        """Return whether a task's positional argument has the default None; ``argument`` None: the first one."""
         task = self.collection[name]
-        parameter = (argument.attr_name or argument.name) if argument else [*task.positional, "_context"][0]
-        return inspect.signature(task.body).parameters[parameter].default is not inspect.Parameter.empty
+        if argument is None and not task.positional:
+            return False
+        parameter = (argument.attr_name or argument.name) if argument else task.positional[0]
+        return inspect.signature(task.body).parameters[parameter].default is None
 
     def parse_cleanup(self) -> None:
         """Answer --help and --list."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -79,7 +79,6 @@ class Result:
     host: str = ""
     told: float = 0.0
     recovered: float = 0.0
-    control: list[float] = field(default_factory=list)
 
 
 @cache

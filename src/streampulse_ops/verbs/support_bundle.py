@@ -68,7 +68,7 @@ def make(session: Session, since: str, dry_run: bool) -> str:
     :raises OperatorError: the vault cannot be opened, or a secret would be in the archive.
     :raises IncompleteError: the archive lacks a part; the text says which, and why.
     """
-    seconds = _seconds(since)
+    seconds = silence.seconds_of(since, "--since")
     environment = session.environment
     if dry_run:
         for name in (DOCTOR, "versions.json", "metrics.json", *TABLES, "inventory.yml"):
@@ -96,13 +96,6 @@ def make(session: Session, since: str, dry_run: bool) -> str:
     if problems:
         raise IncompleteError("the archive lacks " + "; ".join(problems), words)
     return words
-
-
-def _seconds(since: str) -> int:
-    try:
-        return silence.seconds_of(since)
-    except OperatorError as error:
-        raise type(error)(str(error).replace("--for", "--since")) from None
 
 
 def collect(session: Session, seconds: int) -> tuple[dict[str, str], list[str]]:

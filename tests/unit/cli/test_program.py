@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import stat
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
 
 from streampulse_ops import paths
 from streampulse_ops.cli import program
@@ -87,3 +90,10 @@ def test_files_are_readable_for_services_whatever_the_umask_is(tmp_path: Path) -
     subprocess.run([*command, "env", "new", "demo"], env=environment, check=True, umask=0o077, capture_output=True)
     made = tmp_path / "demo/hosts.yml"
     assert [stat.S_IMODE(each.stat().st_mode) for each in (made.parent, made)] == [0o755, 0o644]
+
+
+def test_a_word_that_may_be_left_out_has_the_default_none() -> None:
+    """Invoke takes a positional argument with another default for given, and reads the word as a task."""
+    for task in Collection.from_module(importlib.import_module("tasks")).tasks.values():
+        defaults = {name: inspect.signature(task.body).parameters[name].default for name in task.positional}
+        assert set(defaults.values()) <= {None, inspect.Parameter.empty}, (task.name, defaults)

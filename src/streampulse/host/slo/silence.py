@@ -88,22 +88,23 @@ def selecting(arguments: argparse.Namespace) -> bool:
     return bool(arguments.alert or arguments.service or arguments.host or arguments.all)
 
 
-def seconds_of(text: str | None) -> int:
+def seconds_of(text: str | None, option: str = "--for") -> int:
     """Return a duration in seconds.
 
+    :param option: the option that has it, for the messages.
     :raises UsageError: it is not a duration, or too long for maintenance.
     """
     if not text:
-        raise UsageError(f"how long? Write --for with one of {EXAMPLES}, or the like")
+        raise UsageError(f"how long? Write {option} with one of {EXAMPLES}, or the like")
     found = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
     if found is None or not any(found.groups()):
-        raise UsageError(f"--for {text} is not a duration: write numbers with d, h, m or s, such as {EXAMPLES}")
+        raise UsageError(f"{option} {text} is not a duration: write numbers with d, h, m or s, such as {EXAMPLES}")
     seconds = sum(int(number or 0) * size for number, size in zip(found.groups(), _SIZES, strict=True))
     if seconds <= 0:
-        raise UsageError(f"--for {text} is no time at all: write {EXAMPLES}, or the like")
+        raise UsageError(f"{option} {text} is no time at all: write {EXAMPLES}, or the like")
     if seconds > LONGEST_SECONDS:
         raise UsageError(
-            f"--for {text} is more than 30 days, which is no maintenance any more: change the rule instead"
+            f"{option} {text} is more than 30 days, which is no maintenance any more: change the rule instead"
         )
     return seconds
 
