@@ -133,7 +133,7 @@ def _change(action: str, service: str, env: str, verbose: bool, **options: Any) 
 def start(
     _context: Context, service: str, env: str = "local", host: str = "", dry_run: bool = False, verbose: bool = False
 ) -> str:
-    """Start a service on its hosts and wait until it is ready."""
+    """Start a service on its hosts, with the files of the running release, and wait until it is ready."""
     return _change("start", service, env, verbose, host=host, dry_run=dry_run)
 
 

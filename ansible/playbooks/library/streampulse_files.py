@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import grp
+import hashlib
+import json
 import os
 import pwd
 import shlex
@@ -193,6 +195,30 @@ def ensure_link(changes: Changes, entry: dict[str, Any]) -> None:
         temporary.replace(path)
 
 
+def seen(path: Path) -> str:
+    """Describe a file or a link, as `streampulse check` does."""
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    state = path.stat()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{state.st_uid}:{state.st_gid} {stat.S_IMODE(state.st_mode):04o} {digest}"
+
+
+def record(file: Path, written: list[str], absent: list[str]) -> None:
+    """Keep what was written in the record; it is no part of the state that a role asks for."""
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    after = {**before, **{path: seen(Path(path)) for path in written}}
+    for path in absent:
+        after.pop(path, None)
+    if after != before:
+        file.parent.mkdir(exist_ok=True)
+        temporary = file.with_name(f"{file.name}.new")
+        # The digest of a secret is for root only.
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(after, indent=1, sort_keys=True), encoding="utf-8")
+        temporary.replace(file)
+
+
 def main() -> None:
     """Run the module."""
     entry: dict[str, Any] = {
@@ -217,6 +243,7 @@ def main() -> None:
                 "options": {"path": {"type": "path", "required": True}, "target": {"type": "str", "required": True}},
             },
             "absent": {"type": "list", "elements": "path", "default": []},
+            "record": {"type": "path", "default": "/var/lib/streampulse/written.json"},
         },
         supports_check_mode=True,
     )
@@ -235,6 +262,9 @@ def main() -> None:
                 changes.add(str(path), "present\n", "absent\n")
                 if not module.check_mode:
                     path.unlink()
+        if not module.check_mode:
+            written = [item["path"] for key in ("files", "secret_files", "links") for item in module.params[key]]
+            record(Path(module.params["record"]), written, module.params["absent"])
     except OSError as error:
         module.fail_json(msg=f"{error.filename or 'a file'}: {error.strerror}", changed_paths=changes.paths)
     module.exit_json(changed=bool(changes.paths), changed_paths=changes.paths, diff=changes.diffs)

@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -23,7 +23,7 @@ _NAMED: Final = re.compile(
     r"""([^\s"',;&]+)""",
     re.IGNORECASE,
 )
-#: Variables of an inventory whose values are secret.
+#: Names of an inventory's values that are secret, at any depth.
 _SECRET_VARIABLE: Final = re.compile(r"passw|secret|token|_key$|webhook|slack|deadman", re.IGNORECASE)
 _IN_ADDRESS: Final = re.compile(r"(://[^\s:/@]+:)[^\s@/]+(?=@)")
 _KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -66,8 +66,7 @@ def of(environment: Environment) -> Masks:
         words = [inventory.program("ansible-vault"), "view", str(file)]
         document = yaml.safe_load(run(words, environment=inventory.configuration()))
     given = [environment.variables, *(host.variables for host in environment.hosts)]
-    named = [value for each in given for name, value in each.items() if _SECRET_VARIABLE.search(str(name))]
-    return Masks(_texts([document, named]))
+    return Masks([*_texts(document), *_texts(given, named=True)])
 
 
 def _forms(value: str) -> set[str]:
@@ -85,11 +84,16 @@ def _within_base64(value: str) -> Iterator[str]:
         yield encoded[-(-offset * 8 // 6) : (offset + len(data)) * 8 // 6]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
+def _texts(value: Any, *, named: bool = False) -> Iterator[str]:
+    """Yield the texts of a document.
+
+    :param named: only those below a name that says that its value is secret.
+    """
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _texts(each, named=named and not _SECRET_VARIABLE.search(str(name)))
+    elif isinstance(value, list):
         for each in value:
-            yield from _texts(each)
-    elif isinstance(value, str):
+            yield from _texts(each, named=named)
+    elif isinstance(value, str) and not named:
         yield value

@@ -104,7 +104,7 @@ def _drill(name: str, given: dict[str, Any]) -> Drill:
 
 
 def without() -> dict[str, str]:
-    """Return the runbooks of paging alerts that have no drill, each with the reason."""
+    """Return the runbooks of alerts that have no drill, each with the reason."""
     return dict(_document()["without"])
 
 

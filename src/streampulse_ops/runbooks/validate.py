@@ -102,8 +102,8 @@ def _front(book: Runbook) -> Iterator[Fault]:
 def _drill(book: Runbook) -> Iterator[Fault]:
     line = book.line(book.text.index("severity:"))
     drill = drills.all_drills().get(book.name)
-    if book.severity == "page" and drill is None and book.name not in drills.without():
-        yield line, f"its alert pages and it has no drill: {drills.FILE} names one, or under `without` the reason"
+    if book.kind == "alert" and drill is None and book.name not in drills.without():
+        yield line, f"it has no drill: {drills.FILE} names one, or under `without` the reason"
     if drill is not None and drill.alert not in book.alerts:
         yield line, f"its drill waits for {drill.alert}, which is another page's alert"
     proof = drills.proofs(paths.repository() / drills.PROOFS).get(book.name)

@@ -31,7 +31,9 @@ from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.monitoring import findings as catalogue
 from streampulse_ops.monitoring import rules
 from streampulse_ops.monitoring.findings import Finding
+from streampulse_ops.releases import history
 from streampulse_ops.verbs import mutes, status
+from streampulse_ops.verbs.alert import NAME as TEST
 from streampulse_ops.verbs.report import named
 
 API_SECONDS = 5.0
@@ -219,9 +221,9 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
             fix = f"inv logs {target.job} --env {name}; inv up --full --env {name}"
             yield fault("SP-TARGET-001", "target", where, cause, fix)
     for alert in report.alerts:
-        if alert.silenced or alert.inhibited:
+        if alert.silenced or alert.inhibited or alert.name == TEST:
             # A silenced alert is known already; the cause of an inhibited one is among the findings.
-            why = "silenced" if alert.silenced else "follows from another one"
+            why = "silenced" if alert.silenced else "follows from another one" if alert.inhibited else "sent as a test"
             yield Finding("alert", f"{named(alert)}: {why}", ok=True)
         else:
             yield Finding(
@@ -276,6 +278,22 @@ def secrets_are_private(session: Session) -> Iterator[Finding]:
             yield Finding("secrets", str(file), ok=True)
 
 
+def the_last_deploy_ended(session: Session) -> Iterator[Finding]:
+    """Check that the last deploy ended: its release is marked as good, or the release before runs again."""
+    if not all(session.provider.running(host) for host in session.environment.hosts):
+        return  # reported once, by machines_are_running
+    try:
+        seen = history.look(session)
+    except OperatorError:
+        return  # a host that cannot be asked is reported once, by hosts_find_nothing
+    event = seen.unfinished
+    if event:
+        cause = f"the deploy of {event['release']} goes on or was interrupted ({event['event']} at {event['at']})"
+        yield fault("SP-RELEASE-001", "release", session.name, cause, f"inv up --env {session.name}")
+    elif seen.running:
+        yield Finding("release", seen.running, ok=True)
+
+
 CHECKS: tuple[Check, ...] = (
     machines_are_running,
     services_are_installed,
@@ -285,6 +303,7 @@ CHECKS: tuple[Check, ...] = (
     monitoring_is_content,
     this_machine_has_room,
     secrets_are_private,
+    the_last_deploy_ended,
 )
 
 

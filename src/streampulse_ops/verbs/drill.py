@@ -184,7 +184,9 @@ class Round:
             if result.drill.alert in self._loud():
                 return False
             left = [each for each in self._faults() if each.code not in FADING]
-            mine = [each for each in left if last or each.code == result.drill.code]
+            # Another drill of the round, not repaired yet, may have the same code.
+            others = {each.drill.code for each in self.results if each is not result and not each.recovered}
+            mine = [each for each in left if last or each.code in {result.drill.code} - others]
             if mine:
                 self._say(f"  doctor still names {', '.join(dict.fromkeys(each.code for each in mine))}")
             return not mine

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import ansible, services
 from streampulse_ops.environments.session import Session, changing
-from streampulse_ops.verbs.deploy import variables
+from streampulse_ops.releases import history
+from streampulse_ops.verbs.deploy import prepare, variables
 
 
 def change(
     session: Session, name: str, action: str, *, host: str = "", rolling: bool = False, dry_run: bool = False
 ) -> str:
     """Start, stop or restart a service, wait until it is ready, and return the closing words.
+
+    Starting also boots the service's machines, and writes its files again as the running release has them.
 
     :param action: start, stop or restart.
     :param host: only on this host; empty for all hosts of the service.
@@ -28,14 +32,26 @@ def change(
     if not hosts:
         raise OperatorError(f"{session.name} has no host with {name}: inv status{session.flag}")
     chosen = [each for each in hosts if host in ("", each.name)]
-    for each in chosen:
+    boots = action == "start" and session.ours and not dry_run and not session.never_made
+    for each in [] if boots else chosen:
         session.require_running(each)
     options = {"service": name, "service_action": action, "service_rolling": rolling}
     with changing(session, f"inv {action}"):
+        extra = variables(session, service.full)
+        if boots:
+            session.machines("up")
+        # Only these hosts: another one may be away.
+        asked = dataclasses.replace(session, environment=dataclasses.replace(session.environment, hosts=tuple(chosen)))
+        seen = history.look(asked) if action == "start" else None
+        running = history.find(session, seen, seen.running) if seen and seen.running else None
+        environment = session.environment
+        if running:
+            release = prepare(session, running)
+            environment, extra = release.session.environment, [release.facts, *extra]
         changed = ansible.play(
-            session.environment,
+            environment,
             "service",
-            [*variables(session, service.full), json.dumps(options)],
+            [*extra, json.dumps({**options, "service_configure": running is not None})],
             session.screen,
             session.verbose,
             hosts=chosen,

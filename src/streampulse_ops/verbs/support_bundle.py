@@ -191,6 +191,8 @@ class Pseudonyms:
             given = {login.address, str(private)}
             self._names |= {each: f"address-{number}" for each in given if each and "{{" not in each}
             self._names[host.name] = f"host-{number}"
+            # The provider names a machine's file system so; `df` shows it.
+            self._names[f"streampulse-{environment.name}-{host.name}"] = f"host-{number}"
         listed = sorted(self._names, key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, listed))})(?![\w-]|\.\w)")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ class FakeHost(Host):
             )
         ]
         self.connected: list[tuple[str, int]] = []
+        self.used: dict[str, list[tuple[str, int, int]]] = {}
         self.kib = {"MemTotal": 4 * 2**20, "MemAvailable": 2**20}
         self.master: Any = {
             "status": "ALIVE",
@@ -87,6 +89,9 @@ class FakeHost(Host):
 
     def failed(self) -> list[str]:
         return self.broken
+
+    def usage(self, unit: str) -> list[tuple[str, int, int]]:
+        return self.used.get(unit, [("open files", 70, 100)])
 
     def listening(self) -> set[tuple[str, int]]:
         return self.open
@@ -125,7 +130,7 @@ class World:
         self.ledger: list[tuple[Any, ...]] = [({"0": 100}, 1.0)]
         self.ends = {0: (0, 120)}
         self.spans: list[tuple[Any, ...]] = []
-        self.event_clock_s = -1.0
+        self.event_clocks = [("0", -1.0), ("1", -90.0)]
         self.waiting: list[tuple[str, str, int]] = []
         self.excluded: list[tuple[Any, ...]] = []
         self.kafka_error: Exception | None = None
@@ -142,8 +147,8 @@ class World:
             return [(each,) for each in self.migrations]
         if "excluded_records" in statement:
             return self.excluded
-        if "FROM event_clock" in statement:
-            return [(self.event_clock_s,)]
+        if "SELECT clocks" in statement:
+            return self.event_clocks
         if "lost_spans" in statement:
             return self.spans
         assert "batch_ledger" in statement
@@ -175,12 +180,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(postgres, "query", made.query)
     monkeypatch.setattr(job, "_bounds", made.bounds)
     monkeypatch.setattr(job, "_waiting", lambda: made.waiting)
-    # Needs a broker: a machine's test covers it; its judgement is tested below.
-    monkeypatch.setattr(
-        command,
-        "LOOKS",
-        [each for each in host.LOOKS if each[0] not in ("kafka.topics", "kafka.transactions", "disk")],
-    )
+    # These need a broker or a deployed host: machines' tests cover them; their judgement is tested elsewhere.
+    left_out = ("kafka.topics", "kafka.transactions", "disk", "drift")
+    monkeypatch.setattr(command, "LOOKS", [each for each in host.LOOKS if each[0] not in left_out])
     return made
 
 
@@ -201,6 +203,7 @@ def test_only_installed_services_are_checked(world: World) -> None:
     assert world.faults() == []
     names = {each.check for each in findings_of(world.host)}
     assert names == {
+        "limits",
         "memory",
         "units.others",
         "units.api",
@@ -283,6 +286,19 @@ def test_little_memory(world: World) -> None:
     assert world.fault().check == "memory"
 
 
+def test_a_service_that_comes_near_a_limit_of_the_kernel(world: World) -> None:
+    world.host.used["kafka.service"] = [("open files", 70, 100), ("tasks", 80, 100)]
+    assert (world.fault().code, world.fault().cause) == ("SP-HOST-006", "kafka.service has 80 tasks, and may have 100")
+
+
+def test_the_open_files_of_a_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = f"MainPID={os.getpid()}\nTasksCurrent=3\nTasksMax=infinity\n"
+    monkeypatch.setattr(Host, "command", lambda *_words: said)
+    ((what, used, limit),) = Host().usage("this.service")
+    assert what == "open files"
+    assert 0 < used < limit
+
+
 def test_spark_without_workers_or_without_the_job_or_with_two(world: World) -> None:
     app = world.host.master["activeapps"][0]
     world.host.master["activeapps"] = [app, {**app, "id": "app-2"}]
@@ -319,9 +335,9 @@ def test_the_schema(world: World) -> None:
 
 
 def test_an_event_clock_that_is_ahead_and_a_partition_that_waits(world: World) -> None:
-    world.event_clock_s = 301.0
-    assert world.fault().cause == "the event clock is 301 s ahead of PostgreSQL's"
-    world.event_clock_s, world.waiting = 299.0, [("2", "PostgreSQL's", 70)]
+    world.event_clocks = [("0", 299.0), ("1", 301.0)]
+    assert world.fault().cause == "the event clock of partition 1 is 301 s ahead of PostgreSQL's"
+    world.event_clocks, world.waiting = [("0", 299.0)], [("2", "PostgreSQL's", 70)]
     assert world.fault().cause == "partition 2 waits at offset 70: PostgreSQL's clock differs or does not answer"
 
 

@@ -9,14 +9,18 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_runs import module
+
+from streampulse.host.check import machine
+from streampulse.host.check.host import Host
 
 OWNER = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 
 
-def write(**arguments: Any) -> tuple[bool, str]:
-    """Run the module; return its success and its output."""
-    return module("streampulse_files", arguments)
+def write(folder: Path, **arguments: Any) -> tuple[bool, str]:
+    """Run the module with its record in a folder; return its success and its output."""
+    return module("streampulse_files", {"record": str(folder / "record/written.json"), **arguments})
 
 
 def validator(folder: Path) -> Path:
@@ -30,11 +34,11 @@ def validator(folder: Path) -> Path:
 def test_invalid_content_is_not_installed(tmp_path: Path) -> None:
     check, file = validator(tmp_path), tmp_path / "file.yml"
     entry = {"path": str(file), "validate": f"{check} %s", **OWNER}
-    done, said = write(files=[{**entry, "content": "bad: figures"}])
+    done, said = write(tmp_path, files=[{**entry, "content": "bad: figures"}])
     assert not done
     assert "its new content is not valid: bad: figures" in said
     assert not file.exists()
-    done, said = write(files=[{**entry, "content": "good"}])
+    done, said = write(tmp_path, files=[{**entry, "content": "good"}])
     assert done, said
     assert file.read_text() == "good"
 
@@ -42,13 +46,36 @@ def test_invalid_content_is_not_installed(tmp_path: Path) -> None:
 def test_a_secret_is_validated_and_not_shown(tmp_path: Path) -> None:
     check, file = validator(tmp_path), tmp_path / "secret.yml"
     entry = {"path": str(file), "validate": f"{check} %s", **OWNER}
-    done, said = write(secret_files=[{**entry, "content": "hook: https://bad.example/tOkEn"}])
+    done, said = write(tmp_path, secret_files=[{**entry, "content": "hook: https://bad.example/tOkEn"}])
     assert not done
     assert f"{check} refuses it, in words that may hold secrets" in said
     assert "tOkEn" not in said
     assert not file.exists()
-    done, said = write(secret_files=[{**entry, "content": "good tOkEn"}])
+    done, said = write(tmp_path, secret_files=[{**entry, "content": "good tOkEn"}])
     assert done, said
     assert "tOkEn" not in said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert (tmp_path / "check.mode").read_text() == "600\n", "other users could read it during the check"
+
+
+def test_the_check_finds_what_differs_from_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "WRITTEN", tmp_path / "record/written.json")
+    paths = [tmp_path / name for name in ("kept", "edited", "opened", "removed", "retired")]
+    link = tmp_path / "link"
+    done, said = write(
+        tmp_path,
+        files=[{"path": str(each), "content": "a", **OWNER} for each in paths],
+        links=[{"path": str(link), "target": "kept"}],
+    )
+    assert done, said
+    done, said = write(tmp_path, absent=[str(paths[4])])
+    assert done, said
+    assert machine.WRITTEN.stat().st_mode & 0o777 == 0o600
+    assert [each.seen for each in machine.drift(Host(), {})] == ["5 files are as the last deploy left them"]
+    paths[1].write_text("b")
+    paths[2].chmod(0o666)
+    paths[3].unlink()
+    link.unlink()
+    link.symlink_to("edited")
+    found = [each.cause.split(" ")[0] for each in machine.drift(Host(), {}) if each.code == "SP-DRIFT-001"]
+    assert sorted(found) == sorted(map(str, (*paths[1:4], link)))

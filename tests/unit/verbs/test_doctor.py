@@ -21,6 +21,7 @@ from streampulse_ops.hosts import links
 from streampulse_ops.machines.existing import Existing
 from streampulse_ops.monitoring import findings
 from streampulse_ops.monitoring.findings import Finding
+from streampulse_ops.releases import history
 from streampulse_ops.verbs import doctor, mutes, status
 
 HOSTS = tuple(Host(name, frozenset({"kafka"})) for name in ("bad", "good"))
@@ -235,6 +236,20 @@ def test_hosts_of_different_releases_are_a_finding(session: Session, monkeypatch
     monkeypatch.setattr(status, "collect", lambda _: rows)
     faults = [each for each in doctor.services_are_installed(session) if not each.ok]
     assert [(each.code, each.where) for each in faults] == [("SP-UNIT-004", "api on b"), ("SP-VERSION-001", "kafka")]
+
+
+@pytest.mark.parametrize(("event", "ok"), [("good", True), ("back", True), ("begun", False), ("stopped", False)])
+def test_a_deploy_that_did_not_end_is_a_finding(
+    session: Session, monkeypatch: pytest.MonkeyPatch, event: str, ok: bool
+) -> None:
+    line = json.dumps({"at": "2026-11-29T10:00:00", "deploy": "d", "event": event, "release": "r1"})
+    monkeypatch.setattr(history, "Remote", Hosts)
+    monkeypatch.setattr(
+        Hosts, "run", lambda *_words, **_more: (0, f"{line}\n=====\n=====\nactive\n=====\nactive\n", "")
+    )
+    (finding,) = doctor.the_last_deploy_ended(session)
+    assert (finding.ok, finding.code) == (ok, "" if ok else "SP-RELEASE-001")
+    assert "r1" in finding.where + finding.cause
 
 
 def test_a_unit_stands_behind_the_services_that_it_needs_and_before_its_own_codes() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse_ops.cli.console import Screen
-from streampulse_ops.environments import inventory, masking
+from streampulse_ops.environments import inventory, masking, secrets
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.machines.existing import Existing
@@ -122,6 +122,17 @@ def test_secrets_are_masked_and_a_host_has_one_pseudonym(session: Session, hosts
         assert "db-1" not in text
         assert "203.0.113" not in text
     assert json.loads(files["manifest.json"])["problems"] == []
+
+
+def test_secrets_of_the_inventory_are_masked_at_any_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receivers = {
+        "page": {"webhook_url": "https://hook.example/T0K3N", "pagerduty_key": "R0UT1NG-K3Y", "email_to": "a@b.example"}
+    }
+    environment = Environment("demo", tmp_path, HOSTS, {"provider": "nspawn", "alertmanager_receivers": receivers})
+    file = tmp_path / "secrets.json"
+    file.write_text(json.dumps({"streampulse_secrets": {"writer": WRITER}}))
+    monkeypatch.setattr(secrets, "file_for", lambda _environment: file)
+    assert set(masking.of(environment).values) == {WRITER, "https://hook.example/T0K3N", "R0UT1NG-K3Y"}
 
 
 def test_an_archive_with_a_secret_inside_base64_is_refused(session: Session, hosts: Any, tmp_path: Path) -> None:

@@ -71,6 +71,26 @@ class Host:
         lines = self.command("systemctl", "show", unit, f"--property={names}").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
+    def usage(self, unit: str) -> list[tuple[str, int, int]]:
+        """Return what a unit's processes use and may use: open files of the process with most, and tasks.
+
+        A limit of infinity is left out.
+        """
+        import psutil
+
+        names = "--property=MainPID,TasksCurrent,TasksMax"
+        seen = dict(line.split("=", 1) for line in self.command("systemctl", "show", unit, names).splitlines())
+        found = []
+        if seen.get("TasksCurrent", "").isdigit() and seen.get("TasksMax", "").isdigit():
+            found.append(("tasks", int(seen["TasksCurrent"]), int(seen["TasksMax"])))
+        try:
+            main = psutil.Process(int(seen.get("MainPID") or 0) or -1)
+            for process in (main, *main.children(recursive=True)):
+                found.append(("open files", process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]))
+        except (psutil.Error, ValueError):
+            pass  # not running, or a process ended: the looks at units tell it
+        return [each for each in found if each[2] > 0]
+
     def failed(self) -> list[str]:
         """Return the units of this host that have failed."""
         lines = self.command("systemctl", "list-units", "--failed", "--plain", "--no-legend").splitlines()

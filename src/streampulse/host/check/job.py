@@ -91,18 +91,22 @@ def _spans(
 
 @look("job.clocks", "job")
 def clocks(_: Host, __: dict[str, str]) -> Iterator[Finding]:
-    """Look whether the event clock is ahead, and whether a partition waits because clocks differ."""
-    found = list(query("SELECT extract(epoch FROM clock - now())::float8 FROM event_clock"))
-    ahead = found[0][0] if found and found[0][0] is not None else 0.0
-    if ahead > ALLOWED_FUTURE_US / 1_000_000:
-        cause = f"the event clock is {ahead:.0f} s ahead of PostgreSQL's"
+    """Look whether a partition's event clock is ahead, and whether a partition waits because clocks differ."""
+    found = query(
+        "SELECT key, value::float8 / 1e6 - extract(epoch FROM now())::float8 FROM jsonb_each_text("
+        "  (SELECT clocks FROM batch_ledger ORDER BY seq DESC LIMIT 1)) ORDER BY key::integer"
+    )
+    ahead = [each for each in found if each[1] > ALLOWED_FUTURE_US / 1_000_000]
+    for partition, seconds in ahead:
+        cause = f"the event clock of partition {partition} is {seconds:.0f} s ahead of PostgreSQL's"
         yield fault("SP-JOB-004", "job.clocks", cause, "timedatectl")
     waiting = _waiting()
     for partition, clock, offset in waiting:
         cause = f"partition {partition} waits at offset {offset}: {clock} clock differs or does not answer"
         yield fault("SP-JOB-005", "job.clocks", cause, "timedatectl")
-    if ahead <= ALLOWED_FUTURE_US / 1_000_000 and not waiting:
-        yield fine("job.clocks", "no event is ahead of the clocks")
+    if not ahead and not waiting:
+        oldest = f", the oldest {-min(each[1] for each in found):.0f} s behind" if found else ""
+        yield fine("job.clocks", f"no event clock of {len(found)} partitions is ahead{oldest}")
 
 
 def _waiting() -> list[tuple[str, str, int]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +15,10 @@ from typing import Final
 from streampulse.core.errors import one_line
 from streampulse.host.check.host import OURS, Finding, Host, fault, fine, look
 
+#: What the roles wrote, by path: owner, mode and digest, or a link's target (module streampulse_files).
+WRITTEN: Final = Path("/var/lib/streampulse/written.json")
+#: Share of a limit of the kernel at which a service comes near it.
+NEAR_LIMIT: Final = 0.8
 #: The services that people outside the private network ask.
 PUBLIC: Final = frozenset({"api", "edge"})
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - nothing is bound here
@@ -77,6 +84,42 @@ def units(host: Host, services: dict[str, str]) -> Iterator[Finding]:
             yield fault("SP-UNIT-003", f"units.{name}", cause, f"inv logs {name}")
         else:
             yield fine(f"units.{name}", f"{unit} {state}" + (f", restarted {restarts} times" if restarts else ""))
+
+
+@look("limits")
+def limits(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look whether a service comes near the kernel's limit of its open files or tasks."""
+    near = False
+    for name, unit in services.items():
+        for what, used, limit in host.usage(unit):
+            if used >= NEAR_LIMIT * limit:
+                near = True
+                cause = f"{unit} has {used:,} {what}, and may have {limit:,}"
+                yield fault("SP-HOST-006", f"limits.{name}", cause, f"inv logs {name}")
+    if not near:
+        yield fine("limits", f"no service uses {NEAR_LIMIT:.0%} of its open files or tasks")
+
+
+@look("drift")
+def drift(_: Host, __: dict[str, str]) -> Iterator[Finding]:
+    """Compare the files and links that the roles wrote with the host. A host without a record was never deployed to."""
+    written = json.loads(WRITTEN.read_text(encoding="utf-8")) if WRITTEN.is_file() else {}
+    changed = [path for path, state in written.items() if _state(Path(path)) != state]
+    for path in changed:
+        yield fault("SP-DRIFT-001", "drift", f"{path} is not as the last deploy left it", "inv up")
+    if not changed:
+        yield fine("drift", f"{len(written)} files are as the last deploy left them")
+
+
+def _state(path: Path) -> str:
+    """Describe a file or a link as the module streampulse_files does; empty: it is missing."""
+    if path.is_symlink():
+        return f"link to {path.readlink()}"
+    if not path.is_file():
+        return ""
+    there = path.stat()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{there.st_uid}:{there.st_gid} {stat.S_IMODE(there.st_mode):04o} {digest}"
 
 
 @look("units.others")
