@@ -87,8 +87,14 @@ class Broker:
         ]
         command = ["format", "--cluster-id", _CLUSTER, "--config", str(self._config)]
         command += ["--standalone"] if len(voters) == 1 else ["--initial-controllers", ",".join(voters)]
-        tool = self._java("kafka.tools.StorageTool", *command)
-        subprocess.run(tool, check=True, capture_output=True, timeout=60)
+        self.java("kafka.tools.StorageTool", *command)
+
+    def java(self, main: str, *arguments: str, stdin: bytes = b"") -> None:
+        """Run a tool of Kafka's to its end.
+
+        :raises subprocess.CalledProcessError: it failed.
+        """
+        subprocess.run(self._java(main, *arguments), check=True, capture_output=True, timeout=60, input=stdin)
 
     def __exit__(self, *_: object) -> None:
         self.kill()

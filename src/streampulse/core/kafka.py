@@ -106,10 +106,24 @@ def _unpack(batch: DefaultRecordBatch) -> None:
 _next_record = DefaultRecordBatch.__next__
 
 
+class _AnyText(bytes):
+    """Bytes whose parts are text in any case: the name of a header need not be UTF-8."""
+
+    def __getitem__(self, index: Any) -> Any:
+        part = super().__getitem__(index)
+        return _AnyText(part) if isinstance(part, bytes) else part
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return super().decode(encoding, errors)
+
+
 def _next(batch: DefaultRecordBatch) -> Any:
     try:
         return _next_record(batch)
     except CorruptRecordError as error:
+        if isinstance(error.__context__, UnicodeDecodeError):
+            batch._buffer = _AnyText(batch._buffer)
+            return _next(batch)
         raise CannotUnpack(batch.base_offset, batch.last_offset, error) from None
 
 

@@ -205,7 +205,12 @@ class Records:
 
         Only a refused record is asked: to unpack headers takes longer than to decode an event.
         """
-        for name, value in self._yielded[offset].headers() or ():
+        try:
+            headers = self._yielded[offset].headers() or ()
+        except (SystemError, UnicodeDecodeError):
+            # A header's name is not UTF-8.
+            return ""
+        for name, value in headers:
             if name == PRODUCER_HEADER and value:
                 return str(value[:MAX_ID_LENGTH].decode("utf-8", errors="replace"))
         return ""
