@@ -17,7 +17,7 @@ def change(
 ) -> str:
     """Start, stop or restart a service, wait until it is ready, and return the closing words.
 
-    Starting also boots the service's machines, and writes its files again as the running release has them.
+    Starting also boots machines that are down, and writes the service's files again as the running release has them.
 
     :param action: start, stop or restart.
     :param host: only on this host; empty for all hosts of the service.
