@@ -10,6 +10,7 @@ from streampulse_ops import ansible, services
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.releases import history
 from streampulse_ops.verbs.deploy import prepare, variables
+from streampulse_ops.verbs.up import start_machines
 
 
 def change(
@@ -38,8 +39,7 @@ def change(
     options = {"service": name, "service_action": action, "service_rolling": rolling}
     with changing(session, f"inv {action}"):
         extra = variables(session, service.full)
-        if boots:
-            session.machines("up")
+        booted = start_machines(session) if boots else 0
         # Only these hosts: another one may be away.
         asked = dataclasses.replace(session, environment=dataclasses.replace(session.environment, hosts=tuple(chosen)))
         seen = history.look(asked) if action == "start" else None
@@ -48,7 +48,7 @@ def change(
         if running:
             release = prepare(session, running)
             environment, extra = release.session.environment, [release.facts, *extra]
-        changed = ansible.play(
+        changed = booted + ansible.play(
             environment,
             "service",
             [*extra, json.dumps({**options, "service_configure": running is not None})],
