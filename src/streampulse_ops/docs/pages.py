@@ -84,11 +84,19 @@ def _role(role: Path) -> Iterator[str]:
 
 
 def _options(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...]]:
+    listed: dict[str, str] = {}
     for name, option in options.items():
         kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
         default = "required" if option.get("required") else _value(option.get("default"))
-        yield f"`{prefix}{name}`", kind, default, str(option["description"])
-        yield from _options(option.get("options") or {}, f"{prefix}{name}.")
+        meaning, inner = str(option["description"]), option.get("options") or {}
+        if name.endswith("_settings") and inner:
+            # The section of the service's own variables explains them.
+            meaning += f" Keys: {', '.join(f'`{key}`' for key in inner)}."
+            inner = {}
+        elif inner and (same := listed.setdefault(str(inner), name)) != name:
+            meaning, inner = f"The same as `{prefix}{same}`.", {}
+        yield f"`{prefix}{name}`", kind, default, meaning
+        yield from _options(inner, f"{prefix}{name}.")
 
 
 def _settings_class(kind: type[BaseSettings], file: str) -> Iterator[str]:
@@ -157,31 +165,24 @@ def commands_page(root: Path) -> str:
 
     :param root: the checkout.
     """
-    collection = tasks(root)
     parts = [
         "# Commands\n",
         _HEADER,
         "## Tasks: `./inv TASK`\n",
-        "They run on the control machine. `./inv --list` shows them all, `./inv --help TASK` explains one.\n",
+        "They run on the control machine. [README](../../README.md#tasks) says what each does, `./inv --help TASK` what its",
+        "options do.\n",
     ]
-    parts += table(
-        ("task", "does"),
-        ((f"[`{name}`](#inv-{_anchor(name)})", _sentence(task.__doc__)) for name, task in _named(collection)),
-    )
-    parts.append("")
-    for name, task in _named(collection):
-        parts += _task(name, task)
+    collection = tasks(root)
+    parts += table(("task", "options"), (_task(name, collection[name]) for name in sorted(collection.task_names)))
     parts += [
-        "## The `streampulse` command on a host\n",
+        "\n## The `streampulse` command on a host\n",
         "Services and checks, run by their units and by the tasks above. By hand: `./inv ssh HOST`, then",
-        "`streampulse COMMAND` as root. Exit codes: 0 done, 1 a failure that is explained in one line, 2 wrong",
-        "usage.\n",
+        "`streampulse COMMAND` as root; `streampulse COMMAND --help` explains the arguments. Exit codes: 0 done, 1 a failure",
+        "that is explained in one line, 2 wrong usage.\n",
+        *table(("command", "does", "arguments"), (_subcommand(name, *entry) for name, entry in cli.COMMANDS.items())),
+        "",
     ]
-    for name, (module, summary) in cli.COMMANDS.items():
-        parser = argparse.ArgumentParser(prog=f"streampulse {name}", add_help=False)
-        importlib.import_module(module).add_arguments(parser)
-        parts += _subcommand(name, summary, parser)
-    return "\n".join(parts).rstrip() + "\n"
+    return "\n".join(parts)
 
 
 def tasks(root: Path) -> Collection:
@@ -193,71 +194,35 @@ def tasks(root: Path) -> Collection:
     return Collection.from_module(module, loaded_from=folder)
 
 
-def _named(collection: Collection) -> list[tuple[str, Task[Any]]]:
-    names = collection.task_names
-    return [(name, collection[name]) for name in sorted(names)]
-
-
-def _task(name: str, task: Task[Any]) -> Iterator[str]:
-    yield f"### inv {name}\n"
-    yield from _paragraphs(task.__doc__)
-    arguments = [argument for argument in task.get_arguments() if argument.name]
+def _task(name: str, task: Task[Any]) -> tuple[str, str]:
+    """Return how a task is called, and its options."""
     # Invoke does not mark optional positional arguments; those with a default are optional.
     parameters = inspect.signature(task.body).parameters
-    words = [f"./inv {name}"]
-    rows = []
-    for argument in arguments:
-        # A parameter named like a Python keyword ends in an underscore; its option does not.
-        spelled = [name.rstrip("_-").replace("_", "-") for name in (argument.name, *argument.nicknames)]
-        names = [f"--{name}" if len(name) > 1 else f"-{name}" for name in spelled]
+    words, options = [name], []
+    for argument in task.get_arguments():
         if argument.positional:
-            names = [argument.name.upper()]
             needed = parameters[argument.attr_name or argument.name].default is inspect.Parameter.empty
-            words.append(names[0] if needed else f"[{names[0]}]")
-        rows.append((f"`{', '.join(names)}`", _default(argument.kind, argument.default), argument.help or ""))
-    yield f"    {' '.join(words)}{' [OPTIONS]' if any(row[0].startswith('`-') for row in rows) else ''}\n"
-    if rows:
-        yield from table(("option", "default", "meaning"), rows)
-        yield ""
+            words.append(argument.name.upper() if needed else f"[{argument.name.upper()}]")
+        else:
+            # A parameter named like a Python keyword ends in an underscore; its option does not.
+            options.append(f"`--{argument.name.rstrip('_-').replace('_', '-')}`")
+    return f"`{' '.join(words)}`", ", ".join(options)
 
 
-def _default(kind: type, default: object) -> str:
-    if kind is bool:
-        return "on" if default else "off"
-    return "" if default in (None, "") or default is inspect.Parameter.empty else f"`{default}`"
-
-
-def _subcommand(name: str, summary: str, parser: argparse.ArgumentParser) -> Iterator[str]:
-    yield f"### streampulse {name}\n"
-    yield f"{summary[0].upper()}{summary[1:]}.\n"
-    rows = []
+def _subcommand(name: str, module: str, summary: str) -> tuple[str, str, str]:
+    """Return a subcommand of ``streampulse``, its summary, and its arguments."""
+    parser = argparse.ArgumentParser(prog=f"streampulse {name}", add_help=False)
+    importlib.import_module(module).add_arguments(parser)
+    shown = []
     for action in parser._actions:  # argparse has no public list of a parser's arguments
-        if action.help == argparse.SUPPRESS:
-            continue
-        shown = ", ".join(action.option_strings)
-        if not shown:
-            shown = "{" + ",".join(action.choices) + "}" if action.choices else str(action.metavar or action.dest)
-        elif action.nargs != 0:
-            shown += f" {action.metavar or action.dest.upper()}"
-        words = str(action.help or "") % {"default": action.default, "prog": parser.prog}
-        rows.append((f"`{shown}`", words))
-    if rows:
-        yield from table(("argument", "meaning"), rows)
-        yield ""
-
-
-def _paragraphs(text: str | None) -> Iterator[str]:
-    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
-        yield paragraph + "\n"
+        if action.help != argparse.SUPPRESS:
+            shown.append(action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest))
+    return f"`{name}`", summary, ", ".join(f"`{each}`" for each in shown)
 
 
 def _sentence(text: str | None) -> str:
     """Return the first paragraph without its full stop."""
     return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".")
-
-
-def _anchor(name: str) -> str:
-    return re.sub(r"[^a-z0-9-]", "", name.lower())
 
 
 def _value(value: object) -> str:

@@ -108,11 +108,7 @@ def test_every_decision_is_listed_and_has_its_parts() -> None:
     for file in records:
         text = file.read_text(encoding="utf-8")
         headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-        if not headings:
-            # A superseded record only names the one that replaced it.
-            assert re.search(r"^Replaced by \[\d{4}\]\(\d{4}-[\w.-]+\)", text, re.MULTILINE), file.name
-        else:
-            assert headings == ["Context", "Decision", "Consequences", "Figures"], file.name
+        assert headings == ["Context", "Decision", "Consequences", "Figures"], file.name
 
 
 def test_the_figures_that_are_constants_are_those_of_the_code() -> None:
