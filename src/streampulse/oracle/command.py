@@ -9,18 +9,17 @@ import itertools
 import json
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import psycopg2
 import psycopg2.extensions
 
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.kafka import silence
-from streampulse.core.postgres import connect
+from streampulse.core.postgres import connect, execute
 from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, is_internal
 from streampulse.oracle.compare import (
@@ -32,7 +31,7 @@ from streampulse.oracle.compare import (
     state_differences,
 )
 from streampulse.oracle.decide import ACCEPTED, DEAD_LETTER_REASONS, DUPLICATE, INVALID, PartitionLog, Record
-from streampulse.oracle.reader import Bounds, Letter, TopicReader
+from streampulse.oracle.reader import Bounds, TopicReader
 from streampulse.oracle.spans import (
     Exclusion,
     LostSpan,
@@ -198,30 +197,6 @@ class Progress:
             sys.stderr.flush()
 
 
-class Reader(Protocol):
-    """The verification's view of Kafka: :class:`streampulse.oracle.reader.TopicReader`."""
-
-    def bounds(self, topic: str) -> dict[int, Bounds]:
-        """Return the bounds of every partition of a topic."""
-
-    def topic_id(self, topic: str) -> uuid.UUID:
-        """Return the topic's id, which Kafka assigns at creation."""
-
-    def read(
-        self,
-        topic: str,
-        spans: Mapping[int, Bounds],
-        progress: Callable[[int], None] | None = None,
-        excluded: Mapping[int, Sequence[Bounds]] | None = None,
-    ) -> Iterator[Record]:
-        """Yield the records of each span but for excluded ones."""
-
-    def read_with_headers(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
-    ) -> Iterator[Letter]:
-        """Yield the records of each span with their headers."""
-
-
 def verify(
     kafka: KafkaSettings, postgres: PostgresSettings, counting: CountingSettings, shown: int = DEFAULT_SHOWN
 ) -> Report:
@@ -248,7 +223,7 @@ def verify(
 
 
 def verify_snapshot(
-    reader: Reader,
+    reader: TopicReader,
     snapshot: Snapshot,
     topics: tuple[str, str],
     counting: CountingSettings,
@@ -360,7 +335,7 @@ def _not_checked(
     return names
 
 
-def read_log(reader: Reader, topic: str, snapshot: Snapshot, progress: Callable[[str], None]) -> Log:
+def read_log(reader: TopicReader, topic: str, snapshot: Snapshot, progress: Callable[[str], None]) -> Log:
     """Read the raw topic up to the ledger's offsets and decide each record's outcome.
 
     :raises OperatorError: Kafka does not answer, or its log is not the one that the ledger was written from.
@@ -484,25 +459,23 @@ def take_snapshot(settings: PostgresSettings) -> Snapshot:
 
 
 def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
+    ledger = execute(
+        connection,
+        f"SELECT topic_id, offsets, clocks, {epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1",  # noqa: S608 - no value in it
+    )
+    topic_id, offsets, clocks, ledger_clock = ledger[0] if ledger else (None, {}, {}, None)
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT topic_id, offsets, clocks, {epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1"  # noqa: S608 - no value in it
-        )
-        newest = cursor.fetchone()
-        lost, excluded = read_spans(cursor, newest[0] if newest is not None else None)
-        cursor.execute(
-            "SELECT coalesce(max(letters_end), 0) FROM recounts WHERE topic_id = %s", (newest and newest[0],)
-        )
-        overruled = cursor.fetchone()
-        cursor.execute("SELECT count(*) FROM topics_read")
-        counted = cursor.fetchone()
-        cursor.execute(f"SELECT {epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
-        clock = cursor.fetchone()
-        cursor.execute(
-            f"SELECT stream_id, active_viewers, {epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
-            "WHERE left(stream_id, 2) <> '__'"
-        )
-        states = {stream_id: StateRow(active, updated) for stream_id, active, updated in cursor}
+        lost, excluded = read_spans(cursor, topic_id)
+    ((overruled,),) = execute(
+        connection, "SELECT coalesce(max(letters_end), 0) FROM recounts WHERE topic_id = %s", (topic_id,)
+    )
+    ((topics,),) = execute(connection, "SELECT count(*) FROM topics_read")
+    table_clock = execute(connection, f"SELECT {epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
+    rows_of_state = execute(
+        connection,
+        f"SELECT stream_id, active_viewers, {epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
+        "WHERE left(stream_id, 2) <> '__'",
+    )
     minutes: dict[tuple[int, str], MinuteRow] = {}
     # A server-side cursor: thirty days of many streams are not held in memory twice.
     with connection.cursor("verify") as rows:
@@ -513,18 +486,17 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         )
         for window, stream_id, *columns in rows:
             minutes[window, sys.intern(stream_id)] = MinuteRow(*columns)
-    topic_id, offsets, clocks, ledger_clock = newest if newest is not None else (None, {}, {}, None)
     return Snapshot(
-        committed=newest is not None,
+        committed=bool(ledger),
         topic_id=topic_id,
-        topics=int(counted[0]) if counted is not None else 0,
+        topics=topics,
         offsets={int(partition): int(offset) for partition, offset in offsets.items()},
         clocks={int(partition): int(each) for partition, each in clocks.items() if each is not None},
         ledger_clock_us=ledger_clock,
-        table_clock_us=clock[0] if clock is not None else None,
+        table_clock_us=table_clock[0][0] if table_clock else None,
         minutes=minutes,
-        states=states,
+        states={stream_id: StateRow(*columns) for stream_id, *columns in rows_of_state},
         lost=lost,
         excluded=excluded,
-        letters_end=overruled[0] if overruled is not None else 0,
+        letters_end=overruled,
     )

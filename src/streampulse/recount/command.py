@@ -21,6 +21,7 @@ from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.store import Store
 from streampulse.job.store.commit import one, timestamp
 from streampulse.job.store.state import LedgerRow, newest_row
+from streampulse.oracle.command import Progress
 from streampulse.recount import ANSWER_SECONDS, NOTHING, compare, in_background, schema
 from streampulse.recount import swap as swapping
 from streampulse.recount.compare import Differences
@@ -33,7 +34,6 @@ _CAUGHT_UP_RECORDS: Final = 20_000
 #: How often the swap waits for the job to commit a batch whose letters are out, and how long, in seconds.
 _TRIES: Final = 10
 _PAUSE_SECONDS: Final = 3.0
-_PROGRESS_SECONDS: Final = 10.0
 #: The tables themselves, to compare with, in place of copies.
 _TABLES: Final = (
     "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM public.stream_metrics_minute;"
@@ -51,7 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: Kafka or PostgreSQL does not answer. Nothing was changed.
     """
-    recount(*in_background(), dry_run=arguments.dry_run, progress=_Progress(), say=_say)
+    shown = Progress()
+    recount(
+        *in_background(),
+        dry_run=arguments.dry_run,
+        progress=lambda count: shown(f"recount  counted {count:,} records"),
+        say=_say,
+    )
+    shown.done()
     return 0
 
 
@@ -271,19 +278,6 @@ class _Run:
             f"viewers {found.viewers_added:,} added, {found.viewers_removed:,} removed; "
             f"dead letters {found.letters_due:,} due, {found.letters_overruled:,} overruled"
         )
-
-
-class _Progress:
-    """A line on standard error every ten seconds."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _PROGRESS_SECONDS
-
-    def __call__(self, records: int) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PROGRESS_SECONDS
-            sys.stderr.write(f"recount  counted {records:,} records\n")
-            sys.stderr.flush()
 
 
 def _say(line: str) -> None:

@@ -169,16 +169,16 @@ def commands_page(root: Path) -> str:
         "# Commands\n",
         _HEADER,
         "## Tasks: `./inv TASK`\n",
-        "They run on the control machine. [README](../../README.md#tasks) says what each does, `./inv --help TASK` what its",
-        "options do.\n",
+        "They run on the control machine. [README](../../README.md#tasks) says what each does, `./inv --help TASK`",
+        "what its options do.\n",
     ]
     collection = tasks(root)
     parts += table(("task", "options"), (_task(name, collection[name]) for name in sorted(collection.task_names)))
     parts += [
         "\n## The `streampulse` command on a host\n",
         "Services and checks, run by their units and by the tasks above. By hand: `./inv ssh HOST`, then",
-        "`streampulse COMMAND` as root; `streampulse COMMAND --help` explains the arguments. Exit codes: 0 done, 1 a failure",
-        "that is explained in one line, 2 wrong usage.\n",
+        "`streampulse COMMAND` as root; `streampulse COMMAND --help` explains the arguments. Exit codes: 0 done, 1 a",
+        "failure that is explained in one line, 2 wrong usage.\n",
         *table(("command", "does", "arguments"), (_subcommand(name, *entry) for name, entry in cli.COMMANDS.items())),
         "",
     ]

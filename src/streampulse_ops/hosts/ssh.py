@@ -9,7 +9,6 @@ import shlex
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fabric import Config, Connection
@@ -176,9 +175,7 @@ class Remote:
     def __enter__(self) -> Remote:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._connection.close()
 
     def run(self, arguments: list[str], *, timeout: float | None = None, live: bool = False) -> tuple[int, str, str]:

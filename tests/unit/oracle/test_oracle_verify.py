@@ -15,7 +15,7 @@ from streampulse.events import Event, letter_bytes, partition_of
 from streampulse.oracle import command
 from streampulse.oracle.command import Report, Snapshot, read_log, text, verify_snapshot
 from streampulse.oracle.decide import Decision, PartitionLog, Record
-from streampulse.oracle.reader import Bounds, Letter
+from streampulse.oracle.reader import Bounds, Letter, TopicReader
 from streampulse.oracle.spans import Exclusion, LostSpan
 from streampulse.oracle.tables import DAY_US, MinuteRow, StateRow, tables
 
@@ -29,8 +29,8 @@ MINUTE_US = 60_000_000
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
-class Kafka:
-    """Two topics in memory, with the real reader's interface."""
+class Kafka(TopicReader):
+    """Two topics in memory."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -51,30 +51,20 @@ class Kafka:
         assert topic == TOPIC
         return self.id
 
-    def read(
+    def read_with_headers(
         self,
         topic: str,
         spans: Mapping[int, Bounds],
         progress: Callable[[int], None] | None = None,
         excluded: Mapping[int, Sequence[Bounds]] | None = None,
-    ) -> Iterator[Record]:
+    ) -> Iterator[Letter]:
         assert not excluded
-        assert topic == TOPIC
-        for each in self.records:
-            if spans[each.partition].start <= each.offset < spans[each.partition].end:
+        found = self.letters if topic == DLQ else [Letter(each, ()) for each in self.records]
+        for each in found:
+            if spans[each.record.partition].start <= each.record.offset < spans[each.record.partition].end:
                 yield each
         if progress is not None:
-            progress(len(self.records))
-
-    def read_with_headers(
-        self, topic: str, spans: Mapping[int, Bounds], progress: Callable[[int], None] | None = None
-    ) -> Iterator[Letter]:
-        assert topic == DLQ
-        for letter in self.letters:
-            if spans[0].start <= letter.record.offset < spans[0].end:
-                yield letter
-        if progress is not None:
-            progress(len(self.letters))
+            progress(len(found))
 
     def send(self, stream_id: str, seconds: float, kind: str, arrival: float = 7200, **fields: object) -> None:
         minute, second = divmod(seconds, 60)

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from types import TracebackType
 from typing import Final
 
 from streampulse.core.errors import OperatorError
@@ -46,9 +45,7 @@ class Load:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:

@@ -50,6 +50,9 @@ class NotFound(OperatorError):  # noqa: N818 - an answer, not a failure of the s
 class Server:
     """A Prometheus or Alertmanager server.
 
+    Every method that asks it raises OperatorError where the server does not answer or refuses the request, or where its
+    answer is not understood.
+
     :param name: its display name, which is also its service's name.
     :param url: its address without a path.
     :param settings: name and password, if it asks for them.
@@ -70,7 +73,6 @@ class Server:
 
         :param parameters: of the query.
         :param document: sent as JSON.
-        :raises OperatorError: the server refuses it or does not answer, or the response is not understood.
         """
         text = self.text(path, parameters, method=method, document=document)
         try:
@@ -83,10 +85,7 @@ class Server:
     def text(
         self, path: str, parameters: Mapping[str, str] | None = None, *, method: str = "GET", document: Any = None
     ) -> str:
-        """Send a request and return the response as text; see :meth:`ask`.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
+        """Send a request and return the response as text; see :meth:`ask`."""
         url = f"{self.url}{path}" + (f"?{urllib.parse.urlencode(parameters)}" if parameters else "")
         headers, body = {"Accept": "application/json"}, None
         if document is not None:
@@ -121,17 +120,11 @@ class Prometheus(Server):
         super().__init__("prometheus", settings.prometheus_url, settings)
 
     def query(self, expression: str) -> list[Sample]:
-        """Return the present value of an expression, one sample for each series.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return the present value of an expression, one sample for each series."""
         return [Sample(item["metric"], _number(item["value"][1])) for item in self._data(expression, "vector")]
 
     def history(self, expression: str) -> list[tuple[Mapping[str, str], list[float]]]:
-        """Return the values of a range selector, the oldest first, for each series.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return the values of a range selector, the oldest first, for each series."""
         found = []
         for item in self._data(expression, "matrix"):
             numbers = [_number(value) for _, value in item["values"]]
@@ -142,7 +135,6 @@ class Prometheus(Server):
         """Return the values of an expression over the last seconds: each series with its times and values.
 
         :param step: seconds between two values.
-        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         now = time.time()
         asked = {"query": expression, "start": f"{now - seconds:.0f}", "end": f"{now:.0f}", "step": str(step)}
@@ -150,17 +142,11 @@ class Prometheus(Server):
         return [(item["metric"], item["values"]) for item in data["result"]]
 
     def targets(self) -> list[dict[str, Any]]:
-        """Return the scrape targets in the API's form.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return the scrape targets in the API's form."""
         return list(self._checked(self.ask("/api/v1/targets", {"state": "active"}))["activeTargets"])
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts of its rules in the API's form.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return the alerts of its rules in the API's form."""
         return list(self._checked(self.ask("/api/v1/alerts"))["alerts"])
 
     def _data(self, expression: str, kind: str) -> Sequence[dict[str, Any]]:
@@ -183,60 +169,38 @@ class Alertmanager(Server):
         super().__init__("alertmanager", settings.alertmanager_url, settings)
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return every alert, suppressed ones included, in the API's form.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return every alert, suppressed ones included, in the API's form."""
         return self._list("/api/v2/alerts")
 
     def post_alert(self, alert: Mapping[str, Any]) -> None:
-        """Create an alert or change its end, in the API's form.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
+        """Create an alert or change its end, in the API's form."""
         self.ask("/api/v2/alerts", method="POST", document=[alert])
 
     def configuration(self) -> str:
-        """Return the running configuration as YAML, without the secrets that Alertmanager knows as such.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return the running configuration as YAML, without the secrets that Alertmanager knows as such."""
         return str(self.ask("/api/v2/status")["config"]["original"])
 
     def metrics(self) -> str:
-        """Return its own metrics in Prometheus' text format.
-
-        :raises OperatorError: the server does not answer.
-        """
+        """Return its own metrics in Prometheus' text format."""
         return self.text("/metrics")
 
     def silences(self) -> list[dict[str, Any]]:
-        """Return every silence, ended ones included, in the API's form.
-
-        :raises OperatorError: the server does not answer, or the response is not understood.
-        """
+        """Return every silence, ended ones included, in the API's form."""
         return self._list("/api/v2/silences")
 
     def silence(self, identity: str) -> dict[str, Any]:
         """Return one silence.
 
         :raises NotFound: no silence has that id.
-        :raises OperatorError: the server does not answer, or the response is not understood.
         """
         return dict(self.ask(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}"))
 
     def make_silence(self, document: Mapping[str, Any]) -> str:
-        """Create a silence and return its id.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
+        """Create a silence and return its id."""
         return str(self.ask("/api/v2/silences", method="POST", document=document)["silenceID"])
 
     def end_silence(self, identity: str) -> None:
-        """End a silence now.
-
-        :raises OperatorError: the server refuses it or does not answer.
-        """
+        """End a silence now."""
         self.ask(f"/api/v2/silence/{urllib.parse.quote(identity, safe='')}", method="DELETE")
 
     def _list(self, path: str) -> list[dict[str, Any]]:
