@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from http_server import Answer, Request, serving
 from ports import free_port
+from stack import until
 
 from streampulse_ops.monitoring import promlint, promtools, rules
 
@@ -26,18 +25,18 @@ TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 BY_NAME = {(each.name, each.severity): each for each in rules.alerts()}
 
 
-class Told(ThreadingHTTPServer):
-    """Receives notifications and stores them by path."""
+@dataclass
+class Told:
+    """Stands for the receivers: stores notifications by path."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: list[tuple[str, dict[str, Any]]] = []
-        #: The status that a path answers; 200 without.
-        self.answers: dict[str, int] = {}
+    url: str = ""
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    #: The status that a path answers; 200 without.
+    answers: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def answer(self, request: Request) -> Answer:
+        self.bodies.append((request.path, request.document))
+        return self.answers.get(request.path, 200), b""
 
     def names(self, path: str, status: str = "firing") -> set[str]:
         return {
@@ -49,31 +48,12 @@ class Told(ThreadingHTTPServer):
         }
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Told
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.append((self.path, json.loads(body)))
-        self.send_response(self.server.answers.get(self.path, 200))
-        self.end_headers()
-
-    def log_message(self, *_: Any, **__: Any) -> None:
-        return
-
-
 @contextmanager
 def receiving() -> Iterator[Told]:
     """Run a server that stands for receivers."""
-    server = Told()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    told = Told()
+    with serving(told.answer) as told.url:
+        yield told
 
 
 class Alertmanager:
@@ -220,7 +200,4 @@ def _ready(running: Alertmanager) -> bool:
 
 
 def wait(condition: Any, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
+    until(condition, seconds, "Alertmanager did it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,49 +12,21 @@ import pytest
 import yaml
 from dashboard_queries import Prometheus, boards, wrong_in_prometheus
 from ports import free_port
-from stack import until
+from prometheus import job, started
 
-from streampulse_ops.monitoring import promtools, rules
-
-CONFIGURATION = """\
-global: {{scrape_interval: 1s, evaluation_interval: 1s}}
-rule_files: ["{rules}/*.yml"]
-scrape_configs:
-  - job_name: prometheus
-    static_configs: [{{targets: ["{address}"], labels: {{host: here}}}}]
-"""
+from streampulse_ops.monitoring import promtools
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    try:
-        program = promtools.find("prometheus", print)
-    except promtools.Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must ask the dashboards' queries, and cannot: {error}")
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("prometheus")
-    address = f"127.0.0.1:{free_port()}"
-    rules.write(folder / "rules")
-    (folder / "prometheus.yml").write_text(CONFIGURATION.format(rules=folder / "rules", address=address))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                program,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address={address}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        asked = Prometheus(f"http://{address}")
-        until(lambda: bool(asked.series("up == 1", over_time=False)), 30, "Prometheus has looked at itself")
-        yield asked
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    """Run a Prometheus that scrapes itself."""
+    port = free_port()
+
+    def ready(url: str) -> bool:
+        return bool(Prometheus(url).series("up == 1", over_time=False))
+
+    with started(tmp_path_factory.mktemp("prometheus"), port, [job("prometheus", port, "here")], ready) as url:
+        yield Prometheus(url)
 
 
 def test_every_query_parses(prometheus: Prometheus) -> None:

@@ -3,66 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from ports import free_port
+from prometheus import job, started
 
 from streampulse.host import cli
-from streampulse_ops.monitoring import promtools, rules
+from streampulse_ops.monitoring import rules
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a Prometheus that scrapes itself as kafka on a, and a missing target as api on b; return its address."""
-    try:
-        program = promtools.find("prometheus", print)
-    except promtools.Unavailable as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must run the tests of Prometheus, and cannot: {error}")
-        pytest.skip(str(error))
-    folder = tmp_path_factory.mktemp("prometheus")
-    port, nobody = free_port(), free_port()
-    for file in rules.write(folder / "rules"):
-        # The objectives are recorded at once, not after half a minute.
-        file.write_text(re.sub("interval: .*", "interval: 1s", file.read_text()))
-    jobs = [
-        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{number}"], "labels": {"host": host}}]}
-        for name, number, host in (("kafka", port, "a"), ("api", nobody, "b"))
-    ]
-    configuration = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
-        "rule_files": [f"{folder}/rules/*.yml"],
-        "scrape_configs": jobs,
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(configuration), encoding="utf-8")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                program,
-                f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            deadline = time.monotonic() + 60
-            while not ready(url):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+    port = free_port()
+    jobs = [job("kafka", port, "a"), job("api", free_port(), "b")]
+    with started(tmp_path_factory.mktemp("prometheus"), port, jobs, ready) as url:
+        yield url
 
 
 def ready(url: str) -> bool:

@@ -52,7 +52,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """Figures for the table, and the host's raw result for the JSON file."""
 
     figures: list[Figure]
@@ -62,13 +62,13 @@ class Outcome:
 def missed(figures: Sequence[Figure]) -> list[str]:
     """Return a line for each figure that misses its ``must``."""
     return [
-        f"{figure.title}: {written(figure.value)} {figure.unit}, must be at "
-        f"{'least' if figure.more_is_better else 'most'} {written(figure.must or 0)}"
+        f"{figure.title}: {in_digits(figure.value)} {figure.unit}, must be at "
+        f"{'least' if figure.more_is_better else 'most'} {in_digits(figure.must or 0)}"
         for figure in figures
         if not figure.reaches(figure.must)
     ]
 
 
-def written(value: float) -> str:
+def in_digits(value: float) -> str:
     """Return a number with three significant digits; a large one whole, with separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.table import Table
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.bench.figures import Figure, missed, written
+from streampulse_ops.bench.figures import Figure, in_digits, missed
 
 #: Version of the JSON file's format.
 FORM: Final = 1
@@ -43,7 +43,7 @@ class Report:
         for figure in self.figures:
             row = [
                 figure.title,
-                written(figure.value),
+                in_digits(figure.value),
                 figure.unit,
                 _limit(figure.aim, figure.more_is_better),
                 _limit(figure.must, figure.more_is_better),
@@ -116,7 +116,7 @@ def earlier_figures(file: Path) -> dict[str, float]:
 
 
 def _limit(limit: float | None, more_is_better: bool) -> str:
-    return "" if limit is None else f"{'≥' if more_is_better else '≤'} {written(limit)}"
+    return "" if limit is None else f"{'≥' if more_is_better else '≤'} {in_digits(limit)}"
 
 
 def _words(value: Any) -> str:

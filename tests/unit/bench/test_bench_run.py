@@ -14,7 +14,7 @@ from rich.console import Console
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.bench import options, place, run
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.measures import MEASURES, api, growth, latency, monitoring
 from streampulse_ops.bench.measures import up as up_measure
 from streampulse_ops.bench.place import Place
@@ -50,9 +50,9 @@ def did(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(up_measure, "up", lambda *_, **__: done.append("up"))
     monkeypatch.setattr(place, "down", lambda *_, **how: done.append(f"down wipe={how['wipe']}"))
 
-    def good(_place: Place, _options: options.Options) -> Outcome:
+    def good(_place: Place, _options: options.Options) -> Measured:
         done.append("measured")
-        return Outcome([Figure("good", "good", 1.0, "s", must=2.0)], {"seen": 1})
+        return Measured([Figure("good", "good", 1.0, "s", must=2.0)], {"seen": 1})
 
     for name in MEASURES:
         monkeypatch.setitem(MEASURES, name, good)
@@ -101,7 +101,7 @@ def test_several_hosts_have_several_clocks(did: list[str]) -> None:
 def test_a_failure_keeps_the_figures_and_removes_the_machine(
     did: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_place: Place, _options: options.Options) -> Outcome:
+    def broken(_place: Place, _options: options.Options) -> Measured:
         raise OperatorError("it broke")
 
     monkeypatch.setitem(MEASURES, "latency", broken)
@@ -113,7 +113,7 @@ def test_a_failure_keeps_the_figures_and_removes_the_machine(
 
 
 def test_a_must_that_is_missed_fails_the_run_and_is_named(did: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = Outcome([Figure("slow", "slow one", 3.0, "s", aim=1.0, must=2.0), Figure("x", "x", 2.0, "s", aim=1.0)], {})
+    slow = Measured([Figure("slow", "slow one", 3.0, "s", aim=1.0, must=2.0), Figure("x", "x", 2.0, "s", aim=1.0)], {})
     monkeypatch.setitem(MEASURES, "memory", lambda *_: slow)
     with pytest.raises(OperatorError, match=r"^1 MUST missed: slow one: 3 s, must be at most 2$"):
         run.run(session(), options.Options(only=("memory",)))

@@ -3,63 +3,57 @@
 from __future__ import annotations
 
 import base64
-import http.server
-import json
-import threading
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from http_server import Answer, Request, serving
 
 from streampulse.host import cli
 
 WORD = base64.b64encode(b"streampulse:right").decode()
 
 
-class Pages(http.server.BaseHTTPRequestHandler):
+class Pages:
     """/ready is ready the third time; /guarded asks for a password; every other path is never ready.
 
     A test sets the targets; they are up after two requests.
     """
 
-    asked = 0
-    targets: ClassVar[list[dict[str, Any]]] = []
+    def __init__(self) -> None:
+        self.asked = 0
+        self.targets: list[dict[str, Any]] = []
 
-    def do_GET(self) -> None:
-        code = 503
-        if self.path == "/ready":
-            Pages.asked += 1
-            code = 200 if Pages.asked >= 3 else 503
-        elif self.path == "/guarded":
-            code = 200 if self.headers.get("Authorization") == f"Basic {WORD}" else 401
-        elif self.path == "/api/v1/targets?state=active":
-            code = 200
-        self.send_response(code)
-        self.end_headers()
-        if self.path.startswith("/api/"):
-            self.wfile.write(json.dumps({"data": {"activeTargets": Pages.targets}}).encode())
-            Pages.targets = [{**target, "health": target["next"]} for target in Pages.targets]
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+    def answer(self, request: Request) -> Answer:
+        if request.path == "/ready":
+            self.asked += 1
+            return 200 if self.asked >= 3 else 503, b""
+        if request.path == "/guarded":
+            return 200 if request.headers.get("Authorization") == f"Basic {WORD}" else 401, b""
+        if request.path != "/api/v1/targets?state=active":
+            return 503, b""
+        shown, self.targets = self.targets, [{**target, "health": target["next"]} for target in self.targets]
+        return 200, {"data": {"activeTargets": shown}}
 
 
 @pytest.fixture
-def address() -> Iterator[str]:
-    Pages.asked = 0
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+def pages() -> Pages:
+    return Pages()
+
+
+@pytest.fixture
+def address(pages: Pages) -> Iterator[str]:
+    with serving(pages.answer) as url:
+        yield url
 
 
 def wait(*arguments: str, seconds: str = "0.4") -> int:
     return cli.main(["wait", "prometheus", "--timeout", seconds, *arguments])
 
 
-def test_it_returns_when_the_page_is_ready(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_returns_when_the_page_is_ready(pages: Pages, address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert wait("--url", f"{address}/ready", seconds="30") == 0
-    assert Pages.asked == 3
+    assert pages.asked == 3
     assert "prometheus: ready at" in capsys.readouterr().out
 
 
@@ -114,6 +108,7 @@ def target(job: str, then: str, error: str = "") -> dict[str, Any]:
     ],
 )
 def test_targets(
+    pages: Pages,
     address: str,
     targets: list[dict[str, Any]],
     code: int,
@@ -122,7 +117,7 @@ def test_targets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("STREAMPULSE_MONITORING_PROMETHEUS_URL", address)
-    monkeypatch.setattr(Pages, "targets", targets)
+    pages.targets = targets
     assert cli.main(["wait", "targets", "--timeout", "0.4" if code else "30"]) == code
     told = capsys.readouterr()
     assert said in told.out + told.err

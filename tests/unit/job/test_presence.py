@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,25 +39,6 @@ def present_at(events: Events, settled: int | None, instant: int) -> bool:
         elif kind in (LEAVE, STOP):
             last = None
     return last is not None and instant - last < TIMEOUT_US
-
-
-@pytest.mark.parametrize(
-    ("settled", "events", "expected"),
-    [
-        pytest.param(None, [], ([], None), id="nothing"),
-        pytest.param(None, [(0, b"a", CHAT)], ([], None), id="a chat is no presence"),
-        pytest.param(None, [(5, b"a", JOIN)], ([(0, 3)], 5), id="a join lasts for the time-out"),
-        pytest.param(None, [(0, b"a", JOIN)], ([(0, 2)], 0), id="not at the instant at which the time-out has passed"),
-        pytest.param(-5, [], ([(None, 2)], -5), id="the settled past goes on"),
-        pytest.param(-5, [(7, b"a", STOP)], ([(None, 0)], None), id="a stop ends the settled past"),
-        pytest.param(None, [(5, b"b", JOIN), (5, b"a", LEAVE)], ([(0, 3)], 5), id="the id decides at one instant"),
-        pytest.param(None, [(5, b"a", JOIN), (5, b"b", LEAVE)], ([], None), id="a leave after the join"),
-    ],
-)
-def test_presences(
-    settled: int | None, events: Events, expected: tuple[list[tuple[int | None, int]], int | None]
-) -> None:
-    assert presences(settled, *kept(events), TIMEOUT_US) == expected
 
 
 times = st.integers(0, 10).flatmap(

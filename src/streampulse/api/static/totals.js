@@ -13,7 +13,7 @@ class Figure {
   #shown = null;
   #frame = 0;
 
-  // text(number): the text to show
+  // text(number, exact): the text to show; exact is null while the figure counts
   constructor(id, text) {
     this.#element = element(id);
     this.#text = text;

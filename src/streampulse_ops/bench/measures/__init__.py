@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from streampulse_ops.bench.figures import Outcome
+from streampulse_ops.bench.figures import Measured
 from streampulse_ops.bench.measures import api, catch_up, growth, latency, memory, monitoring, recovery, start, up
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
 #: Takes a running stack and leaves a running stack.
-Measure = Callable[[Place, Options], Outcome]
+Measure = Callable[[Place, Options], Measured]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "memory": memory.measure,

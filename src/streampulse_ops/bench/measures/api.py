@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.bench import client
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 from streampulse_ops.hosts import links
@@ -35,7 +35,7 @@ _PLAIN_PORT: Final = 8099
 _LATEST: Final = "/metrics/latest?limit=100"
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Send events, and request as fast as the API answers."""
     screen = place.session.screen
     client.ensure_wrk(screen.line)
@@ -48,7 +48,7 @@ def measure(place: Place, options: Options) -> Outcome:
             answer = ask(url, plain, max(1, options.seconds // _PART))
         found = figures(answer)
         step.done(f"{found[0].value:,.0f} requests/s, p99 {1000 * found[1].value:.0f} ms")
-    return Outcome(found, answer)
+    return Measured(found, answer)
 
 
 def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:

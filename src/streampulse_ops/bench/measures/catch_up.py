@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -17,7 +17,7 @@ _FAULTS: Final = {"duplicates": 0.01, "disorder": 0.02, "late": 0.0005, "garbage
 _SEED: Final = 1
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Stop the job, fill the topic, start the job, verify."""
     screen = place.session.screen
     # A backlog lies in the past: once live events have moved the event clocks, it would be late.
@@ -38,7 +38,7 @@ def measure(place: Place, options: Options) -> Outcome:
         step.note("computing every number again")
         said = place.command(["verify"]).splitlines()
         step.done(said[-1].strip() if said else "")
-    return Outcome(figures(filled, caught), {"fill": filled, "job": caught})
+    return Measured(figures(filled, caught), {"fill": filled, "job": caught})
 
 
 def figures(filled: dict[str, Any], caught: dict[str, Any]) -> list[Figure]:

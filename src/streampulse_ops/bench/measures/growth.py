@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -13,7 +13,7 @@ AIM_RATIO: Final = 1.5
 MIB: Final = 1024 * 1024
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Simulate the days with the job stopped, so that it does not disturb the measurement."""
     place.stop("job")
     with place.session.screen.step("growth") as step:
@@ -22,7 +22,7 @@ def measure(place: Place, options: Options) -> Outcome:
         found = figures(answer)
         step.done(f"a batch of day {answer[-1]['days']}: {answer[-1]['batch_median_seconds'] * 1000:.1f} ms")
     place.start("job")
-    return Outcome(found, answer)
+    return Measured(found, answer)
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -16,7 +16,7 @@ AIMED_RATE, AIM_P50, AIM_P95 = 3_000, 0.8, 1.5
 ENOUGH_SENT: Final = 0.98
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Apply each load for a while."""
     details, found = {}, []
     for rate in options.rates:
@@ -27,7 +27,7 @@ def measure(place: Place, options: Options) -> Outcome:
             step.done(f"{rate:,} events/s: p50 {times['p50']:.2f} s, p95 {times['p95']:.2f} s")
         details[str(rate)] = answer
         found += figures(rate, answer)
-    return Outcome(found, details)
+    return Measured(found, details)
 
 
 def figures(rate: int, answer: dict[str, Any]) -> list[Figure]:

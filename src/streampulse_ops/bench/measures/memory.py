@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streampulse_ops import services
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -13,7 +13,7 @@ from streampulse_ops.bench.place import Place
 AIM_MIB: Final = 2_560
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Apply a load and sample every process of every service."""
     units = [f"{service.name}={service.unit}" for service in services.base_on_host(place.host)]
     with place.session.screen.step("memory") as step:
@@ -21,7 +21,7 @@ def measure(place: Place, options: Options) -> Outcome:
         answer = place.measure(["memory", "--seconds", str(options.seconds), *units])
         found = figures(answer)
         step.done(f"{found[0].value:,.0f} MiB in all")
-    return Outcome(found, answer)
+    return Measured(found, answer)
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streampulse_ops import services
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.measures import memory
 from streampulse_ops.bench.measures.up import timed
 from streampulse_ops.bench.options import Options
@@ -22,7 +22,7 @@ AIM_MIB, MUST_MIB = 3_072, 3_584
 AIM_CORES: Final = 0.10
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Sample the base stack at rest, add monitoring, and sample again, at rest and under load."""
     place.renew()
     session, every = place.session, services.on_host(place.host)
@@ -50,7 +50,7 @@ def measure(place: Place, options: Options) -> Outcome:
         "cores_watched": watched,
         "memory": rows,
     }
-    return Outcome(figures(answer), answer)
+    return Measured(figures(answer), answer)
 
 
 def _units(chosen: list[services.Service]) -> list[str]:

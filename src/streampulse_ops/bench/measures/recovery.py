@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -13,7 +13,7 @@ AIM_SECONDS, MUST_SECONDS = 10.0, 30.0
 KILLED: Final = ("job", "executor", "spark-worker", "spark-master", "kafka", "postgres")
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Kill the services one after the other under a steady load, then verify."""
     del options
     targets = [name if name == "executor" else f"{name}={place.unit(name)}" for name in KILLED]
@@ -27,7 +27,7 @@ def measure(place: Place, options: Options) -> Outcome:
         step.note("computing every number again")
         said = place.command(["verify"]).splitlines()
         step.done(said[-1].strip() if said else "")
-    return Outcome(figures(answer), answer)
+    return Measured(figures(answer), answer)
 
 
 def figures(answer: dict[str, Any]) -> list[Figure]:

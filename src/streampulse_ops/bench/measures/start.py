@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 from typing import Any, Final
 
-from streampulse_ops.bench.figures import Figure, Outcome
+from streampulse_ops.bench.figures import Figure, Measured
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
 AIM_SECONDS: Final = 6.0
 
 
-def measure(place: Place, options: Options) -> Outcome:
+def measure(place: Place, options: Options) -> Measured:
     """Start the job several times, with its archives and without."""
     words = ["start", "--unit", place.unit("job"), "--repeats", str(options.repeats)]
     details = {}
@@ -24,7 +24,7 @@ def measure(place: Place, options: Options) -> Outcome:
         details["without"] = place.measure([*words, "--without-archives"])
         found = figures(details)
         step.done(f"{found[0].value:.1f} s to the first commit")
-    return Outcome(found, details)
+    return Measured(found, details)
 
 
 def figures(details: dict[str, Any]) -> list[Figure]:
