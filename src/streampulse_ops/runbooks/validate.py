@@ -41,7 +41,6 @@ CHANGING: Final = re.compile(
     r"|\./inv (?:up|down|smoke|(?:start|stop|restart|silence|exclude(?! list)|dlq replay|reset|recount)(?!.*--dry-run))"
 )
 _SEVERITIES: Final = ("page", "ticket", "none")
-_ROLES: Final = "kafka|job|api|generator|probe|postgres|prometheus|alertmanager|spark_worker"
 _KEYWORDS: Final = frozenset(
     {
         *("if", "then", "else", "elif", "fi", "for", "do", "done", "while", "until", "case", "esac", "in", "true"),
@@ -264,9 +263,11 @@ def _names(book: Runbook) -> Iterator[Fault]:
 
 def _variables(book: Runbook) -> Iterator[Fault]:
     defaults: set[str] = {service.group for service in services.all_services()}
-    for file in (paths.repository() / "ansible/roles").glob("*/defaults/main.yml"):
+    files = list((paths.repository() / "ansible/roles").glob("*/defaults/main.yml"))
+    for file in files:
         defaults |= set(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    for line, name in _matches(book, rf"`((?:{_ROLES})_[a-z_]+)`"):
+    roles = "|".join(file.parents[1].name for file in files)
+    for line, name in _matches(book, rf"`((?:{roles})_[a-z_]+)`"):
         if name not in defaults and not name.startswith(("spark_master", "kafka_server", "kafka_controller")):
             yield line, f"no role has the variable {name}"
 
