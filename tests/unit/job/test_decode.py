@@ -206,3 +206,11 @@ def _event(ts: str, stream: str = "a") -> bytes:
     return json.dumps(
         {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": "u"}
     ).encode()
+
+
+def test_our_own_streams_move_no_clock() -> None:
+    home = partition_of(b"__a", PARTITIONS)
+    (piece,) = Decoder({home: 5}, PARTITIONS).slices(
+        [([home], [0], [ARRIVAL_US], [b"__a"], [_event("2026-09-21T14:13:20Z", "__a")])]
+    )
+    assert (len(piece.rows), piece.clock_us) == (1, 5)
