@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from streampulse.host.check import kafka as check
+from streampulse.host.check.host import Host
+from streampulse_ops.monitoring.findings import Finding, explained
+
 _NTP_EPOCH = 2_208_988_800
 _SILENT = "127.0.0.1:9"
 
@@ -84,4 +88,32 @@ def test_most_other_hosts_decide_where_no_server_answers(tmp_path: Path, fake: s
 def test_a_host_that_nobody_answers_starts_with_a_warning(tmp_path: Path) -> None:
     done = look(tmp_path, "-1d", [_SILENT], "http://127.0.0.1:9/")
     assert done.returncode == 0
-    assert done.stderr == "warning: this host's clock is not checked: none of 2 other clocks answers\n"
+    assert done.stderr == "warning: this host's clock is not checked: no other clock answers\n"
+
+
+class Kafka(Host):
+    """A host whose broker has a state."""
+
+    def __init__(self, state: str) -> None:
+        self._state = state
+
+    def properties(self, unit: str) -> dict[str, str]:
+        return {"Id": unit, "ActiveState": self._state}
+
+
+@pytest.mark.parametrize(
+    ("state", "ahead", "codes"),
+    [("activating", 3_600, ["SP-CLOCK-002"]), ("activating", 0, []), ("active", 3_600, [])],
+)
+def test_doctor_names_the_clock_of_a_broker_that_stays_down_before_the_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, ahead: float, codes: list[str]
+) -> None:
+    file = tmp_path / "clocks.json"
+    monkeypatch.setattr(check, "CLOCKS_FILE", file)
+    with host(ahead) as other:
+        file.write_text(json.dumps({"time_servers": [_SILENT], "hosts": {"other": [other]}}))
+        found = list(check.clock(Kafka(state), {"kafka": "kafka.service"}))
+    assert [each.code for each in found] == codes
+    down = Finding("units.kafka", "host", ok=False, code="SP-UNIT-002")
+    clock = [Finding(each.check, "host", ok=False, code=each.code) for each in found]
+    assert [each.code for each in explained([down, *clock])] == [*codes, "SP-UNIT-002"]

@@ -44,29 +44,37 @@ def run(arguments: argparse.Namespace) -> int:
 
     :raises OperatorError: the clock is wrong, or the file is missing or malformed.
     """
-    try:
-        known = json.loads(arguments.file.read_text(encoding="utf-8"))
-        servers = {str(each): [str(each)] for each in known["time_servers"]}
-        hosts = {str(name): [str(url) for url in urls] for name, urls in known["hosts"].items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise OperatorError(f"{arguments.file} cannot be read ({one_line(error)}): inv up writes it") from None
-    found = _differences(servers, _ntp)
-    wrong = abs(statistics.median(found.values())) > LIMIT_SECONDS if found else False
-    if not found:
-        found = _differences(hosts, _date)
-        wrong = 2 * len([each for each in found.values() if abs(each) > LIMIT_SECONDS]) > len(found)
-    text = ", ".join(f"{name} {seconds:+.1f} s" for name, seconds in sorted(found.items()))
-    if wrong:
+    is_wrong, text = compared(arguments.file)
+    if is_wrong:
         raise OperatorError(
             f"this host's clock is wrong: other clocks differ from it ({text}). The broker starts by itself once the "
             "clock is right: timedatectl set-ntp true"
         )
-    if found:
+    if text:
         sys.stdout.write(f"the clock is right: {text}\n")
     else:
-        asked = len(servers) + len(hosts)
-        sys.stderr.write(f"warning: this host's clock is not checked: none of {asked} other clocks answers\n")
+        sys.stderr.write("warning: this host's clock is not checked: no other clock answers\n")
     return 0
+
+
+def compared(file: Path) -> tuple[bool, str]:
+    """Return whether this host's clock is wrong, and by how much each clock that answers is ahead of it.
+
+    :param file: JSON, as the command takes it.
+    :raises OperatorError: it is missing or malformed.
+    """
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        servers = {str(each): [str(each)] for each in known["time_servers"]}
+        hosts = {str(name): [str(url) for url in urls] for name, urls in known["hosts"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OperatorError(f"{file} cannot be read ({one_line(error)}): inv up writes it") from None
+    found = _differences(servers, _ntp)
+    is_wrong = abs(statistics.median(found.values())) > LIMIT_SECONDS if found else False
+    if not found:
+        found = _differences(hosts, _date)
+        is_wrong = 2 * len([each for each in found.values() if abs(each) > LIMIT_SECONDS]) > len(found)
+    return is_wrong, ", ".join(f"{name} {seconds:+.1f} s" for name, seconds in sorted(found.items()))
 
 
 def _differences(clocks: dict[str, list[str]], ask: Callable[[str], float]) -> dict[str, float]:

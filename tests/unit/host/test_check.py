@@ -181,7 +181,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(job, "_bounds", made.bounds)
     monkeypatch.setattr(job, "_waiting", lambda: made.waiting)
     # These need a broker or a deployed host: machines' tests cover them; their judgement is tested elsewhere.
-    left_out = ("kafka.topics", "kafka.transactions", "disk", "drift")
+    left_out = ("clock", "kafka.topics", "kafka.transactions", "disk", "drift")
     monkeypatch.setattr(command, "LOOKS", [each for each in host.LOOKS if each[0] not in left_out])
     return made
 

@@ -1,4 +1,4 @@
-"""Looks at Kafka: topics, replicas and transactions."""
+"""Looks at Kafka: its clock, topics, replicas and transactions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,23 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings, load
 from streampulse.host.check.host import ANSWER_SECONDS, Finding, Host, fault, fine, look
 
+CLOCKS_FILE: Final = Path("/etc/kafka/clocks.json")
 TOPICS_FILE: Final = Path("/etc/kafka/topics.json")
 #: A transaction that is open for longer holds back its partitions noticeably.
 LONG_TRANSACTION_SECONDS: Final = 10
+
+
+@look("clock", "kafka")
+def clock(host: Host, services: dict[str, str]) -> Iterator[Finding]:
+    """Look whether the broker stays down because its clock is wrong."""
+    from streampulse.host.clock import compared
+
+    if host.properties(services["kafka"]).get("ActiveState") == "active":
+        return
+    is_wrong, text = compared(CLOCKS_FILE)
+    if is_wrong:
+        cause = f"the broker stays down until its clock is right: other clocks differ from it ({text})"
+        yield fault("SP-CLOCK-002", "clock", cause, "timedatectl set-ntp true")
 
 
 @look("kafka.topics", "kafka")
