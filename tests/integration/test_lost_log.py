@@ -204,3 +204,24 @@ def test_records_that_were_removed_before_they_were_read_are_an_unread_span(
     pipeline.count(0, end)
     assert spans(database) == [("unread", OLD, OLD + 10, spans(database)[0][3])]
     assert pipeline.verify().differences == []
+
+
+def test_aborted_records_are_neither_lag_nor_lost(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, database: Database
+) -> None:
+    send(broker, kafka, OLD)
+    with broker.producer(transactional_id=kafka.topic) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for number in range(LOST):
+            producer.send(kafka.topic, event(number), key=STREAM.encode())
+        producer.flush()
+        producer.abort_transaction()
+    end = OLD + LOST + 1
+    assert broker.end(kafka.topic) == end
+    pipeline.start()
+    pipeline.count(0, end)
+    assert database.query("SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1") == [({"0": end},)]
+    broker.remove_records(kafka.topic, end)
+    assert pipeline.start().offsets == {0: end}
+    assert spans(database) == []
