@@ -172,9 +172,9 @@ class Batches:
             letter for piece in slices for letter in piece.dead_letters if letter.offset >= done.get(piece.partition, 0)
         ]
         excluded = joined([each for piece in slices for each in piece.excluded])
-        if self._topic_id is not None and any(each.reason == FUTURE for each in excluded):
-            # Present clocks judged these events. After a restart they would be judged by later ones, with their letters
-            # already out.
+        if self._topic_id is not None and excluded:
+            # Present clocks and executors judged these records. After a restart others might judge them otherwise, with
+            # their letters already out.
             self._store.exclude(self._topic_id, excluded)
         self._store.hold()
         with metrics.PHASE_SECONDS.labels("dead_letters").time():

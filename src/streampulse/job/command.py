@@ -7,14 +7,13 @@ position that PostgreSQL has.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import logging
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -34,8 +33,7 @@ from streampulse.job.batches import Batches
 from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.lost import Read, RecordReader, first_difference
 from streampulse.job.overlap import InBackground, Overlap
-from streampulse.job.positions import Position
-from streampulse.job.rows import Exclusion, Limit, Slice
+from streampulse.job.reading import Reading
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
 from streampulse.job.store.exclusions import Exclusions
@@ -147,8 +145,7 @@ class Driver:
         self._suspects = suspects
         self._notifier = sdnotify.SystemdNotifier()
         self._overlap = Overlap()
-        # When the executors were last asked to read, on the monotonic clock; None while they are not.
-        self._reading_since: float | None = None
+        self._reading: Reading
         # Of the source.
         self._options: dict[str, str] = {}
         self._tracker: Any = None
@@ -179,7 +176,7 @@ class Driver:
                 self._suspects.look()
                 moved = ready and self._moves(query)
                 # A batch under way has the stall limit, which is longer than the watchdog's.
-                if not ready or moved or self._reading_since is not None or self._overlap.busy:
+                if not ready or moved or self._reading.since is not None or self._overlap.busy:
                     self._notifier.notify("WATCHDOG=1")
                 time.sleep(_LOOK_EVERY_SECONDS)
             failure = self._overlap.failure or query.exception()
@@ -193,62 +190,29 @@ class Driver:
 
     def _start(self, session: Any, start: Start) -> Any:
         # Imported here: pyspark is there on hosts only.
-        from streampulse.job.spark_source import LIMITS, POSITIONS, LogSource, options
+        from streampulse.job.spark_source import LogSource, options
 
-        kafka, positions = self._kafka, self._batches.positions(start)
-        client = kafka.librdkafka_options("streampulse-job")
+        positions = self._batches.positions(start)
+        client = self._kafka.librdkafka_options("streampulse-job")
         limit = self._settings.max_offsets_per_trigger
-        self._options = options(client, kafka.topic, start.offsets, len(positions), limit)
+        self._options = options(client, self._kafka.topic, start.offsets, len(positions), limit)
         session.dataSource.register(LogSource)
         checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir))
-        query_id, numbers = str(uuid.uuid4()), itertools.count()
-
-        def read(frame: Any) -> bool:
-            """Read a piece of a batch, hand it over for counting, and tell whether there is more to read."""
-            begun = self._reading_since = time.monotonic()
-            try:
-                with metrics.PHASE_SECONDS.labels("decode").time():
-                    session.sparkContext.setLocalProperty(POSITIONS, json.dumps(positions))
-                    session.sparkContext.setLocalProperty(LIMITS, json.dumps(self._limits(positions)))
-                    rows = frame.collect()
-                    slices = [Slice.decode(bytes(row["slice"])) for row in rows]
-            finally:
-                self._reading_since = None
-            waiting = [
-                piece.suspect is not None and self._suspects.note(piece.partition, piece.suspect) for piece in slices
-            ]
-            more = any(row["unread"] and not waits for row, waits in zip(rows, waiting, strict=True))
-            slices = [piece for piece in slices if piece.next_offset > positions[piece.partition].offset]
-            if slices:
-                batch_id = next(numbers)
-                decoded = time.monotonic()
-                self._overlap.hand_over(lambda: self._batches.process(query_id, batch_id, slices, begun, decoded))
-                positions.update({piece.partition: self._batches.position(piece) for piece in slices})
-            return more
-
-        def process(frame: Any, _: int) -> None:
-            while read(frame):
-                pass
-
+        self._reading = Reading(self._batches, self._overlap, self._suspects, self._excluded, positions)
         return (
             session.readStream.format(LogSource.name())
             .options(**self._options)
             .load()
-            .writeStream.foreachBatch(process)
+            .writeStream.foreachBatch(self._reading.process)
             .option("checkpointLocation", checkpoint.as_uri())
             .trigger(processingTime=f"{self._settings.trigger_interval_ms} milliseconds")
             .start()
         )
 
-    def _limits(self, positions: Mapping[int, Position]) -> dict[int, tuple[Limit, list[Exclusion]]]:
-        """Return, for each partition that does not wait, when an event is suspect, and the exclusions ahead."""
-        excluded = self._excluded.ahead({number: position.offset for number, position in positions.items()})
-        return {number: (limit, excluded.get(number, [])) for number, limit in self._suspects.limits().items()}
-
     def _stalled(self) -> bool:
         """Tell whether reading or counting has not got a step further for too long."""
         oldest = time.monotonic() - self._settings.stall_seconds
-        reads = self._reading_since is not None and self._reading_since < oldest
+        reads = self._reading.since is not None and self._reading.since < oldest
         return reads or (self._overlap.busy and self._batches.alive_at < oldest)
 
     def _moves(self, query: Any) -> bool:

@@ -35,6 +35,11 @@ class Position(NamedTuple):
     last: LastRecord | None = None
     until: int | None = None
 
+    def up_to(self, offset: int | None) -> Position:
+        """Return the position with a slice that ends at an offset at the latest; None: where it ended."""
+        ends = [end for end in (self.until, offset) if end is not None]
+        return self._replace(until=min(ends, default=None))
+
 
 class Border(NamedTuple):
     """Where a span of a partition was lost: its first offset, and the clock there in microseconds, if it had one."""
