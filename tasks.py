@@ -164,6 +164,30 @@ def restart(
 @task(
     help={
         "env": ENV,
+        "host": "only this host",
+        "reboot": "also hosts that get no newer package",
+        "dry-run": "only say which hosts would change",
+        "verbose": VERBOSE,
+    }
+)
+@timed
+def upgrade(
+    _context: Context,
+    env: str = "local",
+    host: str = "",
+    reboot: bool = False,
+    dry_run: bool = False,
+    verbose: bool = False,
+) -> str:
+    """Bring Debian's packages up to date and reboot, one host at a time, each behind its gates."""
+    from streampulse_ops.verbs import upgrade as verb
+
+    return verb.upgrade(_session(env, verbose), host, reboot, dry_run)
+
+
+@task(
+    help={
+        "env": ENV,
         "full": FULL,
         "wipe": "remove all state, and the machines that are ours",
         "yes": YES,

@@ -1,4 +1,4 @@
-"""Kafka brokers for tests: each a broker and a controller, in a temporary folder, on loopback."""
+"""Kafka brokers for tests, in temporary folders, on loopback. The first of them are controllers, too."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _START_SECONDS = 60.0
 class Broker:
     """One broker. Use as a context manager.
 
-    :param node: its number from 1; :param controllers: the controllers' ports of all brokers, in the order of numbers.
+    :param node: its number from 1.
+    :param controllers: the controllers' ports, in the order of numbers. A broker with a higher number has no vote.
     """
 
     def __init__(self, node: int = 1, controllers: tuple[int, ...] = ()) -> None:
@@ -40,7 +41,7 @@ class Broker:
         self._jars = store.folder(item)
         self._base = Path(tempfile.mkdtemp(prefix="streampulse-test-kafka-"))
         self._node, self._controllers = node, controllers or (free_port(),)
-        self._port, self._controller = free_port(), self._controllers[node - 1]
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._config = self._base / "server.properties"
         #: The folder with a folder for each partition.
@@ -58,9 +59,12 @@ class Broker:
 
     def format(self) -> None:
         """Prepare the folder."""
-        listeners = f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self._controller}"
+        votes = self._node <= len(self._controllers)
+        listeners = f"PLAINTEXT://{self.address}"
+        if votes:
+            listeners += f",CONTROLLER://127.0.0.1:{self._controllers[self._node - 1]}"
         settings = {
-            "process.roles": "broker,controller",
+            "process.roles": "broker,controller" if votes else "broker",
             "node.id": self._node,
             "controller.quorum.bootstrap.servers": ",".join(f"127.0.0.1:{port}" for port in self._controllers),
             "listeners": listeners,
@@ -86,7 +90,10 @@ class Broker:
             f"{n}@127.0.0.1:{port}:{_CLUSTER[:-1]}{'AQgw'[n]}" for n, port in enumerate(self._controllers, start=1)
         ]
         command = ["format", "--cluster-id", _CLUSTER, "--config", str(self._config)]
-        command += ["--standalone"] if len(voters) == 1 else ["--initial-controllers", ",".join(voters)]
+        if not votes:
+            command += ["--no-initial-controllers"]
+        else:
+            command += ["--standalone"] if len(voters) == 1 else ["--initial-controllers", ",".join(voters)]
         self.java("kafka.tools.StorageTool", *command)
 
     def java(self, main: str, *arguments: str, stdin: bytes = b"") -> None:
@@ -158,6 +165,10 @@ class Broker:
                     return
                 position += 12 + size
         raise AssertionError(f"{folder} has no batch from offset {first} on")
+
+    def beside(self) -> Broker:
+        """Return a second broker, without a vote."""
+        return Broker(len(self._controllers) + 1, self._controllers)
 
     @contextlib.contextmanager
     def admin(self) -> Iterator[Any]:

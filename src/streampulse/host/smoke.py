@@ -44,6 +44,22 @@ EXPECTED: Final[dict[str, int | Decimal]] = {
     "active_viewers": 0,
 }
 
+#: The newest driver's first batch, if it counted more records than the offsets that it added.
+_REPEATED: Final = """
+    SELECT seq, records, added FROM (
+        SELECT this.seq, this.accepted + this.duplicates
+            + (SELECT coalesce(sum(number::bigint), 0) FROM jsonb_each_text(this.dead_letters) AS l(reason, number))
+            AS records,
+            (SELECT sum(at::bigint - coalesce((before.offsets->>number)::bigint, 0))
+             FROM jsonb_each_text(this.offsets) AS o(number, at)) AS added
+        FROM (SELECT * FROM batch_ledger WHERE query_id = (SELECT query_id FROM batch_ledger ORDER BY seq DESC LIMIT 1)
+              ORDER BY seq LIMIT 1) AS this,
+        LATERAL (SELECT * FROM batch_ledger WHERE seq < this.seq AND topic_id = this.topic_id
+                 ORDER BY seq DESC LIMIT 1) AS before
+        WHERE NOT EXISTS (SELECT FROM lost_spans WHERE topic_id = this.topic_id AND noted_at >= before.committed_at)
+    ) AS first WHERE records > added
+"""
+
 Row = dict[str, Any]
 
 
@@ -148,7 +164,11 @@ def run(arguments: argparse.Namespace) -> int:
     if failure is not None:
         raise OperatorError(str(failure))
     if not arguments.json:
-        took = f", counted after {smoke.hops['spark']:.1f} s" if arguments.no_api else ", API agrees"
+        took = (
+            f", counted after {smoke.hops['spark']:.1f} s, lag {smoke.lag} records"
+            if arguments.no_api
+            else ", API agrees"
+        )
         sys.stdout.write(f"{len(smoke.plan.values)} events sent, 1 row exact{took}\n")
     return 0
 
@@ -184,6 +204,8 @@ class Smoke:
         self.deadline = time.monotonic() + timeout
         self.plan = plan(datetime.datetime.now(datetime.UTC))
         self.hops: dict[str, float] = {}
+        #: Records that the job had not counted yet when it had counted the smoke test's.
+        self.lag = 0
 
     def run(self) -> None:
         """Send the events, follow them through each hop, then remove their rows.
@@ -193,6 +215,9 @@ class Smoke:
         connection = self._connect()
         try:
             before = self._newest_batch(connection)
+            if not self.api_url:
+                check_position(connection)
+            lag = 0 if self.api_url else self._lag(connection)
             with self._hop("kafka"):
                 partition, offset = self._send()
             try:
@@ -203,6 +228,8 @@ class Smoke:
                 if self.api_url:
                     with self._hop("api"):
                         self._until("api", self._check_api, "inv logs api")
+                else:
+                    self._until("lag", lambda: self._check_lag(connection, lag), "inv status")
             finally:
                 self._remove(connection)
             with self._hop("removed"):
@@ -224,7 +251,7 @@ class Smoke:
                 probe()
             except _NotYet as seen:
                 if time.monotonic() >= self.deadline:
-                    names = {"spark": "Spark", "api": "API", "removed": "removing its rows"}
+                    names = {"spark": "Spark", "api": "API", "lag": "lag", "removed": "removing its rows"}
                     raise NotPassed(names[hop], f"{seen} after {self.timeout:g} s", fix) from None
                 time.sleep(_PAUSE_SECONDS)
             else:
@@ -297,6 +324,26 @@ class Smoke:
                 f"Kafka has the events (partition {partition}, up to offset {offset}), but the job's newest batch has "
                 f"read that partition only up to {read or 0}"
             )
+
+    def _check_lag(self, connection: psycopg2.extensions.connection, before: int) -> None:
+        self.lag = self._lag(connection)
+        if self.lag > before:
+            raise _NotYet(f"the job counts, but its lag has grown from {before} to {self.lag} records")
+
+    def _lag(self, connection: psycopg2.extensions.connection) -> int:
+        """Return how many offsets of the topic the job has not counted yet."""
+        from kafka.errors import KafkaError
+
+        try:
+            with kafka.Topic(self.kafka, "streampulse-smoke", seconds=self._left()) as topic:
+                log = topic.log()
+        except (KafkaError, OSError) as error:
+            raise NotPassed("Kafka", one_line(error), "inv logs kafka") from None
+        found = postgres.execute(connection, "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1")
+        read = found[0][0] if found else {}
+        return sum(
+            max(end - max(int(read.get(str(number), 0)), log.starts[number]), 0) for number, end in log.ends.items()
+        )
 
     # PostgreSQL -------------------------------------------------------------------------------------------------------
 
@@ -395,6 +442,24 @@ class Smoke:
             raise _NotYet(f"{count} rows are back in PostgreSQL")
         if self.api_url and (self._get("/metrics/history?minutes=15") or self._get("/state")):
             raise _NotYet("PostgreSQL has no row any more, but the API still answers with it")
+
+
+def check_position(connection: psycopg2.extensions.connection) -> None:
+    """Check that the driver's first batch went on where the driver before had stopped.
+
+    A transaction's markers take offsets and are no records, so a batch may have fewer records than offsets.
+
+    :raises NotPassed: the batch counted records a second time.
+    """
+    wrong = postgres.execute(connection, _REPEATED)
+    if wrong:
+        ((seq, records, offsets),) = wrong
+        raise NotPassed(
+            "Spark",
+            f"batch {seq}, the driver's first, counted {records} records in {offsets} new offsets: it did not go on "
+            "where the driver before had stopped",
+            "inv verify",
+        )
 
 
 def differences(rows: list[Row], window_start: datetime.datetime) -> list[str]:

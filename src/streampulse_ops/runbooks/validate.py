@@ -37,8 +37,9 @@ OTHER_NAMES: Final = frozenset({"OutOfMemoryError"})
 #: What changes something, as a word of a command.
 CHANGING: Final = re.compile(
     r"systemctl (?:start|stop|restart|reset-failed|reboot)|\b(?:mv|rm|apt-get|kill|initdb)\b"
-    r"|set-ntp|--vacuum|pg_terminate|VACUUM|--election-type"
-    r"|\./inv (?:up|down|smoke|(?:start|stop|restart|silence|exclude(?! list)|dlq replay|reset|recount)(?!.*--dry-run))"
+    r"|set-ntp|--vacuum|pg_terminate|VACUUM|--election-type|--spread"
+    r"|\./inv (?:(?:up|down|smoke)\b"
+    r"|(?:upgrade|start|stop|restart|silence|exclude(?! list)|dlq replay|reset|recount)(?!.*--dry-run))"
 )
 _SEVERITIES: Final = ("page", "ticket", "none")
 _KEYWORDS: Final = frozenset(
@@ -262,13 +263,14 @@ def _names(book: Runbook) -> Iterator[Fault]:
 
 
 def _variables(book: Runbook) -> Iterator[Fault]:
-    defaults: set[str] = {service.group for service in services.all_services()}
-    files = list((paths.repository() / "ansible/roles").glob("*/defaults/main.yml"))
+    known: set[str] = {service.group for service in services.all_services()}
+    files = list((paths.repository() / "ansible/roles").glob("*/meta/argument_specs.yml"))
     for file in files:
-        defaults |= set(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["argument_specs"].values():
+            known |= set(entry.get("options", {}))
     roles = "|".join(file.parents[1].name for file in files)
     for line, name in _matches(book, rf"`((?:{roles})_[a-z_]+)`"):
-        if name not in defaults and not name.startswith(("spark_master", "kafka_server", "kafka_controller")):
+        if name not in known and not name.startswith(("spark_master", "kafka_server", "kafka_controller")):
             yield line, f"no role has the variable {name}"
 
 

@@ -55,6 +55,8 @@ def configured(folder: Path, groups: dict[str, list[str]]) -> Files:
         name: {"hosts": {host: {"private_address": f"10.0.0.{len(host)}"} for host in members}}
         for name, members in groups.items()
     }
+    # A broker joins without a vote.
+    hosts["kafka"]["hosts"].get("second", {})["kafka_node_id"] = "4"
     (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"vars": {"provider": "existing"}, "children": hosts}}))
     tasks = [{"ansible.builtin.include_role": {"name": role}, "when": "inventory_hostname == 'one'"} for role in ROLES]
     expression = "{" + ", ".join(f"'{role}': kept_{role} | default({{}})" for role in ROLES) + "}"
@@ -72,7 +74,7 @@ def contents(found: Files) -> dict[str, str]:
 def test_an_added_host_changes_only_files_that_services_read_again(tmp_path: Path) -> None:
     VARIABLES["streampulse_secrets"] = secrets.generate()
     before = configured(tmp_path / "before", ALONE)
-    added = {name: ["one", "second"] for name in ("spark_worker", "generator", "api")}
+    added = {name: ["one", "second"] for name in ("kafka", "spark_worker", "generator", "api")}
     after = configured(tmp_path / "after", {**ALONE, **added})
     watched = {path for kept in before.values() for path in kept["watch"]}
     assert watched == {path for kept in after.values() for path in kept["watch"]}

@@ -13,7 +13,7 @@ from streampulse_ops import paths
 
 ROLES = paths.repository() / "ansible/roles"
 #: Variables of every host, from the inventory or the tasks.
-SHARED = {"private_address", "streampulse_artifacts", "streampulse_secrets", "provider"}
+SHARED = {"kafka_node_id", "private_address", "streampulse_artifacts", "streampulse_secrets", "provider"}
 #: Only named in the role's defaults.
 ELSEWHERE = {"grafana_repository"}
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 SCRIPT = Path(__file__).parents[3] / "ansible/roles/kafka/files/kafka-topics"
 EVENTS = {"name": "events", "partitions": 4, "replicas": 1, "settings": {"min.insync.replicas": "1"}}
@@ -44,8 +46,9 @@ class Cluster:
         assert config_filter == "all"
         return {"topic": {"events": {"min.insync.replicas": {"value": "1"}}}}
 
-    def alter_configs(self, resources: list[Any]) -> None:
+    def alter_configs(self, resources: list[Any]) -> dict[str, dict[str, str]]:
         self.altered += [resource.name for resource in resources]
+        return {"topic": {resource.name: "OK" for resource in resources}}
 
     def create_topics(self, topics: dict[str, Any], **_more: object) -> None:
         self.altered += topics
@@ -108,24 +111,46 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return command
 
 
-def test_a_cluster_that_stores_something_does_not_become_another(tmp_path: Path, run: Run) -> None:
-    old = {"brokers": 1, "topics": [EVENTS]}
-    grown = {"brokers": 3, "topics": [GROWN]}
+def test_a_topic_that_stores_something_does_not_become_another(tmp_path: Path, run: Run) -> None:
+    old = {"topics": [EVENTS]}
+    grown = {"topics": [GROWN]}
     before = ("--before", str(tmp_path / "new.json"))
     run(*before, topics=old, new=grown)  # nothing is stored yet, or it was wiped
     (tmp_path / "meta.properties").touch()
-    with pytest.raises(SystemExit, match="one of 1 in a Kafka cluster, and the inventory's group kafka now has 3"):
+    with pytest.raises(SystemExit, match="has 1 replicas and 3 are wanted"):
         run(*before)
 
-    more = {"brokers": 1, "topics": [{**EVENTS, "partitions": 8}]}
+    more = {"topics": [{**EVENTS, "partitions": 8}]}
     with pytest.raises(SystemExit, match="has 4 partitions and 8 are wanted"):
         run(*before, new=more)
-    run(*before, new={"brokers": 1, "topics": [{**EVENTS, "settings": {"retention.ms": "1"}}]})
+    run(*before, new={"topics": [{**EVENTS, "settings": {"retention.ms": "1"}}]})
 
     run("--forget")
     run(*before, new=more)
-    with pytest.raises(SystemExit):
-        run(*before, new=grown)  # another number of brokers is still refused
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.sets(st.integers(1, 9), min_size=3), st.sets(st.integers(1, 9)))
+def test_replicas_are_spread_evenly_and_only_those_move_that_must(
+    replicas: int, partitions: int, brokers: set[int], others: set[int]
+) -> None:
+    nodes = sorted(brokers | others)[: max(replicas, 3)]
+    before = {("events", n): [nodes[(n + each) % len(nodes)] for each in range(replicas)] for n in range(partitions)}
+    moved = load().moves(before, brokers)
+    after = {**before, **moved}
+    assert all(len(set(each)) == replicas and set(each) <= brokers for each in after.values())
+    load_of = [sum(each.count(node) for each in after.values()) for node in brokers]
+    assert max(load_of) - min(load_of) <= 1
+    assert load().moves(after, brokers) == {}
+    # A replica leaves a broker that goes, or one that has more than its share.
+    left = sum(len(set(before[name]) - set(after[name])) for name in before)
+    share = partitions * replicas // len(brokers)
+    held = {node: sum(each.count(node) for each in before.values()) for node in nodes}
+    assert left <= sum(held[node] if node not in brokers else max(held[node] - share, 0) for node in nodes)
+
+
+def test_replicas_that_find_no_broker_stay() -> None:
+    with pytest.raises(SystemExit, match="events-0 has 2 replicas and 1 brokers are left"):
+        load().moves({("events", 0): [1, 2]}, {1})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_runs import ANSIBLE, playbook, shown
 
 PLAYBOOKS = sorted(file.stem for file in (ANSIBLE / "playbooks").glob("*.yml"))
@@ -72,24 +73,48 @@ def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits)
     assert set().union(*kafka.values()) == {"k"}
 
 
-def test_an_even_number_of_controllers_is_refused_while_nothing_is_stored(tmp_path: Path) -> None:
-    (tmp_path / "stored/one").mkdir(parents=True)
-    (tmp_path / "stored/one/meta.properties").touch()
-    (tmp_path / "hosts.yml").write_text("kafka: {hosts: {one: {}, two: {}}}")
-    checked = {"ansible.builtin.import_role": {"name": "kafka", "tasks_from": "preflight.yml"}}
+@pytest.mark.parametrize(
+    ("hosts", "stored", "refused"),
+    [
+        ("one: {}, two: {}", {}, {"one", "two"}),
+        ("one: {}, two: {}", {"one": (1, 2)}, set()),
+        ("one: {}, two: {}, three: {}", {"one": (1, 1)}, {"one"}),
+        ("one: {}, two: {kafka_node_id: 4}", {"one": (1, 1)}, set()),
+        ("one: {}, two: {kafka_node_id: 1}", {"one": (1, 1)}, {"two"}),
+        ("one: {}, two: {kafka_node_id: 4}, three: {kafka_node_id: 4}", {}, {"two", "three"}),
+        # Renamed: the host sorts before another one now.
+        ("b: {}, a: {}, c: {}", {"a": (2, 3), "b": (1, 3), "c": (3, 3)}, {"a", "b"}),
+    ],
+    ids=["even", "even and old", "grown", "without a vote", "taken", "twins", "renamed"],
+)
+def test_an_impossible_cluster_is_refused_before_anything_changes(
+    tmp_path: Path, hosts: str, stored: dict[str, tuple[int, int]], refused: set[str]
+) -> None:
+    for host, (node, controllers) in stored.items():
+        (tmp_path / host).mkdir()
+        (tmp_path / host / "meta.properties").write_text(f"version=1\nnode.id={node}\n")
+        (tmp_path / host / "topics.json").write_text(f'{{\n    "controllers": {controllers}\n}}\n')
+    (tmp_path / "hosts.yml").write_text(f"kafka: {{hosts: {{{hosts}}}}}")
+    shared = yaml.safe_load((ANSIBLE / "playbooks/group_vars/all/streampulse.yml").read_text())
+    preflight = {"ansible.builtin.import_role": {"name": "kafka", "tasks_from": "preflight.yml"}}
     tasks = [
         {
-            "block": [checked],
-            "vars": {"_kafka_data": f"{tmp_path}/{folder}/{{{{ inventory_hostname }}}}"},
-            "rescue": [{"ansible.builtin.set_fact": {f"refused_{folder}": True}}],
+            "block": [preflight],
+            "vars": {
+                "_kafka_data": f"{tmp_path}/{{{{ inventory_hostname }}}}",
+                "_kafka_topics_file": f"{tmp_path}/{{{{ inventory_hostname }}}}/topics.json",
+            },
+            "rescue": [{"ansible.builtin.set_fact": {"refused": True}}],
         }
-        for folder in ("new", "stored")
     ]
     found = shown(
         tmp_path,
         ["-i", str(tmp_path / "hosts.yml")],
-        "[refused_new | default(false), refused_stored | default(false)]",
-        play={"tasks": tasks},
-        variables={"streampulse_secrets": {"kafka_cluster_id": "A" * 22}},
+        "refused | default(false)",
+        play={"tasks": tasks, "any_errors_fatal": False},
+        variables={
+            "streampulse_secrets": {"kafka_cluster_id": "A" * 22},
+            "streampulse_kafka_controllers": shared["streampulse_kafka_controllers"],
+        },
     )
-    assert found == {"one": [True, False], "two": [True, False]}
+    assert {host for host, each in found.items() if each} == refused
