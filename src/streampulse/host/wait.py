@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
+    parser.add_argument("--worker", default="", metavar="ADDRESS", help="spark: the worker of this host is alive")
     parser.add_argument(
         "--url", default="", metavar="URL", help="the page that says that a service of monitoring is ready"
     )
@@ -138,11 +139,14 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
             state = answer.json()
         except (OSError, ValueError) as error:
             raise _NotYet(one_line(error)) from None
-        alive = sum(worker.get("state") == "ALIVE" for worker in state.get("workers", []))
+        hosts = [worker.get("host") for worker in state.get("workers", []) if worker.get("state") == "ALIVE"]
+        alive = len(hosts)
         if state.get("status") != "ALIVE":
             raise _NotYet(f"the master is {state.get('status')}")
         if alive < args.workers:
             raise _NotYet(f"{alive} of {args.workers} workers are registered")
+        if args.worker and args.worker not in hosts:
+            raise _NotYet(f"the worker of {args.worker} is not registered")
         return f"master alive, {alive} worker{'s' * (alive != 1)}"
 
     return probe

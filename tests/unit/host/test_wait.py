@@ -30,6 +30,10 @@ class Pages:
             return 200 if self.asked >= 3 else 503, b""
         if request.path == "/guarded":
             return 200 if request.headers.get("Authorization") == f"Basic {WORD}" else 401, b""
+        if request.path == "/json/":
+            states = {"10.0.0.1": "ALIVE", "10.0.0.2": "DEAD"}
+            workers = [{"host": host, "state": state} for host, state in states.items()]
+            return 200, {"status": "ALIVE", "workers": workers}
         if request.path != "/api/v1/targets?state=active":
             return 503, b""
         shown, self.targets = self.targets, [{**target, "health": target["next"]} for target in self.targets]
@@ -62,6 +66,16 @@ def test_a_time_out_names_the_last_observation(address: str, capsys: pytest.Capt
     assert f"{address}/never answers 503. Look at its log: inv logs prometheus" in capsys.readouterr().err
     assert wait() == 1
     assert "needs --url URL" in capsys.readouterr().err
+
+
+def test_a_worker_must_be_alive_on_its_own_host(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STREAMPULSE_SPARK_MASTER_UI", address)
+    spark = ["wait", "spark", "--timeout", "0.4"]
+    assert cli.main([*spark, "--worker", "10.0.0.1"]) == 0
+    assert cli.main([*spark, "--worker", "10.0.0.2"]) == 1
+    assert "the worker of 10.0.0.2 is not registered" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
