@@ -85,11 +85,12 @@ def open_session(name: str, screen: Screen, verbose: bool = False) -> Session:
 
 
 @contextmanager
-def changing(session: Session, task: str) -> Iterator[None]:
+def changing(session: Session, task: str, rebooting: str = "") -> Iterator[None]:
     """Hold the environment's lock while the body changes it.
 
     Machines that the project makes belong to this control machine, so they need its own lock only.
 
+    :param rebooting: name of a host whose lock is left alone, since a reboot would end it.
     :raises OperatorError: somebody else holds it, or it was lost.
     """
     state = session.environment.state
@@ -101,6 +102,7 @@ def changing(session: Session, task: str) -> Iterator[None]:
             give_to_invoker(state)
     with lock.held(state / "lock", task):
         found, silent = ({}, []) if session.ours else host_lock.commands(session.environment, task)
+        found.pop(rebooting, None)
         if silent:
             session.screen.line(f"  not locked, since they do not answer: {', '.join(silent)}")
         with host_lock.held(session.name, found) if found else nullcontext():

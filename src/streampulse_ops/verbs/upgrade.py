@@ -13,6 +13,7 @@ from streampulse_ops.verbs.deploy import variables
 
 #: Hosts of these groups come first, in this order: what has replicas before what everything waits for.
 ORDER: Final = ("kafka", "spark_worker", "api", "edge", "spark_master", "postgres", "generator", "monitoring")
+TASK: Final = "inv upgrade"
 #: How long a host's alerts are kept quiet.
 QUIET: Final = "15m"
 
@@ -32,11 +33,12 @@ def upgrade(session: Session, host: str, reboot: bool, dry_run: bool) -> str:
         session.require_running(each)
     changed = 0
     session.screen.line(session.headline())
-    with changing(session, "inv upgrade"):
+    with changing(session, TASK):
         monitored = history.look(session).monitored
-        for each in hosts:
+    for each in hosts:
+        with changing(session, TASK, rebooting=each.name):
             if monitored and not dry_run:
-                wish = silence.Wish(duration=QUIET, reason="inv upgrade", host=each.name)
+                wish = silence.Wish(duration=QUIET, reason=TASK, host=each.name)
                 silence.run(session, wish, as_json=False)
             changed += bool(
                 ansible.play(
