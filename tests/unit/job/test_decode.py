@@ -181,6 +181,7 @@ def test_fields_that_the_contract_does_not_know_take_the_quick_way(value: str, m
     assert (len(piece.rows), len(piece.dead_letters)) == (2, 0)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 @example(b"")
 @example(b"\xff")
