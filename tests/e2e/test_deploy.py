@@ -239,6 +239,71 @@ def test_a_first_deploy_starts_everything_from_nothing(staging: Staging) -> None
     assert [staging.ssh(host, "stat --format=%s /run/streampulse.lock") for host in HOSTS] == ["0\n"] * len(HOSTS)
 
 
+#: A broker without a vote, a worker and an API join on hosts that have other services.
+GROWN = (
+    SEVEN.replace("broker-3: }", "broker-3: , storing: {kafka_node_id: 4}}")
+    .replace("working: }", "working: , storing: }")
+    .replace("api: {hosts: {watching: }", "api: {hosts: {watching: , working: }")
+    if MANY
+    else THREE.replace("kafka: {hosts: {counting: }", "kafka: {hosts: {counting: , watching: {kafka_node_id: 4}}")
+    .replace("spark_worker: {hosts: {counting: }", "spark_worker: {hosts: {counting: , watching: }")
+    .replace("api: {hosts: {storing: }", "api: {hosts: {storing: , watching: }")
+)
+NEW = "storing" if MANY else "watching"
+BROKER = "broker-1" if MANY else "counting"
+SPREAD = "/usr/local/lib/streampulse/kafka-topics --spread --timeout 240"
+UNREGISTER = (
+    "java -cp '/opt/kafka/current/libs/*' org.apache.kafka.tools.ClusterTool unregister --id 4"
+    " --bootstrap-server $(hostname -I | cut -d' ' -f1):9092"
+)
+
+
+def processes(staging: Staging) -> dict[tuple[str, str], str]:
+    """Return the main process of each running service, by host and unit."""
+    found = {}
+    for host in HOSTS:
+        shown = staging.ssh(
+            host, "systemctl show --property=MainPID,Id 'kafka*' 'spark-*' 'streampulse-*' 'postgresql@*'"
+        )
+        for block in shown.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.split())
+            if values.get("MainPID", "0") != "0":
+                found[host, values["Id"]] = values["MainPID"]
+    return found
+
+
+def test_hosts_join_and_leave_while_the_others_run_on(staging: Staging) -> None:
+    before = processes(staging)
+    # Each API trusts the edge of every other one.
+    steady = {
+        each: pid
+        for each, pid in before.items()
+        if each[1] not in ("streampulse-api.service", "streampulse-probe.service")
+    }
+    staging.write(GROWN)
+    staging.ok("deploy")
+    after = processes(staging)
+    assert steady.items() <= after.items()
+    assert {(NEW, "kafka.service"), (NEW, "spark-worker.service")} <= after.keys() - before.keys()
+    assert re.search(r"stream.events-\d+: .* to .*4", staging.ssh(BROKER, SPREAD, 300))
+    assert "all equal" in staging.ok("verify")
+
+    staging.ssh(BROKER, f"{SPREAD} --without 4", 300)
+    staging.write(GROUPS)
+    staging.ok("deploy")
+    staging.ssh(BROKER, UNREGISTER)
+    left = processes(staging)
+    assert steady.items() <= left.items()
+    assert (NEW, "kafka.service") not in left
+    assert "all equal" in staging.ok("verify")
+
+
+def test_a_host_is_upgraded_and_rebooted(staging: Staging) -> None:
+    before = staging.ssh("watching", "systemctl show --property=UserspaceTimestampMonotonic")
+    assert "1 of 1 hosts changed" in staging.ok("upgrade", "--reboot", "--host", "watching")
+    assert staging.ssh("watching", "systemctl show --property=UserspaceTimestampMonotonic") != before
+
+
 @pytest.fixture(scope="module")
 def second(staging: Staging, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Deploy a second release under load and return the names of the first and of the second."""
@@ -311,71 +376,6 @@ def test_a_rollback_brings_the_release_before_from_a_hosts_bundle(staging: Stagi
     assert "all equal" in staging.ok("verify")
     table = staging.ok("releases")
     assert table.count(" failed, ") == 3
-
-
-def test_a_host_is_upgraded_and_rebooted(staging: Staging, second: tuple[str, str]) -> None:  # noqa: ARG001
-    before = staging.ssh("watching", "systemctl show --property=UserspaceTimestampMonotonic")
-    assert "1 of 1 hosts changed" in staging.ok("upgrade", "--reboot", "--host", "watching")
-    assert staging.ssh("watching", "systemctl show --property=UserspaceTimestampMonotonic") != before
-
-
-#: A broker without a vote, a worker and an API join on hosts that have other services.
-GROWN = (
-    SEVEN.replace("broker-3: }", "broker-3: , storing: {kafka_node_id: 4}}")
-    .replace("working: }", "working: , storing: }")
-    .replace("api: {hosts: {watching: }", "api: {hosts: {watching: , working: }")
-    if MANY
-    else THREE.replace("kafka: {hosts: {counting: }", "kafka: {hosts: {counting: , watching: {kafka_node_id: 4}}")
-    .replace("spark_worker: {hosts: {counting: }", "spark_worker: {hosts: {counting: , watching: }")
-    .replace("api: {hosts: {storing: }", "api: {hosts: {storing: , watching: }")
-)
-NEW = "storing" if MANY else "watching"
-BROKER = "broker-1" if MANY else "counting"
-SPREAD = "/usr/local/lib/streampulse/kafka-topics --spread --timeout 240"
-UNREGISTER = (
-    "java -cp '/opt/kafka/current/libs/*' org.apache.kafka.tools.ClusterTool unregister --id 4"
-    " --bootstrap-server $(hostname -I | cut -d' ' -f1):9092"
-)
-
-
-def processes(staging: Staging) -> dict[tuple[str, str], str]:
-    """Return the main process of each running service, by host and unit."""
-    found = {}
-    for host in HOSTS:
-        shown = staging.ssh(
-            host, "systemctl show --property=MainPID,Id 'kafka*' 'spark-*' 'streampulse-*' 'postgresql@*'"
-        )
-        for block in shown.split("\n\n"):
-            values = dict(line.split("=", 1) for line in block.split())
-            if values.get("MainPID", "0") != "0":
-                found[host, values["Id"]] = values["MainPID"]
-    return found
-
-
-def test_hosts_join_and_leave_while_the_others_run_on(staging: Staging, second: tuple[str, str]) -> None:  # noqa: ARG001
-    before = processes(staging)
-    # Each API trusts the edge of every other one.
-    steady = {
-        each: pid
-        for each, pid in before.items()
-        if each[1] not in ("streampulse-api.service", "streampulse-probe.service")
-    }
-    staging.write(GROWN)
-    staging.ok("deploy")
-    after = processes(staging)
-    assert steady.items() <= after.items()
-    assert {(NEW, "kafka.service"), (NEW, "spark-worker.service")} <= after.keys() - before.keys()
-    assert re.search(r"stream.events-\d+: .* to .*4", staging.ssh(BROKER, SPREAD, 300))
-    assert "all equal" in staging.ok("verify")
-
-    staging.ssh(BROKER, f"{SPREAD} --without 4", 300)
-    staging.write(GROUPS)
-    staging.ok("deploy")
-    staging.ssh(BROKER, UNREGISTER)
-    left = processes(staging)
-    assert steady.items() <= left.items()
-    assert (NEW, "kafka.service") not in left
-    assert "all equal" in staging.ok("verify")
 
 
 #: Where the control process is killed: Ansible's log, and a text in it. CI takes the first.

@@ -215,7 +215,7 @@ def test_what_an_environment_cannot_have_is_refused_by_name(inventories: Path, t
     for text in (
         "the group postgres has 2 hosts (h, i)",
         "the group spark_master has 2 hosts (h, i)",
-        "the group kafka has 2 hosts (h, i)",
+        "the group kafka has 2 controllers (h, i)",
         "max_connections of PostgreSQL is 50 and 171 are needed (api 160 + job 3 ",
         "h: api_settings.title: a line end or another control character is in the value",
         *(f"{name} holds a" for name in ("api_key", "monitoring_password")),
