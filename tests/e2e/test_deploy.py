@@ -22,7 +22,13 @@ from stack import ROOT, STATE, Done, Stack
 
 from streampulse_ops import paths
 
-pytestmark = pytest.mark.machines
+pytestmark = [
+    pytest.mark.machines,
+    pytest.mark.skipif(
+        not {"STREAMPULSE_LONG_TESTS", "STREAMPULSE_SEVEN_HOSTS"} & os.environ.keys(),
+        reason="beside the other machines it takes longer than CI has: STREAMPULSE_LONG_TESTS=1",
+    ),
+]
 
 #: The groups of the hosts. Spark's master, and with it the job, is on `counting`; PostgreSQL on `storing`.
 THREE = """\

@@ -21,7 +21,7 @@ pytestmark = [
 
 POSTGRES = "postgresql@17-main"
 DATA = "/var/lib/postgresql/17/main"
-BACK_SECONDS = 120
+BACK_SECONDS = 240
 STATE_OF_JOB = "systemctl show --property=ActiveState --value streampulse-job"
 # The processes of each part, as a shell command that prints their pids.
 PARTS = {
