@@ -59,7 +59,7 @@ def test_a_healthy_stack_has_exact_probe_events_and_no_alert_but_the_watchdog(st
 @pytest.mark.parametrize("unit", ["streampulse-job", "kafka"])
 def test_a_crash_that_heals_itself_pages_nobody(stack: Stack, unit: str) -> None:
     took: list[float] = []
-    for _ in range(2):
+    for _ in range(3):
         left = calm(stack)
         stack.ssh_ok(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
         seen, begun, back = set[str](), time.monotonic(), 0.0
@@ -76,6 +76,7 @@ def test_a_crash_that_heals_itself_pages_nobody(stack: Stack, unit: str) -> None
             assert seen <= left
             return
         # On a busy machine the crash took longer to heal, and a page is right.
+    assert max(took) < WATCHED_SECONDS, f"{unit} took {took} s to be back"
     pytest.skip(f"busy machine: {unit} took {took} s to be back, so a page was right")
 
 

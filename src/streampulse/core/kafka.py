@@ -35,6 +35,16 @@ class Log(NamedTuple):
     starts: Mapping[int, int]
     ends: Mapping[int, int]
 
+    def behind(self, offsets: Mapping[str, int]) -> int:
+        """Return how many offsets the job has still to read.
+
+        :param offsets: the next offset to read by partition, as the ledger has them.
+        """
+        return sum(
+            max(end - max(int(offsets.get(str(number), 0)), self.starts[number]), 0)
+            for number, end in self.ends.items()
+        )
+
 
 class CannotUnpack(KafkaError):  # type: ignore[misc]  # noqa: N818 - a finding
     """A batch has a wrong checksum, or its records cannot be unpacked."""

@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 from kafka.errors import KafkaConnectionError
 
+from streampulse.core.kafka import Log
 from streampulse.host import migrate
 from streampulse.host.check import command, host, job, kafka, machine, postgres
 from streampulse.host.check.command import findings_of
@@ -154,10 +155,10 @@ class World:
         assert "batch_ledger" in statement
         return self.ledger
 
-    def bounds(self) -> dict[int, tuple[int, int]]:
+    def log(self) -> Log:
         if self.kafka_error is not None:
             raise self.kafka_error
-        return self.ends
+        return Log("topic", *({number: pair[each] for number, pair in self.ends.items()} for each in (0, 1)))
 
     def faults(self) -> list[Finding]:
         found = findings_of(self.host)
@@ -178,7 +179,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(job, "query", made.query)
     monkeypatch.setattr(postgres, "query", made.query)
-    monkeypatch.setattr(job, "_bounds", made.bounds)
+    monkeypatch.setattr(job, "_log", made.log)
     monkeypatch.setattr(job, "_waiting", lambda: made.waiting)
     # These need a broker or a deployed host: machines' tests cover them; their judgement is tested elsewhere.
     left_out = ("clock", "kafka.topics", "kafka.transactions", "disk", "drift")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from streampulse.core import http
+from streampulse.core import http, kafka
 from streampulse.core.settings import JobSettings, KafkaSettings, load
 from streampulse.events import ALLOWED_FUTURE_US
 from streampulse.host.check.host import ANSWER_SECONDS, Finding, Host, fault, fine, look, reachable
@@ -22,7 +22,7 @@ def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
         "SELECT offsets, extract(epoch FROM now() - committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1"
     )
     offsets, age = newest[0] if newest else ({}, None)
-    lag = sum(max(end - max(int(offsets.get(str(number), 0)), start), 0) for number, (start, end) in _bounds().items())
+    lag = _log().behind(offsets)
     running = host.uptime() - int(host.properties(services["job"]).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     silent = running if age is None else min(age, running)
     if lag and silent > JOB_SILENT_SECONDS:
@@ -128,10 +128,7 @@ def _waiting() -> list[tuple[str, str, int]]:
     ]
 
 
-def _bounds() -> dict[int, tuple[int, int]]:
-    """Return the first and the end offset of each partition of the raw topic."""
-    from streampulse.core import kafka
-
+def _log() -> kafka.Log:
+    """Return the bounds of the raw topic."""
     with kafka.Topic(load(KafkaSettings), "streampulse-check", ANSWER_SECONDS) as topic:
-        log = topic.log()
-    return {number: (start, log.ends[number]) for number, start in log.starts.items()}
+        return topic.log()
