@@ -40,7 +40,11 @@ class NotUtf8(str):
 
 
 ODD: dict[str, dict[str, Any]] = {
-    "a header's name is not UTF-8": {"headers": [("client.id", b"sender"), (NotUtf8(), b"x")]},
+    # CPython leaves a check out once a call has run often, so one such record proves nothing.
+    **{
+        f"a header's name is not UTF-8, {n}": {"headers": [("client.id", b"sender"), (NotUtf8(), b"x")]}
+        for n in range(20)
+    },
     "a header without a value": {"headers": [("client.id", None), ("client.id", b"sender")]},
     "a header's value is not UTF-8": {"headers": [("client.id", b"\xff\xfe\x00")]},
     "a header without a name": {"headers": [("", b"x")]},

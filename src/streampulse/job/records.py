@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -32,6 +33,9 @@ _SILENT_SECONDS: Final = 5.0
 _CHUNK: Final = 2_000
 #: Bytes of keys and values that are decoded at a time: a slice is that much larger than its bounds at most.
 _PIECE_BYTES: Final = 1024 * 1024
+#: Asks a message for its headers. Where a name is not UTF-8, the client returns a list and leaves its error behind.
+#: A call that CPython has specialized does not look for that error, and an innocent later call raises it.
+_HEADERS: Final = methodcaller("headers")
 _OPTIONS: Final = {
     **CONSUMER,
     "enable.auto.offset.store": False,
@@ -206,7 +210,7 @@ class Records:
         Only a refused record is asked: to unpack headers takes longer than to decode an event.
         """
         try:
-            headers = self._yielded[offset].headers() or ()
+            headers = _HEADERS(self._yielded[offset]) or ()
         except (SystemError, UnicodeDecodeError):
             # A header's name is not UTF-8.
             return ""
