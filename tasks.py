@@ -420,12 +420,7 @@ def runbook(
 )
 @timed
 def drill(
-    _context: Context,
-    name: str,
-    env: str = "local",
-    dry_run: bool = False,
-    control: bool = False,
-    record: bool = False,
+    _context: Context, name: str, env: str = "local", dry_run: bool = False, control: bool = False, record: bool = False
 ) -> str:
     """Break an environment on purpose: the alert must come, doctor name the cause, and the runbook repair it."""
     from streampulse_ops.verbs import drill as verb

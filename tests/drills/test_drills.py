@@ -15,10 +15,7 @@ from stack import DEBIAN_12, PAGER, Stack
 
 from streampulse_ops.runbooks import drills
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session")]
 
 #: CI has 12 minutes: three rounds. `inv drill all` runs all of them on the machines of an environment. The stack is one
 #: machine, which drills that need another one leave out.

@@ -8,10 +8,7 @@ import urllib.request
 import pytest
 from stack import DEBIAN_12, Stack, until
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_12], indirect=True, scope="session")]
 
 
 def test_up_and_up_again(stack: Stack) -> None:

@@ -20,10 +20,7 @@ from live_page import LIVE, expect_equal, figure
 from playwright.sync_api import Browser
 from stack import DEBIAN_13, STATE, Stack, until
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session")]
 
 SERVICES = ["postgres", "kafka", "spark-master", "spark-worker", "job", "generator", "api"]
 

@@ -20,17 +20,9 @@ from stack import STATE, WATCHED, Stack, until
 from streampulse_ops import services
 from streampulse_ops.monitoring import rules
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [WATCHED], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [WATCHED], indirect=True, scope="session")]
 
-UNITS = [
-    "prometheus-node-exporter",
-    "prometheus-postgres-exporter",
-    "prometheus-alertmanager",
-    "prometheus",
-]
+UNITS = ["prometheus-node-exporter", "prometheus-postgres-exporter", "prometheus-alertmanager", "prometheus"]
 WRONG_USAGE = 2
 VALUES = rules.values()
 # A bound on waiting, not the figure to hold.

@@ -8,24 +8,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from alerting import (
-    ALERT_SECONDS,
-    CALM_SECONDS,
-    POSTGRES,
-    alerts,
-    calm,
-    held_down,
-    names,
-    query,
-    up_full,
-    waking,
-)
+from alerting import ALERT_SECONDS, CALM_SECONDS, POSTGRES, alerts, calm, held_down, names, query, up_full, waking
 from stack import DEBIAN_13, Stack, until
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session")]
 
 # A shorter crash counts as healed.
 HEALED_SECONDS = 30

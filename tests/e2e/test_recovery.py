@@ -14,10 +14,7 @@ from collections.abc import Iterator
 import pytest
 from stack import DEBIAN_13, Stack, until
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session")]
 
 POSTGRES = "postgresql@17-main"
 DATA = "/var/lib/postgresql/17/main"
@@ -106,10 +103,7 @@ def test_postgres_restarted_in_the_middle_of_a_commit(stack: Stack) -> None:
     try:
         until(
             lambda: (
-                sql(
-                    stack,
-                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch_ledger'::regclass",
-                )
+                sql(stack, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'batch_ledger'::regclass")
                 == "1"
             ),
             30,

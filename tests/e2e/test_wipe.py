@@ -7,10 +7,7 @@ import subprocess
 import pytest
 from stack import DEBIAN_13, STATE, Stack
 
-pytestmark = [
-    pytest.mark.machines,
-    pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session"),
-]
+pytestmark = [pytest.mark.machines, pytest.mark.parametrize("stack", [DEBIAN_13], indirect=True, scope="session")]
 
 
 @pytest.fixture(scope="module", autouse=True)

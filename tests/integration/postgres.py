@@ -127,12 +127,7 @@ class PostgresServer:
     def connect(self, user: str, database: str) -> psycopg2.extensions.connection:
         """Return a connection in autocommit mode."""
         connection = psycopg2.connect(
-            host=self.host,
-            port=self.port,
-            user=user,
-            password=self.passwords[user],
-            dbname=database,
-            connect_timeout=5,
+            host=self.host, port=self.port, user=user, password=self.passwords[user], dbname=database, connect_timeout=5
         )
         connection.autocommit = True
         return connection

@@ -197,15 +197,9 @@ def test_top_sums_and_maxima_ties_by_stream(client: TestClient, database: Databa
     rows = get(client, "/streams/top", by=by, n=10)["rows"]
     assert "".join(row["stream_id"] for row in rows) == expected
     assert next(row for row in rows if row["stream_id"] == "a") == {
-        "stream_id": "a",
-        "chat_messages": 30,
-        "donations": 30,
-        "donations_usd": "30.00",
-        "joins": 30,
-        "leaves": 30,
-        "unique_viewers": 20,
-        "active_viewers": 20,
-    }
+        "stream_id": "a", "chat_messages": 30, "donations": 30, "donations_usd": "30.00", "joins": 30, "leaves": 30,
+        "unique_viewers": 20, "active_viewers": 20,
+    }  # fmt: skip
     assert [row["stream_id"] for row in get(client, "/streams/top", by=by, n=2)["rows"]] == list(expected[:2])
     # Only the newest window: a has fallen behind.
     assert get(client, "/streams/top", by=by, n=9, minutes=1)["rows"][-1]["stream_id"] == "a"

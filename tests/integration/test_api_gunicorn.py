@@ -203,10 +203,7 @@ def test_a_request_under_way_ends_before_the_service_does(
 ) -> None:
     assert httpx.get(url + "/state", timeout=10).status_code == 200
     answers: list[int] = []
-    with (
-        contextlib.closing(database.server.connect(WRITER, database.name)) as other,
-        other.cursor() as cursor,
-    ):
+    with contextlib.closing(database.server.connect(WRITER, database.name)) as other, other.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE stream_metrics_minute IN ACCESS EXCLUSIVE MODE")
         asking = threading.Thread(target=lambda: answers.append(httpx.get(url + SLOW, timeout=20).status_code))
         asking.start()

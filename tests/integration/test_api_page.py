@@ -280,11 +280,7 @@ def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
     browser: Browser, filled: Database
 ) -> None:
     """The page last heard that the numbers are stale, and missed the notice that they are current."""
-    with (
-        running(filled, workers=1) as server,
-        Relay(server.port) as relay,
-        opened(browser, relay.url) as watched,
-    ):
+    with running(filled, workers=1) as server, Relay(server.port) as relay, opened(browser, relay.url) as watched:
         page = watched.page
         page.wait_for_selector(LIVE)
         # A worker that has had readers for too short a time sends the whole state.
@@ -498,10 +494,7 @@ def test_with_very_many_streams_the_page_states_its_shorter_range(
             (streams,),
         )
         crowded.execute("INSERT INTO stream_presence SELECT 's-' || s, 8, NULL, now() FROM generate_series(1, 60) AS s")
-        with (
-            running(crowded, workers=1, statement_timeout_ms=10_000) as server,
-            opened(browser, server.url) as watched,
-        ):
+        with running(crowded, workers=1, statement_timeout_ms=10_000) as server, opened(browser, server.url) as watched:
             page = watched.page
             page.wait_for_selector(LIVE)
             assert page.locator("th.trend").inner_text() == "Viewers, 1 min"

@@ -102,8 +102,7 @@ class Kafka(Host):
 
 
 @pytest.mark.parametrize(
-    ("state", "ahead", "codes"),
-    [("activating", 3_600, ["SP-CLOCK-002"]), ("activating", 0, []), ("active", 3_600, [])],
+    ("state", "ahead", "codes"), [("activating", 3_600, ["SP-CLOCK-002"]), ("activating", 0, []), ("active", 3_600, [])]
 )
 def test_doctor_names_the_clock_of_a_broker_that_stays_down_before_the_broker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, ahead: float, codes: list[str]

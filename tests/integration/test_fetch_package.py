@@ -15,8 +15,7 @@ from apt_repository import Keyring, package, publish, scratch, served
 SCRIPT = Path(__file__).parents[2] / "ansible/roles/grafana/files/fetch-package"
 
 pytestmark = pytest.mark.skipif(
-    not all(shutil.which(name) for name in ("apt-get", "gpg", "dpkg-deb")),
-    reason="apt and gpg are Debian's",
+    not all(shutil.which(name) for name in ("apt-get", "gpg", "dpkg-deb")), reason="apt and gpg are Debian's"
 )
 
 

@@ -225,10 +225,7 @@ def test_a_database_that_comes_back_at_another_position_ends_the_driver(database
 
 def test_rows_older_than_the_history_leave(database: Database, store: Store) -> None:
     batches, _ = batches_of(store)
-    old = [
-        record("old", "viewer_join", "2026-08-01T12:00:00Z"),
-        record("old", "viewer_leave", "2026-08-01T12:00:30Z"),
-    ]
+    old = [record("old", "viewer_join", "2026-08-01T12:00:00Z"), record("old", "viewer_leave", "2026-08-01T12:00:30Z")]
     process(batches, 0, old)
     process(batches, 10, FIRST)
     clock = 1_789_992_003_000_000  # 2026-09-21T12:00:03Z

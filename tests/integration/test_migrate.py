@@ -92,9 +92,7 @@ def test_waits_for_the_lock_and_gives_up_in_one_line(postgres_server: PostgresSe
 def test_every_migration_may_run_again(database: Database) -> None:
     """A migrate that was killed between its statements and its mark is simply run again."""
     database.execute("DELETE FROM _yoyo_migration")
-    database.execute(
-        "INSERT INTO stream_metrics_minute VALUES ('2026-01-01T00:00Z', 's', 1, 0, 0, 0, 0, 1, 1)",
-    )
+    database.execute("INSERT INTO stream_metrics_minute VALUES ('2026-01-01T00:00Z', 's', 1, 0, 0, 0, 0, 1, 1)")
     assert migrate(database.settings(WRITER)) == (NEWEST, len(FILES))
     assert database.query("SELECT count(*) FROM stream_metrics_minute") == [(1,)]
 
@@ -213,10 +211,7 @@ def test_reader_reads_everything_and_writes_nothing(database: Database) -> None:
 
 def test_streams_are_ordered_by_code_point_whatever_the_locale(database: Database) -> None:
     names = ["a", "B", "_", "\u00e9", "Z", "\U0001f600", "\uff5e", "-", "a b", "ab"]
-    database.execute(
-        "INSERT INTO stream_presence VALUES (%s, 0, NULL, now())",
-        *[(name,) for name in names],
-    )
+    database.execute("INSERT INTO stream_presence VALUES (%s, 0, NULL, now())", *[(name,) for name in names])
     rows = database.query("SELECT stream_id FROM stream_state ORDER BY stream_id")
     assert [row[0] for row in rows] == sorted(names)
     # The same names under the database's own locale, to show that the case above can fail.

@@ -17,17 +17,9 @@ PAGE = (Path(__file__).parents[2] / "docs/sql.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"^## \d+\. ([^\n]+)\n.*?^```sql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 #: What each query has to say of the rows of :func:`filled`, in the order of the page: its first row, some columns.
 FIRST_ROWS: list[tuple[object, ...]] = [
-    ("red", 7),
-    (10, 4),
-    ("red", Decimal("12.50"), 5),
-    ("blue", 3),
-    (Decimal("20.0"), 10),
-    ("blue", Decimal("3.333")),
-    ("red", 34),
-    ("red", 9),
-    ("late", "red", "shop", 11),
-    (1, 42, Decimal("0.500")),
-]
+    ("red", 7), (10, 4), ("red", Decimal("12.50"), 5), ("blue", 3), (Decimal("20.0"), 10), ("blue", Decimal("3.333")),
+    ("red", 34), ("red", 9), ("late", "red", "shop", 11), (1, 42, Decimal("0.500")),
+]  # fmt: skip
 #: The columns of FIRST_ROWS in each result.
 COLUMNS = [(0, 1), (1, 2), (0, 1, 2), (0, 2), (1, 2), (0, 1), (0, 1), (0, 2), (0, 1, 2, 3), (1, 2, 3)]
 

@@ -156,8 +156,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {
-            "streampulse_bcrypt": bcrypt_hash,
-            "streampulse_page": page,
-            "streampulse_page_of_pages": contents,
-        }
+        return {"streampulse_bcrypt": bcrypt_hash, "streampulse_page": page, "streampulse_page_of_pages": contents}

@@ -36,9 +36,7 @@ _REST_SECONDS: Final = 0.5
 RETRY_AFTER_SECONDS: Final = 1
 
 FAILURES = Counter(
-    "streampulse_api_database_failures",
-    "Requests that the database could not answer, by cause.",
-    ["cause"],
+    "streampulse_api_database_failures", "Requests that the database could not answer, by cause.", ["cause"]
 )
 POOL_SIZE = Gauge(
     "streampulse_api_pool_size", "Connections for queries at most, over all workers.", multiprocess_mode="livesum"

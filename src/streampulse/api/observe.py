@@ -31,9 +31,7 @@ from streampulse import __version__
 log = logging.getLogger("streampulse.api.access")
 
 REQUESTS = Counter(
-    "streampulse_api_http_requests",
-    "HTTP requests by route, method and status.",
-    ["route", "method", "status"],
+    "streampulse_api_http_requests", "HTTP requests by route, method and status.", ["route", "method", "status"]
 )
 DURATION = Histogram(
     "streampulse_api_http_request_duration_seconds",

@@ -22,10 +22,7 @@ COMMANDS = {
     "verify": ("streampulse.oracle.command", "recompute every number from the raw topic and compare with the tables"),
     "dlq": ("streampulse.answers.dlq", "count dead letters, show them, and send them again"),
     "exclude": ("streampulse.answers.exclude", "judge one record of the topic, or list the records that were judged"),
-    "trace": (
-        "streampulse.answers.trace",
-        "what happened to an event: partition, offset, times, and row or letter",
-    ),
+    "trace": ("streampulse.answers.trace", "what happened to an event: partition, offset, times, and row or letter"),
     "recount": ("streampulse.recount.command", "count the history again from the oldest record, and swap it in"),
     "shadow": ("streampulse.recount.prove", "count beside the job from a copy of its state, and compare"),
     "smoke": ("streampulse.host.smoke", "send a few events of its own and expect exactly their numbers"),

@@ -83,9 +83,7 @@ def _kafka(_: argparse.Namespace) -> Callable[[], str]:
     def probe() -> str:
         try:
             admin = KafkaAdminClient(
-                **settings.client_arguments("streampulse-wait"),
-                request_timeout_ms=5_000,
-                bootstrap_timeout_ms=2_000,
+                **settings.client_arguments("streampulse-wait"), request_timeout_ms=5_000, bootstrap_timeout_ms=2_000
             )
             try:
                 cluster = admin.describe_cluster()

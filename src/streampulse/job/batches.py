@@ -152,9 +152,7 @@ class Batches:
                 self._retain()
             except _PASSING as error:
                 log.warning(
-                    "PostgreSQL went away: %s",
-                    " ".join(str(error).split()),
-                    extra={"fields": {"batch_id": batch_id}},
+                    "PostgreSQL went away: %s", " ".join(str(error).split()), extra={"fields": {"batch_id": batch_id}}
                 )
                 self._reopen()
             else:

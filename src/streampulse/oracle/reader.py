@@ -210,6 +210,5 @@ class TopicReader:
 
 def _letter(fetched: ConsumerRecord) -> Letter:
     return Letter(
-        Record(fetched.partition, fetched.offset, fetched.timestamp, fetched.key, fetched.value),
-        tuple(fetched.headers),
+        Record(fetched.partition, fetched.offset, fetched.timestamp, fetched.key, fetched.value), tuple(fetched.headers)
     )

@@ -24,14 +24,9 @@ log = logging.getLogger(__name__)
 STREAM: Final = "__probe"
 #: The expected row of one chat message.
 EXPECTED: Final[dict[str, int]] = {
-    "chat_messages": 1,
-    "donations": 0,
-    "donations_usd": 0,
-    "joins": 0,
-    "leaves": 0,
-    "unique_viewers": 1,
+    "chat_messages": 1, "donations": 0, "donations_usd": 0, "joins": 0, "leaves": 0, "unique_viewers": 1,
     "active_viewers": 0,
-}
+}  # fmt: skip
 # Windows are counted back from the table's newest, which may be five minutes ahead of the broker's clock.
 _PATH: Final = f"/metrics/history?minutes=15&stream_id={STREAM}"
 _MINUTE_SECONDS: Final = 60

@@ -20,14 +20,8 @@ from streampulse.recount.letters import SentLetters
 #: Differences of rows that are named; the rest is counted.
 SHOWN: Final = 20
 _COLUMNS: Final = (
-    "chat_messages",
-    "donations",
-    "donations_usd",
-    "joins",
-    "leaves",
-    "unique_viewers",
-    "active_viewers",
-)
+    "chat_messages", "donations", "donations_usd", "joins", "leaves", "unique_viewers", "active_viewers",
+)  # fmt: skip
 
 
 # Where records are missing from the log (``bounds``), a window from ``certain_from`` on has the counts of the recount

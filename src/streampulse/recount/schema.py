@@ -21,17 +21,9 @@ if TYPE_CHECKING:
 #: Key of the advisory lock of the one recount.
 _LOCK_KEY: Final = 0x73_70_72_65_63  # "sprec"
 _TABLES: Final = (
-    "stream_metrics_minute",
-    "event_clock",
-    "stream_presence",
-    "batch_ledger",
-    "topics_read",
-    "job_state_snapshot",
-    "job_state_delta",
-    "lost_spans",
-    "excluded_records",
-    "dead_letter_groups",
-)
+    "stream_metrics_minute", "event_clock", "stream_presence", "batch_ledger", "topics_read", "job_state_snapshot",
+    "job_state_delta", "lost_spans", "excluded_records", "dead_letter_groups",
+)  # fmt: skip
 _DROP: Final = "DROP SCHEMA IF EXISTS streampulse_recount CASCADE"
 _FILL: Final = (
     "INSERT INTO streampulse_recount.event_clock DEFAULT VALUES;"

@@ -17,10 +17,7 @@ from streampulse_ops.machines import Report, tools
 
 TOOLS = {"mvn": "maven"}
 SETS = ("kafka", "jmx")
-PURPOSES = {
-    "kafka": "fetching Kafka's jars",
-    "jmx": "fetching the agent that shows Kafka's metrics",
-}
+PURPOSES = {"kafka": "fetching Kafka's jars", "jmx": "fetching the agent that shows Kafka's metrics"}
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 HEADER = (
     "---\n# Made by `inv artifacts --relock` from artifacts.yml: every jar that is pushed to a host, and its hash.\n"

@@ -22,13 +22,8 @@ from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, effective, rea
 
 #: Types of host keys that paramiko can verify.
 KEY_TYPES = (
-    "ssh-ed25519",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "rsa-sha2-512",
-    "rsa-sha2-256",
-)
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
 # paramiko raises what it logs; its log would print a traceback before the one line of the task.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 

@@ -20,20 +20,9 @@ NAMES = {"debian12": "Debian 12", "debian13": "Debian 13"}
 
 # A machine like a cloud provider's: boots, has SSH and Python, nothing of streampulse.
 PACKAGES = (
-    "ca-certificates",
-    "dbus",
-    "iproute2",
-    "iptables",
-    "openssh-server",
-    "procps",
-    "python3",
-    "python3-apt",
-    "python3-venv",
-    "rsync",
-    "sudo",
-    "systemd",
-    "systemd-sysv",
-)
+    "ca-certificates", "dbus", "iproute2", "iptables", "openssh-server", "procps", "python3", "python3-apt",
+    "python3-venv", "rsync", "sudo", "systemd", "systemd-sysv",
+)  # fmt: skip
 # $1 is the new system's root. Every machine makes its own identity.
 HOOKS = (
     'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/etc/resolv.conf',

@@ -13,14 +13,9 @@ from streampulse.core.errors import OperatorError
 
 # A machine's identity and journal; every machine has its own, so a layer has neither.
 IDENTITY = (
-    "etc/hostname",
-    "etc/hosts",
-    "etc/machine-id",
-    "etc/resolv.conf",
-    "etc/ssh/ssh_host_*",
-    "root/.ssh",
+    "etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf", "etc/ssh/ssh_host_*", "root/.ssh",
     "var/log/journal/*",
-)
+)  # fmt: skip
 # The machine's file that names its layer.
 NAME = "layer"
 

@@ -2,6 +2,8 @@
 
 A Python file touches the tests that import it, directly or through other files, or that name it in a string: programs
 are started by their module's name. Other files touch what ``ROWS`` says. A file that neither knows touches every test.
+
+pytest-testmon knows nothing before a whole run, and sees no child process, SQL, role, unit, rule or page.
 """
 
 from __future__ import annotations

@@ -39,20 +39,10 @@ MANIFEST = "manifest.json"
 NAME_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*-[0-9a-f]{10}")
 #: Files of the checkout, beside those that the wheel is made of.
 SOURCES = (
-    "ansible/ansible.cfg",
-    "ansible/services.yml",
-    "ansible/playbooks/**/*",
-    "ansible/plugins/**/*",
-    "ansible/ports/*",
-    "ansible/roles/**/*",
-    "systemd/*",
-    "prometheus/**/*",
-    "grafana/**/*",
-    "docs/runbooks/*",
-    "requirements/*.lock",
-    "artifacts.lock.yml",
-    "pyproject.toml",
-)
+    "ansible/ansible.cfg", "ansible/services.yml", "ansible/playbooks/**/*", "ansible/plugins/**/*", "ansible/ports/*",
+    "ansible/roles/**/*", "systemd/*", "prometheus/**/*", "grafana/**/*", "docs/runbooks/*", "requirements/*.lock",
+    "artifacts.lock.yml", "pyproject.toml",
+)  # fmt: skip
 IGNORED = ("__pycache__", "molecule", "tests")
 ENCRYPTED = b"$ANSIBLE_VAULT"
 #: A migration with this line ends the service of releases whose newest migration has a lower number.

@@ -143,21 +143,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
-        ("src/streampulse/events.py", True),
-        ("src/streampulse/api/static/page.html", True),
-        ("sql/0001.base.sql", True),
-        ("requirements/host.lock", True),
-        ("README.md", False),
-        ("LICENSE", False),
-        ("pyproject.toml", False),
-        ("ansible/services.yml", False),
-        ("docs/runbooks/kafka-down.md", False),
-        ("grafana/dashboards/streampulse-overview.json", False),
-        ("prometheus/rules/alerts.yml.j2", False),
-        ("prometheus/values.yml", False),
-        ("src/streampulse_ops/services.py", False),
+        ("src/streampulse/events.py", True), ("src/streampulse/api/static/page.html", True),
+        ("sql/0001.base.sql", True), ("requirements/host.lock", True), ("README.md", False), ("LICENSE", False),
+        ("pyproject.toml", False), ("ansible/services.yml", False), ("docs/runbooks/kafka-down.md", False),
+        ("grafana/dashboards/streampulse-overview.json", False), ("prometheus/rules/alerts.yml.j2", False),
+        ("prometheus/values.yml", False), ("src/streampulse_ops/services.py", False),
     ],
-)
+)  # fmt: skip
 def test_a_release_changes_only_with_files_of_hosts(checkout: Path, name: str, counts: bool) -> None:
     before = release.release_set(checkout).digest
     with (checkout / name).open("a") as handle:

@@ -18,20 +18,13 @@ from streampulse.core.logs import LogfmtFormatter, pair
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("plain", "k=plain"),
-        (3, "k=3"),
-        ("", 'k=""'),
-        ("two words", 'k="two words"'),
-        ("a=b", 'k="a=b"'),
-        ('say "hi"', 'k="say \\"hi\\""'),
-        ("back\\slash", 'k="back\\\\slash"'),
-        ("line\nlevel=error", 'k="line\\nlevel=error"'),
-        ("nul\x00esc\x1b", 'k="nul\\u0000esc\\u001b"'),
-        ("line\u2028separator", 'k="line\\u2028separator"'),
-        ("\ud800", 'k="\\ud800"'),
+        ("plain", "k=plain"), (3, "k=3"), ("", 'k=""'), ("two words", 'k="two words"'), ("a=b", 'k="a=b"'),
+        ('say "hi"', 'k="say \\"hi\\""'), ("back\\slash", 'k="back\\\\slash"'),
+        ("line\nlevel=error", 'k="line\\nlevel=error"'), ("nul\x00esc\x1b", 'k="nul\\u0000esc\\u001b"'),
+        ("line\u2028separator", 'k="line\\u2028separator"'), ("\ud800", 'k="\\ud800"'),
         ("\u00e9\U0001f600", "k=\u00e9\U0001f600"),
     ],
-)
+)  # fmt: skip
 def test_values_are_quoted_where_needed(value: object, text: str) -> None:
     assert pair("k", value) == text
     assert "\n" not in text

@@ -21,13 +21,7 @@ from streampulse.host.check.host import Finding, Host
 from streampulse_ops.monitoring import findings
 
 UPTIME = 10_000.0
-LIMITS = {
-    "disk_full": 0.9,
-    "memory_low": 0.05,
-    "records_lost": 3600,
-    "unit_flapping": 3,
-    "unit_flapping_seconds": 600,
-}
+LIMITS = {"disk_full": 0.9, "memory_low": 0.05, "records_lost": 3600, "unit_flapping": 3, "unit_flapping_seconds": 600}
 ENVIRONMENT = {
     "STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS": "10.0.0.1:9092",
     "STREAMPULSE_KAFKA_TOPIC": "stream.events",
@@ -204,15 +198,8 @@ def test_only_installed_services_are_checked(world: World) -> None:
     assert world.faults() == []
     names = {each.check for each in findings_of(world.host)}
     assert names == {
-        "limits",
-        "memory",
-        "units.others",
-        "units.api",
-        "ports.private",
-        "ports.api",
-        "postgres.schema",
-        "api.health",
-    }
+        "limits", "memory", "units.others", "units.api", "ports.private", "ports.api", "postgres.schema", "api.health",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("state", "cause"), [("failed", "has failed (exit-code)"), ("inactive", "is inactive (dead)")])

@@ -81,16 +81,10 @@ def test_a_worker_must_be_alive_on_its_own_host(
 @pytest.mark.parametrize(
     "url",
     [
-        "foo",
-        "127.0.0.1:9090/ready",
-        "file:///etc/hostname",
-        "ftp://x",
-        "http:/x",
-        "http://",
-        "http://[x",
+        "foo", "127.0.0.1:9090/ready", "file:///etc/hostname", "ftp://x", "http:/x", "http://", "http://[x",
         "http://a..b",
     ],
-)
+)  # fmt: skip
 def test_an_invalid_page_address_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert wait("--url", url) == 2
     assert f"--url {url} is no address of a page: " in capsys.readouterr().err

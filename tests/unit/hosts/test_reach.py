@@ -17,16 +17,8 @@ SETTINGS = {"hostname": "192.0.2.1", "user": "deploy", "port": "2222"}
     ("errors", "said", "away"),
     [
         ("ssh: connect to host 192.0.2.1 port 2222: No route to host\n", r"does not answer .*No route to host", True),
-        (
-            "ssh: Could not resolve hostname kafka: Name or service not known\n",
-            "fix ansible_host in",
-            True,
-        ),
-        (
-            "debug1: x\ndeploy@192.0.2.1: Permission denied (publickey).\n",
-            "refuses to log in deploy: .*-p 22",
-            False,
-        ),
+        ("ssh: Could not resolve hostname kafka: Name or service not known\n", "fix ansible_host in", True),
+        ("debug1: x\ndeploy@192.0.2.1: Permission denied (publickey).\n", "refuses to log in deploy: .*-p 22", False),
         (
             "No ED25519 host key is known for 192.0.2.1 and you have requested strict checking.\n"
             "Host key verification failed.\n",

@@ -65,9 +65,7 @@ def test_a_log_that_ends_before_the_position_is_lost(broker: str) -> None:
         ends.after({0: 7})
 
 
-def test_an_absent_broker_is_said_once_waited_for_and_given_up_after_a_minute(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_an_absent_broker_is_said_once_waited_for_and_given_up_after_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     times = iter([0.0, 60.0, 60.1])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,13 +16,7 @@ from test_engine_against_oracle import Tables, expected_tables
 
 from streampulse.core.errors import OperatorError
 from streampulse.job.decode.slices import Decoder
-from streampulse.job.store.state import (
-    SNAPSHOT_EVERY_EVENTS,
-    LedgerRow,
-    StateTables,
-    check_format,
-    snapshot_is_due,
-)
+from streampulse.job.store.state import SNAPSHOT_EVERY_EVENTS, LedgerRow, StateTables, check_format, snapshot_is_due
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import MINUTE_US, MinuteRow
 

@@ -115,9 +115,7 @@ KINDS = st.sampled_from(
 )
 # Around minute boundaries and multiples of the time-out, where errors are likely.
 MOMENTS = st.builds(
-    lambda minute, off: minute * MINUTE_US + off,
-    st.integers(1, 12),
-    st.sampled_from([-1, 0, 1, 0, 30 * S, 17 * S]),
+    lambda minute, off: minute * MINUTE_US + off, st.integers(1, 12), st.sampled_from([-1, 0, 1, 0, 30 * S, 17 * S])
 )
 EVENTS = st.lists(st.tuples(KINDS, MOMENTS, USERS), max_size=14)
 

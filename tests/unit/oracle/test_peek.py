@@ -14,18 +14,12 @@ from streampulse.host.peek import SHOWN_CHARACTERS, printable, shown
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (None, "(null)"),
-        (b"", "(empty)"),
-        (b'{"a": 1}', '{"a": 1}'),
-        ("ünïcode \U0001f600".encode(), "ünïcode \U0001f600"),
-        (b"\xff\x00", r"\xff\x00"),
-        (b"\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
-        (b"a\r\nb\tc", r"a\r\nb\tc"),
-        ("\u202eevil\u2028".encode(), r"\u202eevil\u2028"),
-        (b"\x9b31m", r"\x9b31m"),
-        ("\x9b31m".encode(), r"\x9b31m"),
+        (None, "(null)"), (b"", "(empty)"), (b'{"a": 1}', '{"a": 1}'),
+        ("ünïcode \U0001f600".encode(), "ünïcode \U0001f600"), (b"\xff\x00", r"\xff\x00"),
+        (b"\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"), (b"a\r\nb\tc", r"a\r\nb\tc"),
+        ("\u202eevil\u2028".encode(), r"\u202eevil\u2028"), (b"\x9b31m", r"\x9b31m"), ("\x9b31m".encode(), r"\x9b31m"),
     ],
-)
+)  # fmt: skip
 def test_bytes_are_shown_safely(data: bytes | None, expected: str) -> None:
     assert printable(data) == expected
 

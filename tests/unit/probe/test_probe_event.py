@@ -29,16 +29,9 @@ from streampulse.probe.send import Unsent
 NOW = datetime.datetime(2026, 3, 1, 12, 0, 10, 123_456, tzinfo=datetime.UTC)
 WINDOW = datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.UTC)
 ROW: dict[str, Any] = {
-    "window_start": "2026-03-01T12:00:00Z",
-    "stream_id": "__probe",
-    "chat_messages": 1,
-    "donations": 0,
-    "donations_usd": "0.00",
-    "joins": 0,
-    "leaves": 0,
-    "unique_viewers": 1,
-    "active_viewers": 0,
-}
+    "window_start": "2026-03-01T12:00:00Z", "stream_id": "__probe", "chat_messages": 1, "donations": 0,
+    "donations_usd": "0.00", "joins": 0, "leaves": 0, "unique_viewers": 1, "active_viewers": 0,
+}  # fmt: skip
 EARLIER = ROW | {"window_start": "2026-03-01T11:59:00Z", "chat_messages": 2}
 PATIENCE = 0.6
 
@@ -228,8 +221,7 @@ def test_a_stop_ends_the_following_of_an_event() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "due"),
-    [(0.0, 10.0), (9.99, 10.0), (10.0, 70.0), (10.5, 70.0), (1_790_000_040.0, 1_790_000_050.0)],
+    ("now", "due"), [(0.0, 10.0), (9.99, 10.0), (10.0, 70.0), (10.5, 70.0), (1_790_000_040.0, 1_790_000_050.0)]
 )
 def test_the_next_one_is_due_at_the_second_and_never_at_once(now: float, due: float) -> None:
     assert event.next_due(now, 10) == due

@@ -111,18 +111,10 @@ def test_targets_that_are_down_stand_first_and_say_why() -> None:
 @pytest.mark.parametrize(
     ("share", "shown"),
     [
-        (None, "no data"),
-        (1.0, "100 %"),
-        (0.0, "0 %"),
-        (0.95, "95.0 %"),
-        (0.29, "29.0 %"),
-        (0.995, "99.50 %"),
-        (0.9996, "99.960 %"),
-        (0.9999999, "99.999 %"),
-        (-0.5, "-50.0 %"),
-        (1.0000001, "100.0 %"),
+        (None, "no data"), (1.0, "100 %"), (0.0, "0 %"), (0.95, "95.0 %"), (0.29, "29.0 %"), (0.995, "99.50 %"),
+        (0.9996, "99.960 %"), (0.9999999, "99.999 %"), (-0.5, "-50.0 %"), (1.0000001, "100.0 %"),
     ],
-)
+)  # fmt: skip
 def test_a_share_is_never_rounded_up_to_all(share: float | None, shown: str) -> None:
     assert report.percent(share) == shown
 

@@ -29,18 +29,11 @@ def test_durations(text: str, seconds: int) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "how long"),
-        (None, "how long"),
-        ("30", "not a duration"),
-        ("m", "not a duration"),
-        ("1.5h", "not a duration"),
-        ("-5m", "not a duration"),
-        ("30m1h", "not a duration"),
-        ("soon", "not a duration"),
-        ("0m", "no time at all"),
-        ("31d", "more than 30 days"),
+        ("", "how long"), (None, "how long"), ("30", "not a duration"), ("m", "not a duration"),
+        ("1.5h", "not a duration"), ("-5m", "not a duration"), ("30m1h", "not a duration"), ("soon", "not a duration"),
+        ("0m", "no time at all"), ("31d", "more than 30 days"),
     ],
-)
+)  # fmt: skip
 def test_an_invalid_duration_is_explained(text: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         silence.seconds_of(text)

@@ -70,17 +70,10 @@ def row(state: str = "active (running)") -> status.Row:
 
 def alert(**more: Any) -> Firing:
     usual: dict[str, Any] = {
-        "name": "KafkaDown",
-        "severity": "page",
-        "service": "kafka",
-        "host": "a",
-        "slo": "",
-        "since": 40.0,
-        "summary": "Kafka is away",
-        "runbook": "http://p/user/runbooks/no-such-page.html",
-        "silenced": False,
+        "name": "KafkaDown", "severity": "page", "service": "kafka", "host": "a", "slo": "", "since": 40.0,
+        "summary": "Kafka is away", "runbook": "http://p/user/runbooks/no-such-page.html", "silenced": False,
         "inhibited": False,
-    }
+    }  # fmt: skip
     return Firing(**{**usual, **more})
 
 

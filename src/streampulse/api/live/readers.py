@@ -24,16 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from streampulse.api import queries
 from streampulse.api.database import Unavailable
-from streampulse.api.live.view import (
-    TOTAL_MINUTES,
-    Changes,
-    View,
-    changed,
-    event,
-    full,
-    make_view,
-    newest_totals,
-)
+from streampulse.api.live.view import TOTAL_MINUTES, Changes, View, changed, event, full, make_view, newest_totals
 from streampulse.api.queries import MINUTE, Row
 from streampulse.api.snapshot import Snapshot, Snapshots
 
@@ -76,11 +67,7 @@ class _EventStream(EventSourceResponse):
 
     def __init__(self, events: AsyncIterator[bytes], stopping: anyio.Event, release: Callable[[], None]) -> None:
         super().__init__(
-            events,
-            ping=0,
-            send_timeout=SLOW_SECONDS,
-            shutdown_event=stopping,
-            shutdown_grace_period=_FAREWELL_SECONDS,
+            events, ping=0, send_timeout=SLOW_SECONDS, shutdown_event=stopping, shutdown_grace_period=_FAREWELL_SECONDS
         )
         self._release = release
 

@@ -14,18 +14,9 @@ class Viewer:
     """A user on a stream: the settled past, the unsettled events that matter (:mod:`.presence`), and the present."""
 
     __slots__ = (
-        "before",
-        "expires_minute",
-        "joins",
-        "last",
-        "leaves",
-        "settled",
-        "settled_until",
-        "starts",
-        "stream",
-        "times",
+        "before", "expires_minute", "joins", "last", "leaves", "settled", "settled_until", "starts", "stream", "times",
         "user",
-    )
+    )  # fmt: skip
 
     def __init__(self, stream: Stream, user: str) -> None:
         self.stream = stream
@@ -56,25 +47,10 @@ class Stream:
     """A stream: its viewers, its unsettled windows, and what the tables hold of it."""
 
     __slots__ = (
-        "active_before_fold",
-        "differences",
-        "dirty_from",
-        "dirty_windows",
-        "emitted",
-        "group",
-        "internal",
-        "last_event",
-        "now",
-        "own_clock",
-        "present",
-        "recount_all",
-        "seen",
-        "stops",
-        "stream_id",
-        "viewers",
-        "windows",
+        "active_before_fold", "differences", "dirty_from", "dirty_windows", "emitted", "group", "internal",
+        "last_event", "now", "own_clock", "present", "recount_all", "seen", "stops", "stream_id", "viewers", "windows",
         "written",
-    )
+    )  # fmt: skip
 
     def __init__(self, stream_id: str, group: SettledGroup, emitted: int | None) -> None:
         self.stream_id = stream_id

@@ -7,14 +7,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from streampulse.job.counting.changes import WINDOW_US
-from streampulse.job.counting.presence import (
-    Mark,
-    insert_mark,
-    insert_time,
-    mark_within,
-    presences,
-    times_within,
-)
+from streampulse.job.counting.presence import Mark, insert_mark, insert_time, mark_within, presences, times_within
 from streampulse.job.counting.streams import Stream, Viewer
 from streampulse.job.counting.windows import WindowCounts
 from streampulse.job.rows import STREAM_START, VIEWER_JOIN, VIEWER_LEAVE

@@ -207,17 +207,9 @@ class _SliceBuilder:
     """Collects one partition's events and dead letters."""
 
     __slots__ = (
-        "_first",
-        "_rows",
-        "arrival_us",
-        "clock",
-        "excluded",
-        "letters",
-        "next_offset",
-        "partition",
-        "records",
+        "_first", "_rows", "arrival_us", "clock", "excluded", "letters", "next_offset", "partition", "records",
         "sources",
-    )
+    )  # fmt: skip
 
     def __init__(self, partition: int, first_offset: int, clock: int | None) -> None:
         self.partition = partition

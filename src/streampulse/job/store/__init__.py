@@ -257,13 +257,7 @@ class Store:
         return found
 
     def commit(
-        self,
-        batch: Batch,
-        engine: Engine,
-        changes: Changes,
-        accepted: Sequence[Rows],
-        *,
-        snapshot_now: bool = False,
+        self, batch: Batch, engine: Engine, changes: Changes, accepted: Sequence[Rows], *, snapshot_now: bool = False
     ) -> int:
         """Commit a batch: its rows, its offsets, its ledger row and the state's changelog, all or nothing.
 

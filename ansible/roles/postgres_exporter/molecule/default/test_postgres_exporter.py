@@ -85,8 +85,7 @@ def connection() -> Iterator[psycopg2.extensions.connection]:
 
 
 @pytest.mark.parametrize(
-    "statement",
-    ["SELECT count(*) FROM stream_state", "CREATE TABLE verify (n int)", "SELECT pg_reload_conf()"],
+    "statement", ["SELECT count(*) FROM stream_state", "CREATE TABLE verify (n int)", "SELECT pg_reload_conf()"]
 )
 def test_the_exporter_may_not(connection: psycopg2.extensions.connection, statement: str) -> None:
     with connection.cursor() as cursor, pytest.raises(psycopg2.errors.InsufficientPrivilege):
