@@ -30,15 +30,14 @@ class Repository:
 
     def fetch(
         self,
-        folder: Path,
-        *,
+        *folder: Path,
         fingerprint: str | None = None,
         version: str = "1.2",
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         where = url or self.url
-        words = [where, "stable", f"{where}/keys.asc", fingerprint or self.ours, "thing", version, str(folder)]
+        words = [where, "stable", f"{where}/keys.asc", fingerprint or self.ours, "thing", version, *map(str, folder)]
         return subprocess.run(
             [str(SCRIPT), *words],
             env={**os.environ, **(environment or {})},
@@ -102,6 +101,12 @@ def test_the_version_that_is_asked_for_is_fetched(repository: Repository, tmp_pa
     file = Path(done.stdout.strip())
     assert file.parent == tmp_path / "new"
     assert file.read_bytes() == repository.packages[0].read_bytes()
+
+
+def test_without_a_folder_nothing_is_fetched(repository: Repository) -> None:
+    repository.packages[1].unlink()
+    done = repository.fetch(version="1.2")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
 
 
 def test_a_repository_that_another_key_signed_is_refused(repository: Repository, tmp_path: Path) -> None:

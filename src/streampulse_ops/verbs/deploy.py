@@ -146,6 +146,7 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
 
     :raises OperatorError: it was refused, or it failed. After a failure on hosts that serve, the release before runs.
     """
+    missing: dict[str, str] = {}
     before = seen.running
     rolling = bool(seen.serving) and (bool(before) or not seen.events)
     back = None
@@ -155,16 +156,16 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
             session.screen.line(f"  the way back from {seen.unfinished['release']} was interrupted and is completed")
             _go_back(session, back, options, str(seen.unfinished["deploy"]))
         _refuse(session, target.bundle, options, seen)
-        planned = _plan(target, options, before)
+        planned = _plan(target, options, before, missing)
         if not options.dry_run and not planned and not seen.unfinished and _same(before, target.bundle.name):
             smoke(session)
-            return 0, {}
+            return 0, missing
         _prove(target, options, before)
     elif options.dry_run:
         hosts = ", ".join(host.name for host in session.environment.hosts)
         session.screen.line(f"plan: {target.bundle.name} is installed on {hosts}, and everything starts together")
     if options.dry_run:
-        return 0, {}
+        return 0, missing
     if not rolling:
         return start_together(session, target, options.full)
     deploy_id = uuid.uuid4().hex
@@ -174,7 +175,6 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     schema = (seen.manifest(before) or {}).get("schema", 0)
     kept = target.bundle.manifest["schema"] < schema
     try:
-        missing: dict[str, str] = {}
         changed = configure(target, options.full, missing, rolling=True, schema_kept=kept)
         smoke(session)
     except OperatorError as error:
@@ -237,9 +237,12 @@ def _way_back(session: Session, seen: Look, options: Options) -> Release | None:
     return None
 
 
-def _plan(target: Release, options: Options, before: str) -> int:
-    """Print the plan and return the number of changes."""
-    made = plan.Plan()
+def _plan(target: Release, options: Options, before: str, missing: dict[str, str]) -> int:
+    """Print the plan and return the number of changes.
+
+    :param missing: gets the components that cannot be installed, with the reasons.
+    """
+    made, said = plan.Plan(), dict[str, Any]()
     session = target.session
     extra = [target.facts, *variables(session, options.full, release=target.bundle, rolling=True)]
     for playbook in ("site", "monitoring") if options.full else ("site",):
@@ -252,7 +255,9 @@ def _plan(target: Release, options: Options, before: str) -> int:
             name="plan",
             check=True,
             watch=made.take,
+            said=said,
         )
+    missing.update(_missing(said))
     if made.count or options.dry_run:
         for line in made.lines(before, target.bundle.name):
             session.screen.line(line)
@@ -373,8 +378,12 @@ def configure(
     if full:
         said: dict[str, Any] = {}
         changed += ansible.play(session.environment, "monitoring", extra, session.screen, session.verbose, said=said)
-        missing.update({str(name): str(why) for name, why in said.get(MISSING, {}).items()})
+        missing.update(_missing(said))
     return changed
+
+
+def _missing(said: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(why) for name, why in said.get(MISSING, {}).items()}
 
 
 def variables(
