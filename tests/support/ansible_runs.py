@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import importlib.machinery
 import importlib.util
 import io
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -64,13 +66,23 @@ def shown(
     return {host: json.loads(base64.b64decode(value)) for host, value in found}
 
 
+def load(file: Path) -> Any:
+    """Import a file of the roles or plugins and return the module."""
+    loader = importlib.machinery.SourceFileLoader(file.stem.replace("-", "_"), str(file))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    loaded = importlib.util.module_from_spec(spec)
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        loader.exec_module(loaded)
+    finally:
+        sys.dont_write_bytecode = before
+    return loaded
+
+
 def module(name: str, arguments: Mapping[str, Any], *, check_mode: bool = False) -> tuple[bool, str]:
     """Run a module of ansible/playbooks/library in this process; return its success and its result."""
-    spec = importlib.util.spec_from_file_location(name, ANSIBLE / "playbooks/library" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+    loaded = load(ANSIBLE / "playbooks/library" / f"{name}.py")
     output = io.StringIO()
     with patch_module_args({**arguments, "_ansible_check_mode": check_mode}), redirect_stdout(output):
         try:

@@ -1,13 +1,19 @@
-"""The outcomes of a whole topic's records, as the oracle decides them one by one."""
+"""What the oracle and the job's decoder make of a whole topic's records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from streampulse.oracle.decide import Decision, PartitionLog, Record
+from streampulse.events import Event, is_internal
+from streampulse.job.decode.slices import Decoder
+from streampulse.job.rows import Slice
+from streampulse.oracle.decide import ACCEPTED, FUTURE, Decision, PartitionLog, Record
+from streampulse.oracle.tables import Tables, tables
+
+Decided = list[tuple[Record, Decision]]
 
 
-def decide(records: Iterable[Record], partitions: int) -> tuple[list[tuple[Record, Decision]], dict[int, int]]:
+def decide(records: Iterable[Record], partitions: int) -> tuple[Decided, dict[int, int]]:
     """Decide the outcome of each record of a topic.
 
     :param records: the records, those of each partition in offset order.
@@ -19,3 +25,28 @@ def decide(records: Iterable[Record], partitions: int) -> tuple[list[tuple[Recor
     decisions = [(record, logs[record.partition].decide(record)) for record in records]
     clocks = {number: log.clock_us for number, log in logs.items() if log.clock_us is not None}
     return decisions, clocks
+
+
+def expected_tables(decisions: Decided, clocks: dict[int, int], timeout_us: int, history_days: int = 3650) -> Tables:
+    """Return the tables of all accepted events, with the streams of the pipeline's own at their own clocks."""
+    accepted: dict[str, list[Event]] = {}
+    own: dict[str, int] = {}
+    for _, decision in decisions:
+        if decision.event is None:
+            continue
+        stream = decision.event.stream_id
+        if decision.outcome == ACCEPTED:
+            accepted.setdefault(stream, []).append(decision.event)
+        if is_internal(stream) and decision.outcome != FUTURE:
+            own[stream] = max(own.get(stream, 0), decision.event.ts_us)
+    return tables(accepted, clocks, timeout_us, history_days, own)
+
+
+def decoded(batch: Iterable[Record], clocks: Mapping[int, int], partitions: int) -> list[Slice]:
+    """Return a batch as the executors hand it to the driver."""
+    pieces: list[Slice] = []
+    for number in range(partitions):
+        mine = [(each.offset, each.stamp_ms * 1000, each.key, each.value) for each in batch if each.partition == number]
+        columns = [list(column) for column in zip(*mine, strict=True)] or [[]] * 4
+        pieces += Decoder(dict(clocks), partitions).slices([([number] * len(mine), *columns)])  # type: ignore[list-item]
+    return pieces

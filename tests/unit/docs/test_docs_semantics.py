@@ -11,14 +11,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from deciding import decide
+from deciding import decide, decoded, expected_tables
 
-from streampulse.events import Event, is_internal, partition_of
+from streampulse.events import partition_of
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
-from streampulse.job.decode.slices import Decoder
 from streampulse.oracle import decide as oracle
-from streampulse.oracle.tables import tables
 
 PAGE = Path(__file__).parents[3] / "docs" / "semantics.md"
 DAY = datetime(2026, 3, 1, tzinfo=UTC)
@@ -145,15 +143,7 @@ def described(reason: str, detail: str | None) -> str:
 
 def by_oracle(example: Example) -> Outcome:
     decisions, clocks = decide(example.records, example.partitions)
-    accepted: dict[str, list[Event]] = {}
-    own: dict[str, int] = {}
-    for _, decision in decisions:
-        event = decision.event
-        if event is not None and decision.outcome == oracle.ACCEPTED:
-            accepted.setdefault(event.stream_id, []).append(event)
-        if event is not None and is_internal(event.stream_id) and decision.outcome != oracle.FUTURE:
-            own[event.stream_id] = max(own.get(event.stream_id, 0), event.ts_us)
-    computed = tables(accepted, clocks, example.timeout_us, 30, own)
+    computed = expected_tables(decisions, clocks, example.timeout_us, 30)
     outcome = Outcome([described(decision.outcome, decision.detail) for _, decision in decisions])
     for (window, stream), (chats, donations, cents, *counts) in computed.minutes.items():
         joins, leaves, unique, active = counts
@@ -173,21 +163,10 @@ def by_job(batches: Callable[[list[oracle.Record]], Iterable[list[oracle.Record]
         own_clocks: dict[str, int | None] = {}
         active: dict[str, int] = {}
         for batch in batches(example.records):
-            slices = []
-            for partition in range(example.partitions):
-                mine = [each for each in batch if each.partition == partition]
-                columns = (
-                    [each.partition for each in mine],
-                    [each.offset for each in mine],
-                    [each.stamp_ms * 1000 for each in mine],
-                    [each.key for each in mine],
-                    [each.value for each in mine],
-                )
-                for piece in Decoder(engine.partition_clocks(), example.partitions).slices([columns]):
-                    slices.append((piece.rows, piece.next_offset))
-                    for letter in piece.dead_letters:
-                        fate[partition, letter.offset] = described(letter.reason, letter.detail)
-            changes, accepted = engine.apply(slices)
+            pieces = decoded(batch, engine.partition_clocks(), example.partitions)
+            for letter in (letter for piece in pieces for letter in piece.dead_letters):
+                fate[letter.partition, letter.offset] = described(letter.reason, letter.detail)
+            changes, accepted = engine.apply([(piece.rows, piece.next_offset) for piece in pieces])
             for rows in accepted:
                 fate.update({(rows.partition, offset): oracle.ACCEPTED for offset in rows.offset})
             _write(outcome, changes)

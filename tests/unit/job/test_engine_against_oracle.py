@@ -7,19 +7,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deciding import decide
+from deciding import decide, decoded, expected_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streampulse.events import Event, is_internal, partition_of
+from streampulse.events import is_internal, partition_of
 from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.counting.state import restore, take_snapshot
-from streampulse.job.decode.slices import Decoder
 from streampulse.job.rows import DeadLetter, Rows
 from streampulse.oracle import decide as oracle
-from streampulse.oracle.tables import MINUTE_US, MinuteRow, tables
-from streampulse.oracle.tables import Tables as OracleTables
+from streampulse.oracle.tables import MINUTE_US, MinuteRow
 
 PARTITIONS = 3
 START_MS = 1_780_000_000_000 - 1_780_000_000_000 % 60_000
@@ -177,40 +175,13 @@ def run(
 
 
 def _apply(engine: Engine, batch: list[oracle.Record]) -> tuple[Changes, list[Rows], list[DeadLetter]]:
-    slices = []
-    dead = []
-    for partition in range(PARTITIONS):
-        mine = [record for record in batch if record.partition == partition]
-        columns = (
-            [r.partition for r in mine],
-            [r.offset for r in mine],
-            [r.stamp_ms * 1000 for r in mine],
-            [r.key for r in mine],
-            [r.value for r in mine],
-        )
-        for piece in Decoder(engine.partition_clocks(), PARTITIONS).slices([columns]):
-            slices.append((piece.rows, piece.next_offset))
-            dead += piece.dead_letters
-    changes, accepted = engine.apply(slices)
-    return changes, accepted, dead
+    pieces = decoded(batch, engine.partition_clocks(), PARTITIONS)
+    changes, accepted = engine.apply([(piece.rows, piece.next_offset) for piece in pieces])
+    return changes, accepted, [letter for piece in pieces for letter in piece.dead_letters]
 
 
 # A restart is only where a batch ends.
 positions = st.one_of(st.sets(st.integers(0, 60)), st.just(set(range(61))))
-
-
-def expected_tables(decisions: list[tuple[oracle.Record, oracle.Decision]], clocks: dict[int, int]) -> OracleTables:
-    accepted: dict[str, list[Event]] = {}
-    own: dict[str, int] = {}
-    for _, decision in decisions:
-        if decision.event is None:
-            continue
-        stream = decision.event.stream_id
-        if decision.outcome == oracle.ACCEPTED:
-            accepted.setdefault(stream, []).append(decision.event)
-        if is_internal(stream) and decision.outcome != oracle.FUTURE:
-            own[stream] = max(own.get(stream, 0), decision.event.ts_us)
-    return tables(accepted, clocks, TIMEOUT_US, 3650, own)
 
 
 @settings(max_examples=250, deadline=None)
@@ -219,7 +190,7 @@ def test_any_batches_restarts_and_replays_give_the_oracles_tables(
     records: list[oracle.Record], cuts: set[int], restarts: set[int], repeats: set[int]
 ) -> None:
     decisions, clocks = decide(records, PARTITIONS)
-    expected = expected_tables(decisions, clocks)
+    expected = expected_tables(decisions, clocks, TIMEOUT_US)
 
     held, letters = run(records, cuts, restarts, repeats)
 
@@ -246,7 +217,7 @@ def test_rows_of_our_own_streams_are_exact_however_long_they_go_on(
 ) -> None:
     decisions, clocks = decide(records, PARTITIONS)
     held, _ = run(records, cuts, restarts, repeats)
-    expected = expected_tables(decisions, clocks).minutes
+    expected = expected_tables(decisions, clocks, TIMEOUT_US).minutes
     # A `__` stream whose clock is a day behind another one is dropped. Only minutes without events can be missing then.
     left_out = {key: row for key, row in expected.items() if key not in held.minutes}
     assert held.minutes | left_out == expected
@@ -273,7 +244,7 @@ def test_a_stop_ends_what_came_before_it_when_it_is_settled_too() -> None:
         records.append(oracle.Record(partition_of(key, PARTITIONS), number, START_MS + ts_ms, key, value))
     decisions, clocks = decide(records, PARTITIONS)
     held, _ = run(records, {0, 1, 2, 3}, set(), set())
-    assert held.minutes == expected_tables(decisions, clocks).minutes
+    assert held.minutes == expected_tables(decisions, clocks, TIMEOUT_US).minutes
     assert held.active == {"a": 1}
 
 

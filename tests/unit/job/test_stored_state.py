@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deciding import decide
-from test_engine_against_oracle import Tables, expected_tables
+from deciding import decide, decoded, expected_tables
+from test_engine_against_oracle import Tables
 
 from streampulse.core.errors import OperatorError
-from streampulse.job.decode.slices import Decoder
 from streampulse.job.store.state import SNAPSHOT_EVERY_EVENTS, LedgerRow, StateTables, check_format, snapshot_is_due
 from streampulse.oracle import decide as oracle
 from streampulse.oracle.tables import MINUTE_US, MinuteRow
@@ -55,22 +54,11 @@ def test_the_state_of_349fb85_is_continued_to_the_oracles_numbers(before: dict[s
     )
     # The last records that were counted come again: a replayed batch changes nothing.
     for begin in range(before["records_counted"] - 10, len(records), 10):
-        slices = []
-        for partition in range(before["partitions"]):
-            mine = [record for record in records[begin : begin + 10] if record.partition == partition]
-            columns = (
-                [r.partition for r in mine],
-                [r.offset for r in mine],
-                [r.stamp_ms * 1000 for r in mine],
-                [r.key for r in mine],
-                [r.value for r in mine],
-            )
-            decoder = Decoder(engine.partition_clocks(), before["partitions"])
-            slices += [(piece.rows, piece.next_offset) for piece in decoder.slices([columns])]
-        held.apply(engine.apply(slices)[0])
+        pieces = decoded(records[begin : begin + 10], engine.partition_clocks(), before["partitions"])
+        held.apply(engine.apply([(piece.rows, piece.next_offset) for piece in pieces])[0])
 
     decisions, clocks = decide(records, before["partitions"])
-    expected = expected_tables(decisions, clocks)
+    expected = expected_tables(decisions, clocks, before["viewer_timeout_us"])
     assert held.minutes == expected.minutes
     assert held.active == {stream: state.active_viewers for stream, state in expected.states.items()}
     assert held.event_clock == max(clocks.values())

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-from ansible_runs import ANSIBLE
+from ansible_runs import ANSIBLE, load
 
 
 def test_only_a_cluster_with_a_database_of_its_users_counts(tmp_path: Path) -> None:
-    file = ANSIBLE / "playbooks/library/streampulse_probe.py"
-    spec = importlib.util.spec_from_file_location("streampulse_probe", file)
-    assert spec
-    assert spec.loader
-    probe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(probe)
+    probe = load(ANSIBLE / "playbooks/library/streampulse_probe.py")
     for name, databases in (("15/main", ("1", "5", "16384")), ("17/main", ("1", "4", "5"))):
         data = tmp_path / "data" / name
         for database in databases:

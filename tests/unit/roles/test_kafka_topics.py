@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ansible_runs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,16 +18,7 @@ EVENTS = {"name": "events", "partitions": 4, "replicas": 1, "settings": {"min.in
 
 
 def load() -> Any:
-    loader = importlib.machinery.SourceFileLoader("kafka_topics", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("kafka_topics", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
-    try:
-        loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = before
-    return module
+    return ansible_runs.load(SCRIPT)
 
 
 class Cluster:

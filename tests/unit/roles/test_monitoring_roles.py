@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import bcrypt
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_runs import shown
+from ansible_runs import load, shown
 
 from streampulse_ops import paths
 from streampulse_ops.monitoring import rules
@@ -20,17 +18,7 @@ from streampulse_ops.monitoring import rules
 ROOT = paths.repository()
 
 
-def plugin() -> ModuleType:
-    file = ROOT / "ansible/plugins/filter/streampulse_monitoring.py"
-    specification = importlib.util.spec_from_file_location("streampulse_monitoring", file)
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-FILTERS = plugin().FilterModule().filters()
+FILTERS = load(ROOT / "ansible/plugins/filter/streampulse_monitoring.py").FilterModule().filters()
 
 
 def test_a_password_has_one_hash_and_the_hash_is_of_that_password() -> None:

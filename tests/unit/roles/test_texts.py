@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_runs import ANSIBLE, load
 
-from streampulse_ops import paths
-
-ROOT = paths.repository()
+QUOTED = load(ANSIBLE / "plugins/filter/streampulse_text.py").FilterModule().filters()["streampulse_env"]
 HOSTILE = [
     "plain", "", "it's", "''", 'a"b', "$HOME ${HOME} $(id)", "`id`", "back\\slash\\", "a,b;c&d|e #f", "ümlaut €",
     "x'; id #",
 ]  # fmt: skip
 
 
-def filters() -> dict[str, Any]:
-    specification = importlib.util.spec_from_file_location(
-        "streampulse_text", ROOT / "ansible/plugins/filter/streampulse_text.py"
-    )
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return dict(module.FilterModule().filters())
-
-
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_shell_reads_a_hostile_value_as_it_is(value: str, tmp_path: Path) -> None:
-    (tmp_path / "secret.env").write_text(f"SECRET={filters()['streampulse_env'](value)}\n")
+    (tmp_path / "secret.env").write_text(f"SECRET={QUOTED(value)}\n")
     command = f'. {tmp_path}/secret.env; printf %s "$SECRET"'
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (value, "")
@@ -42,11 +28,11 @@ def test_a_shell_reads_a_hostile_value_as_it_is(value: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("value", ["a\nb", "a\rb", "a\0b", "a\x1bb"])
 def test_a_line_end_is_refused(value: str) -> None:
     with pytest.raises(AnsibleFilterError, match="line end"):
-        filters()["streampulse_env"](value)
+        QUOTED(value)
 
 
 def test_every_value_in_an_environment_file_is_quoted() -> None:
-    for file in (ROOT / "ansible/roles").glob("*/templates/*.env.j2"):
+    for file in (ANSIBLE / "roles").glob("*/templates/*.env.j2"):
         for line in file.read_text().splitlines():
             if not line.startswith(("#", "{%")):
                 assert re.fullmatch(r"[A-Z_]+(\{\{ name \| upper \}\})?=\{\{ .+ \| streampulse_env \}\}", line), (
