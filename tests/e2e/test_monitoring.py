@@ -7,13 +7,12 @@ import os
 import re
 import signal
 import time
-import urllib.parse
-import urllib.request
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
 import pytest
-from alerting import up_full
+from alerting import ALERTMANAGER, PROMETHEUS, ask, up_full
 from dashboard_queries import wrong_on
 from stack import STATE, WATCHED, Stack, until
 
@@ -33,9 +32,7 @@ PIDS = "systemctl show --property=MainPID --value " + " ".join(UNITS)
 
 def prometheus(stack: Stack, path: str, **parameters: str) -> Any:
     """Return the data of an answer of Prometheus' API."""
-    query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-    with urllib.request.urlopen(f"http://{stack.address}:9090/api/v1/{path}{query}", timeout=10) as answer:
-        return json.load(answer)["data"]
+    return ask(stack, PROMETHEUS, f"/api/v1/{path}", **parameters)["data"]
 
 
 def full_status(stack: Stack) -> Any:
@@ -66,8 +63,8 @@ def test_the_rules_are_evaluated_and_the_runbooks_shown(stack: Stack) -> None:
         90,
         "every rule is evaluated",
     )
-    with urllib.request.urlopen(f"http://{stack.address}:9090/user/runbooks/index.html", timeout=10) as page:
-        assert "<h1>Runbooks</h1>" in page.read().decode()
+    page = httpx.get(f"http://{stack.address}:9090/user/runbooks/index.html", timeout=10, trust_env=False)
+    assert "<h1>Runbooks</h1>" in page.text
     assert prometheus(stack, "query", query="up")["result"][0]["metric"].keys() >= {"job", "instance", "host"}
     assert prometheus(stack, "alertmanagers")["activeAlertmanagers"]
 
@@ -119,8 +116,7 @@ def test_maintenance_is_silent(stack: Stack) -> None:
     assert [(one["identity"], one["state"], one["reason"]) for one in listed()] == [
         (made["identity"], "active", "a new disk")
     ]
-    with urllib.request.urlopen(f"http://{stack.address}:9093/api/v2/silences", timeout=10) as answer:
-        kept = {one["id"]: one for one in json.load(answer)}[made["identity"]]
+    kept = {one["id"]: one for one in ask(stack, ALERTMANAGER, "/api/v2/silences")}[made["identity"]]
     assert [(matcher["name"], matcher["value"]) for matcher in kept["matchers"]] == [("service", "kafka")]
     assert "is ended" in stack.inv_ok("silence", "--expire", made["identity"][:8])
     assert listed() == []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError
 from ports import free_port
 
@@ -195,6 +195,12 @@ class Broker:
         with self.admin() as admin:
             admin.create_topics([events, letters])
         return KafkaSettings(bootstrap_servers=self.address, topic=name, dlq_topic=f"{name}.dlq")
+
+    def stamp(self, topic: str, kind: str) -> None:
+        """Have a topic take the producers' stamps, however far ahead (``CreateTime``), or give its own again."""
+        limits = {"message.timestamp.type": kind, "message.timestamp.after.max.ms": str(2**62)}
+        with self.admin() as admin:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=limits)])
 
     @contextlib.contextmanager
     def producer(self, **options: Any) -> Iterator[Any]:

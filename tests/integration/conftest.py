@@ -65,6 +65,15 @@ def own_database(server: PostgresServer, template: str) -> Iterator[Database]:
         server.drop_database(name)
 
 
+@contextlib.contextmanager
+def own_server() -> Iterator[tuple[PostgresServer, str]]:
+    """Start a server that a test may stop, with a migrated database."""
+    with PostgresServer() as server:
+        name = server.create_database()
+        migrate(server.settings(name))
+        yield server, name
+
+
 @pytest.fixture
 def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
     with own_database(postgres_server, migrated_template) as database:

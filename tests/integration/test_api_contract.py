@@ -239,13 +239,6 @@ def test_internal_streams_appear_only_when_named(client: TestClient, database: D
     assert get(client, "/metrics", stream_id="a")["latest_window_start"] == minute(1)
 
 
-def test_an_internal_stream_alone_is_visible_by_name(client: TestClient, database: Database) -> None:
-    database.execute(INSERT, row(3, "__smoke-1"))
-    assert get(client, "/metrics") == {"latest_window_start": None, "rows": []}
-    assert keys(get(client, "/metrics", stream_id="__smoke-1")["rows"]) == [(3, "__smoke-1")]
-    assert keys(get(client, "/metrics/history", stream_id="__smoke-1")["rows"]) == [(3, "__smoke-1")]
-
-
 def test_strange_names_come_through(client: TestClient, database: Database) -> None:
     database.execute(INSERT, *[row(1, name) for name in STRANGE])
     fill_presence(database)

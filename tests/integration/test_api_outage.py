@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import psycopg2.errors
 import pytest
 from api_client import make_app
+from conftest import own_server
 from fastapi.testclient import TestClient
 from postgres import WRITER, PostgresServer
 
@@ -25,17 +26,19 @@ PATHS = ["/metrics", "/metrics/latest", "/metrics/history", "/state", "/streams/
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    """Start a server for this module, which the tests stop."""
-    with PostgresServer() as server:
-        yield server
+def own() -> Iterator[tuple[PostgresServer, str]]:
+    with own_server() as made:
+        yield made
 
 
-@pytest.fixture(scope="module")
-def database(server: PostgresServer) -> str:
-    name = server.create_database()
-    migrate(server.settings(name))
-    return name
+@pytest.fixture
+def server(own: tuple[PostgresServer, str]) -> PostgresServer:
+    return own[0]
+
+
+@pytest.fixture
+def database(own: tuple[PostgresServer, str]) -> str:
+    return own[1]
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browser import Watched, chromium, opened
-from conftest import Database, own_database
+from browser import chromium, opened
+from conftest import Database, own_database, own_server
 from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
 from playwright.sync_api import Browser, Page, Route
@@ -27,19 +27,8 @@ KEY = "a-key-of-the-tests-" + "x" * 16
 
 
 @pytest.fixture(scope="module")
-def own_server() -> Iterator[PostgresServer]:
-    """Start a server for this module, which the tests stop."""
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def filled(own_server: PostgresServer) -> Iterator[Database]:
-    from streampulse.host.migrate import migrate
-
-    template = own_server.create_database()
-    migrate(own_server.settings(template))
-    with own_database(own_server, template) as database:
+def filled() -> Iterator[Database]:
+    with own_server() as own, own_database(*own) as database:
         database.execute(
             "INSERT INTO stream_metrics_minute"
             " SELECT date_trunc('minute', now()) - m * interval '1 min', 'stream-' || s,"
@@ -616,16 +605,3 @@ def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn)
         page.unroute("**/live")
         page.unroute("**/metrics/latest*")
         page.wait_for_selector(LIVE, timeout=10_000)
-
-
-def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:
-    """The checks above can fail: each kind of fault is detected."""
-    with opened(browser, server.url) as watched:
-        page = watched.page
-        page.wait_for_selector(LIVE)
-        page.evaluate("document.querySelector('#theme').removeAttribute('aria-label')")
-        page.evaluate("document.querySelector('#theme').removeAttribute('title')")
-        assert any("button-name" in violation for violation in Watched.violations(watched))
-        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: '1'}))")
-        page.wait_for_timeout(200)
-        assert any("Content Security Policy" in complaint for complaint in watched.complaints)

@@ -6,22 +6,11 @@ import time
 
 from broker import Broker
 from conftest import Database
-from kafka import KafkaAdminClient
-from kafka.admin import ConfigResource, ConfigResourceType
 from pipeline import Pipeline
 from postgres import WRITER
 
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.suspects import Clocks, Suspects, clock_event
-
-
-def stamps(broker: Broker, topic: str, kind: str) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=broker.address)
-    try:
-        limits = {"message.timestamp.type": kind, "message.timestamp.after.max.ms": str(2**62)}
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=limits)])
-    finally:
-        admin.close()
 
 
 def test_events_stamped_by_a_clock_that_ran_ahead_are_excluded(
@@ -37,10 +26,10 @@ def test_events_stamped_by_a_clock_that_ran_ahead_are_excluded(
         producer.send(kafka.topic, value, key=b"ordinary", timestamp_ms=round(at * 1000)).get(10)
 
     with broker.producer() as producer:
-        stamps(broker, kafka.topic, "CreateTime")
+        broker.stamp(kafka.topic, "CreateTime")
         for at in (now, day, day + 1, now):
             send(at)
-        stamps(broker, kafka.topic, "LogAppendTime")
+        broker.stamp(kafka.topic, "LogAppendTime")
         send(now)
     pipeline.start()
     suspects = Suspects(Clocks(kafka, database.settings(WRITER)), 1)

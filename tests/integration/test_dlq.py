@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from broker import Broker
 from conftest import Database
-from kafka.admin import ConfigResource, ConfigResourceType
 from pipeline import Pipeline
 from postgres import WRITER
 
@@ -35,12 +34,6 @@ def event(stream: str, minutes: float = 0, **fields: object) -> bytes:
     ts = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
     shown = {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "stream_start", "stream_id": stream, "user_id": "u"}
     return json.dumps(shown | fields).encode()
-
-
-def set_stamps(broker: Broker, topic: str, kind: str) -> None:
-    with broker.admin() as admin:
-        configs = {"message.timestamp.type": kind}
-        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
 
 
 @contextmanager
@@ -100,14 +93,14 @@ def test_a_replay_comes_to_what_was_predicted_and_a_second_one_is_refused(broker
     pipeline = Pipeline(kafka, database.settings(WRITER))
     pipeline.start()
     records = mixed()
-    set_stamps(broker, kafka.topic, "CreateTime")
+    broker.stamp(kafka.topic, "CreateTime")
     with broker.producer(max_request_size=1_000_000, compression_type="zstd") as producer:
         for stream in STREAMS:
             producer.send(kafka.topic, event(stream), key=stream.encode())
         producer.flush()
         for stream, partition, value, stamp in records:
             producer.send(kafka.topic, value, stream.encode(), partition=partition, timestamp_ms=stamp)
-    set_stamps(broker, kafka.topic, "LogAppendTime")
+    broker.stamp(kafka.topic, "LogAppendTime")
     for number in range(PARTITIONS):
         pipeline.count(number, broker.end(kafka.topic, number))
 

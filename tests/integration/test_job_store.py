@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 
-import psycopg2
 import pytest
 from conftest import Database
 from postgres import WRITER
@@ -233,12 +232,6 @@ def test_rows_older_than_the_history_leave(database: Database, store: Store) -> 
         pass
     assert [row[1] for row in rows(database)] == [NAME]
     assert database.query("SELECT stream_id FROM stream_state") == [(NAME,)]
-
-
-def test_a_server_that_is_away_is_an_operational_error(database: Database) -> None:
-    settings = database.settings(WRITER).model_copy(update={"port": 1})
-    with pytest.raises(psycopg2.OperationalError):
-        Store(settings, TIMEOUT_US, 30, 2).open()
 
 
 def test_a_recreated_topic_is_read_from_its_beginning_also_when_postgres_goes_away(

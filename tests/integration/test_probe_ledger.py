@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Database, own_database
+from conftest import Database, own_database, own_server
 from postgres import PostgresServer
 
 from streampulse.host.migrate import migrate
@@ -168,29 +168,25 @@ def test_a_missing_table_is_said(postgres_server: PostgresServer) -> None:
 
 
 def test_a_server_that_goes_away_or_hangs_is_said_in_time_and_read_again() -> None:
-    # A separate server: other modules' tests keep using theirs.
-    with PostgresServer() as server:
-        template = server.create_database()
-        migrate(server.settings(template))
-        with own_database(server, template) as database:
-            made = Ledger(database.settings(), PATIENCE, None)
-            commit(database, {"0": 1})
-            assert made.read().entry is not None
-            server.signal(signal.SIGSTOP)
-            for _ in range(2):  # on the open connection, and on a new one
-                begun = time.monotonic()
-                with pytest.raises(Unreadable, match="no answer"):
-                    made.read()
-                assert time.monotonic() - begun < PATIENCE + 2
-            server.signal(signal.SIGCONT)
-            assert made.read().entry is not None
-            database.writer.close()
-            server.stop(signal.SIGQUIT)
+    with own_server() as (server, template), own_database(server, template) as database:
+        made = Ledger(database.settings(), PATIENCE, None)
+        commit(database, {"0": 1})
+        assert made.read().entry is not None
+        server.signal(signal.SIGSTOP)
+        for _ in range(2):  # on the open connection, and on a new one
             begun = time.monotonic()
-            for _ in range(2):
-                with pytest.raises(Unreadable):
-                    made.read()
+            with pytest.raises(Unreadable, match="no answer"):
+                made.read()
             assert time.monotonic() - begun < PATIENCE + 2
-            server.start()
-            assert made.read().entry is not None
-            made.close()
+        server.signal(signal.SIGCONT)
+        assert made.read().entry is not None
+        database.writer.close()
+        server.stop(signal.SIGQUIT)
+        begun = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(Unreadable):
+                made.read()
+        assert time.monotonic() - begun < PATIENCE + 2
+        server.start()
+        assert made.read().entry is not None
+        made.close()

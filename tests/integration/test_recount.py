@@ -18,7 +18,6 @@ from broker import Broker
 from conftest import Database
 from pipeline import TIMEOUT_SECONDS, Pipeline
 from postgres import WRITER
-from test_clock_ahead import stamps
 
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import CountingSettings, KafkaSettings
@@ -243,7 +242,7 @@ def test_a_poisoned_clock_is_cured_while_records_keep_arriving(bench: Bench) -> 
 
 
 def test_history_from_before_the_oldest_record_is_kept(bench: Bench) -> None:
-    stamps(bench.broker, bench.kafka.topic, "CreateTime")
+    bench.broker.stamp(bench.kafka.topic, "CreateTime")
     bench.pipeline.count(
         0, bench.send(event("old", "viewer_join", -200), event("gone", "viewer_join", -200), ahead=-200)
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 from stack import Stack, until
 
 PROMETHEUS, ALERTMANAGER = 9090, 9093
@@ -20,9 +18,8 @@ CALM_SECONDS = 300
 
 def ask(stack: Stack, port: int, path: str, **parameters: str) -> Any:
     """Return a response of Prometheus or Alertmanager."""
-    query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-    with urllib.request.urlopen(f"http://{stack.address}:{port}{path}{query}", timeout=10) as answer:
-        return json.load(answer)
+    answer = httpx.get(f"http://{stack.address}:{port}{path}", params=parameters, timeout=10, trust_env=False)
+    return answer.raise_for_status().json()
 
 
 def query(stack: Stack, expression: str) -> list[dict[str, Any]]:

@@ -5,19 +5,16 @@ Grafana is not needed: its variables and macros are substituted here.
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shlex
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 from stack import Stack
 
 FOLDER: Final = Path(__file__).parents[2] / "grafana" / "dashboards"
@@ -116,22 +113,15 @@ def sql(text: str, stream: str, now: datetime, over: timedelta = _RANGE) -> str:
 class Prometheus:
     """A Prometheus, over its HTTP API."""
 
-    def __init__(self, url: str, user: str = "", password: str = "") -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self.headers = {}
-        if user:
-            token = base64.b64encode(f"{user}:{password}".encode()).decode()
-            self.headers["Authorization"] = f"Basic {token}"
 
     def ask(self, path: str, **parameters: str) -> Any:
         """Return the data of a response; Prometheus' errors raise a ValueError."""
-        body = urllib.parse.urlencode(parameters).encode()
-        request = urllib.request.Request(f"{self.url}/api/v1/{path}", body, self.headers)  # noqa: S310
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            raise ValueError(error.read().decode(errors="replace").strip()) from None
+        answer = httpx.post(f"{self.url}/api/v1/{path}", data=parameters, timeout=30, trust_env=False)
+        if answer.is_error:
+            raise ValueError(answer.text.strip())
+        return answer.json()["data"]
 
     def series(self, text: str, over_time: bool) -> list[dict[str, Any]]:
         """Return the series of a query: their present values, or the last hour in 240 steps."""

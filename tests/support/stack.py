@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -159,11 +158,7 @@ class Stack:
 
     def get(self, path: str) -> Any:
         """Return the API's JSON response, whatever its status."""
-        try:
-            with urllib.request.urlopen(f"http://{self.address}:8000{path}", timeout=10) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            return json.load(error)
+        return httpx.get(f"http://{self.address}:8000{path}", timeout=10, trust_env=False).json()
 
     def totals(self) -> tuple[int, int]:
         """Return the numbers of records read and of events counted, from the ledger."""
@@ -226,7 +221,7 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> float:
         try:
             if condition():
                 return time.monotonic() - started
-        except (OSError, AssertionError, ValueError) as error:
+        except (OSError, httpx.HTTPError, AssertionError, ValueError) as error:
             what_else = f" ({error})"
         else:
             what_else = ""

@@ -46,6 +46,7 @@ def test_a_refused_connection_is_reported_quickly_and_without_secrets(client: Te
         r"PostgreSQL does not answer: Connection refused, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", health["error"]
     )
     assert time.monotonic() - started < 3
+    assert "hidden-word" not in str(health)
 
 
 def test_numbers_that_were_never_read_are_as_old_as_the_worker(client: TestClient) -> None:
@@ -66,18 +67,6 @@ def test_a_request_without_an_answer_is_a_warning_in_the_log(
     served, refused = [record for record in caplog.records if record.name == "streampulse.api.access"]
     assert (served.levelname, refused.levelname) == ("WARNING", "INFO")
     assert served.fields["query"] == "stream_id=red"  # type: ignore[attr-defined]
-
-
-def test_a_server_that_never_answers_costs_bounded_time() -> None:
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        with TestClient(app_at(silent.getsockname()[1])) as client:
-            started = time.monotonic()
-            response = client.get("/metrics")
-            assert time.monotonic() - started < 4
-    assert response.status_code == 503
-    assert "hidden-word" not in response.text
 
 
 def test_an_unexpected_error_is_a_plain_500_with_the_request_id(monkeypatch: pytest.MonkeyPatch) -> None:

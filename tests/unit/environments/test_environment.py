@@ -91,17 +91,12 @@ def test_an_unknown_environment_is_answered_with_those_that_there_are(inventorie
     assert "is not an environment. There are: local, staging. A new one: inv env new" in str(caught.value)
 
 
-def test_a_file_that_is_no_yaml_is_named(inventories: Path) -> None:
-    (inventories / "local" / "hosts.yml").write_text("all: {")
+@pytest.mark.parametrize("content", [b"all: {", b"all: \xff"])
+def test_a_file_that_is_no_yaml_is_named(inventories: Path, content: bytes) -> None:
+    (inventories / "local" / "hosts.yml").write_bytes(content)
     with pytest.raises(OperatorError, match=r"local/hosts\.yml cannot be read") as caught:
         environment.load("local")
     assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_not_utf8_is_named(inventories: Path) -> None:
-    (inventories / "local" / "hosts.yml").write_bytes(b"all: \xff")
-    with pytest.raises(OperatorError, match=r"local/hosts\.yml cannot be read"):
-        environment.load("local")
 
 
 def test_a_new_environment_can_be_loaded_and_is_made_once(inventories: Path) -> None:

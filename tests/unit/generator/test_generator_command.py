@@ -166,13 +166,6 @@ def test_arguments_out_of_range_are_named_in_one_line(words: list[str], capsys: 
     assert said.count("\n") == 1
 
 
-@pytest.mark.usefixtures("environment")
-def test_missing_settings_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.delenv("STREAMPULSE_KAFKA_TOPIC")
-    assert main(["generator"]) == 1
-    assert "STREAMPULSE_KAFKA_TOPIC" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("now", "expected"),
     [

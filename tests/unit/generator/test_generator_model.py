@@ -48,10 +48,7 @@ def test_every_event_is_valid_by_the_contract_and_keeps_the_models_values() -> N
         assert (read.stream_id, read.user_id, read.amount_cents) == (event.stream_id, event.user_id, event.amount_cents)
     assert {event.event_type for event in events} == set(contract.EVENT_TYPES)
     assert len({event.event_id for event in events}) == len(events)
-
-
-def test_no_stream_is_internal() -> None:
-    assert not any(contract.is_internal(event.stream_id) for event in made(6_000, streams=1_000))
+    assert not any(contract.is_internal(event.stream_id) for event in events)
 
 
 def test_times_lie_in_the_interval_in_order() -> None:
@@ -86,14 +83,6 @@ def test_sessions_make_sense() -> None:
                 present[stream].remove(user)
             case _:
                 assert user in present[stream]
-
-
-def test_popularity_is_heavy_tailed() -> None:
-    counts = [count for _, count in Counter(event.stream_id for event in made(60_000, streams=50)).most_common()]
-    assert len(counts) == 50
-    # Zipf's law with 50 streams: the first has 22 % of everything, the last 25 together 15 %.
-    assert counts[0] > 0.15 * sum(counts)
-    assert sum(counts[25:]) < 0.25 * sum(counts)
 
 
 @pytest.mark.parametrize(("streams", "users"), [(1, 1), (1, 1000), (1000, 1), (3, 2)])

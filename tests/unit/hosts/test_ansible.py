@@ -91,18 +91,19 @@ SAYING = """\
 """
 
 
+def played(folder: Path, play: str, hosts: str, playbook: str) -> subprocess.CompletedProcess[str]:
+    """Run a play as ``playbook`` on these hosts, all of them this machine; its events are in ``folder/progress``."""
+    (folder / "play.yml").write_text(play)
+    (folder / "hosts.yml").write_text(f"all: {{hosts: {{{hosts}}}, vars: {{ansible_connection: local}}}}")
+    words = [inventory.program("ansible-playbook"), "-i", str(folder / "hosts.yml"), str(folder / "play.yml")]
+    surroundings = program_environment(ansible.playbook_environment(playbook, folder / "progress"))
+    return subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
+
+
 def test_statistics_of_tasks_reach_the_caller(tmp_path: Path) -> None:
-    (tmp_path / "play.yml").write_text(SAYING)
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {one: , two: }, vars: {ansible_connection: local}}")
-    file = tmp_path / "progress"
-    subprocess.run(
-        [inventory.program("ansible-playbook"), "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")],
-        env=program_environment(ansible.playbook_environment("monitoring", file)),
-        capture_output=True,
-        check=True,
-    )
+    assert played(tmp_path, SAYING, "one: , two: ", "monitoring").returncode == 0
     progress = ansible.Progress(screen()[0])
-    for line in file.read_text().splitlines():
+    for line in (tmp_path / "progress").read_text().splitlines():
         progress.take(json.loads(line))
     assert progress.said == {"streampulse_missing": {"one": "gone", "two": "gone"}}
 
@@ -141,14 +142,6 @@ PLAY = """\
 
 @pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("monitoring_stop", True)])
 def test_a_host_that_fails_ends_all_but_stopping(tmp_path: Path, playbook: str, goes_on: bool) -> None:
-    (tmp_path / "play.yml").write_text(PLAY)
-    (tmp_path / "hosts.yml").write_text("all: {hosts: {bad: , good: }, vars: {ansible_connection: local}}")
-    done = subprocess.run(
-        [inventory.program("ansible-playbook"), "-i", str(tmp_path / "hosts.yml"), str(tmp_path / "play.yml")],
-        env=program_environment(ansible.playbook_environment(playbook, tmp_path / "progress")),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = played(tmp_path, PLAY, "bad: , good: ", playbook)
     assert done.returncode != 0
     assert ("goes on" in done.stdout) is goes_on, done.stdout

@@ -19,6 +19,7 @@ def test_a_taken_metrics_port_is_one_line_with_the_port(caplog: pytest.LogCaptur
     message = record.getMessage()
     assert message.startswith("no metrics, the job counts without them: ")
     assert f"127.0.0.1:{port} cannot be opened (Address already in use)" in message
+    assert f"ss -ltnp sport = :{port}" in message
     assert record.exc_info is None
     assert "\n" not in message
 

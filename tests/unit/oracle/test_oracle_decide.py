@@ -132,15 +132,6 @@ def test_internal_streams_have_duplicates_too_also_before_there_is_a_clock() -> 
     assert log.own_clocks_us == {own: (NOON + 3000) * 1_000_000}
 
 
-def test_a_wrong_key_or_partition_is_invalid() -> None:
-    topic = Topic()
-    topic.add(0)
-    good = topic.records[0]
-    elsewhere = (topic.partition + 1) % PARTITIONS
-    for record in (good._replace(key=None), good._replace(key=b"stream-2"), good._replace(partition=elsewhere)):
-        assert PartitionLog(record.partition, PARTITIONS).decide(record).outcome == "invalid"
-
-
 def test_records_out_of_order_are_refused() -> None:
     topic = Topic()
     topic.add(0)
