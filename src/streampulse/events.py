@@ -5,8 +5,6 @@ form of an event (``streampulse.job.decode``) and falls back to :func:`parse` fo
 that both give the same answer for every record.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import re

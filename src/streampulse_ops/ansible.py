@@ -1,7 +1,5 @@
 """Run playbooks: a few lines on the terminal, Ansible's own output in a log."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Run programs on the control machine, with one-line errors."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

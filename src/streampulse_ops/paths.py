@@ -1,7 +1,5 @@
 """Where things are: the repository, the caches, and the state of environments."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The list of services in ansible/services.yml, as the tasks read it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Drills on booted machines: what each one breaks is told, named by doctor, and repaired by its runbook."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

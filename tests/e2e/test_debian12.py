@@ -1,7 +1,5 @@
 """The whole stack on Debian 12: another Python, JDK, PostgreSQL and Prometheus than on Debian 13."""
 
-from __future__ import annotations
-
 import re
 import urllib.request
 

@@ -1,7 +1,5 @@
 """The base stack from nothing on Debian 13. The tests build on each other, in this order."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Monitoring with --full on a machine made on the roles' layer; tasks without --full leave it alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 The tests build on each other, in this order: crashes come before outages, whose budgets burn for some minutes.
 """
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -4,8 +4,6 @@ The generator sends during all of them, with duplicates, disorder, late events a
 waiting; the benchmark measures the times to recover.
 """
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import time

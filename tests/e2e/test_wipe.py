@@ -1,7 +1,5 @@
 """``down --wipe`` leaves nothing on this host. The last module, because it removes the machine of the others."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

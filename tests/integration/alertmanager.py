@@ -1,7 +1,5 @@
 """A real Alertmanager with streampulse's configuration, and a server that stands for its receivers."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Kafka brokers for tests, in temporary folders, on loopback. The first of them are controllers, too."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import signal
@@ -48,7 +46,7 @@ class Broker:
         self.data = self._base / "data"
         self.address = f"127.0.0.1:{self._port}"
 
-    def __enter__(self) -> Broker:
+    def __enter__(self) -> "Broker":
         try:
             self.format()
             self.start()
@@ -166,7 +164,7 @@ class Broker:
                 position += 12 + size
         raise AssertionError(f"{folder} has no batch from offset {first} on")
 
-    def beside(self) -> Broker:
+    def beside(self) -> "Broker":
         """Return a second broker, without a vote."""
         return Broker(len(self._controllers) + 1, self._controllers)
 

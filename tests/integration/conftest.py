@@ -1,7 +1,5 @@
 """Fixtures with a real PostgreSQL server. If its binaries are missing, the tests fail and name the command."""
 
-from __future__ import annotations
-
 import contextlib
 import uuid
 from collections.abc import Iterator

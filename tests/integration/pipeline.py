@@ -1,7 +1,5 @@
 """The job without Spark: what the driver and the executors do, in the test's own process."""
 
-from __future__ import annotations
-
 import time
 import uuid
 

@@ -1,7 +1,5 @@
 """A PostgreSQL server for tests: a cluster in a temporary directory, on a free port."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pwd
@@ -65,7 +63,7 @@ class PostgresServer:
         self.port = free_port()
         self.passwords = {name: secrets.token_urlsafe(12) for name in ("postgres", WRITER, READER)}
 
-    def __enter__(self) -> PostgresServer:
+    def __enter__(self) -> "PostgresServer":
         try:
             self._initialise()
             self.start()

@@ -1,7 +1,5 @@
 """A real Prometheus with streampulse's rules."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

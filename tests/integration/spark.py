@@ -1,7 +1,5 @@
 """The job on a Spark of its own, with executors in processes of their own, started again whenever its driver ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -89,7 +87,7 @@ class Job:
         #: How often the driver was started.
         self.starts = 0
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> "Job":
         self._supervisor.start()
         return self
 

@@ -1,7 +1,5 @@
 """``inv alert test`` and the messages about deploys, through a real Alertmanager to real receivers."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

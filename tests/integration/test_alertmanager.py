@@ -1,7 +1,5 @@
 """A real Alertmanager with streampulse's configuration: routes and inhibitions."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Every path of the API against handwritten rows: shapes, order, ties, paging, bounds, strange names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

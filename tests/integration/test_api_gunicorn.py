@@ -1,7 +1,5 @@
 """The API as its unit runs it: gunicorn, several workers, systemd's notifications, a graceful end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

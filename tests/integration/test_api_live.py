@@ -1,7 +1,5 @@
 """/live: the first events, the resume after a break, and the notice that the numbers are stale."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

@@ -1,7 +1,5 @@
 """/streams/top over a day: exact, and answered for many clients at once."""
 
-from __future__ import annotations
-
 import concurrent.futures
 from typing import get_args
 

@@ -1,7 +1,5 @@
 """The API while PostgreSQL is stopped, crashed, hanging, slow or not migrated: it reports that and recovers."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import contextlib

@@ -1,7 +1,5 @@
 """The pages in a real browser, served by gunicorn from a real PostgreSQL whose rows a small writer changes."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

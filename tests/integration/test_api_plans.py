@@ -1,7 +1,5 @@
 """Cost of the API's statements on a table with a long history: index reads of the needed rows only."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Hostile clients: the service stays up, answers the others, and stays within its memory."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import socket

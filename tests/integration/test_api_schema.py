@@ -1,7 +1,5 @@
 """The API against its own schema: its responses to every schemathesis request match."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

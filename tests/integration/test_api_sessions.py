@@ -1,7 +1,5 @@
 """Log-ins of a public API with several workers and a database: a log-out ends the cookie and every copy of it."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import time

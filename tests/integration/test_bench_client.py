@@ -1,7 +1,5 @@
 """The benchmark's clients against a running API, with a real wrk; and the plain pool, with the same answers."""
 
-from __future__ import annotations
-
 import socket
 import statistics
 import subprocess

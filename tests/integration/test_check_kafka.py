@@ -1,7 +1,5 @@
 """Doctor's look at a real broker."""
 
-from __future__ import annotations
-
 import uuid
 
 import pytest

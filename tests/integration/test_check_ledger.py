@@ -1,7 +1,5 @@
 """Doctor's look at the ledger, on a real PostgreSQL."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import uuid

@@ -1,7 +1,5 @@
 """A broker's clock that was ahead for a moment: its records move no clock, and job and oracle agree about them."""
 
-from __future__ import annotations
-
 import time
 
 from broker import Broker

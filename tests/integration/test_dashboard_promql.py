@@ -1,7 +1,5 @@
 """The dashboards' PromQL on a real Prometheus: every query parses, and invalid or empty ones are reported."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The dashboards' SQL on a real PostgreSQL: the numbers are right, and a long range costs no more than a day."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Dead letters: counted, shown, and sent again with the outcome that was predicted."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

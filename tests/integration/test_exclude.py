@@ -1,7 +1,5 @@
 """An operator excludes a record: at once where the job has not read it, pending where it has."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

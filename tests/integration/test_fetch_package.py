@@ -1,7 +1,5 @@
 """fetch-package with real apt and a real, signed repository: trust, rejections and leftovers."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

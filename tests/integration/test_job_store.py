@@ -1,7 +1,5 @@
 """The job's commits to a real PostgreSQL: atomic, exactly once, and enough for a restart."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

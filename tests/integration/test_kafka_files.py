@@ -1,7 +1,5 @@
 """Files of Kafka that a power cut left empty: the broker starts, and its logs are what they were."""
 
-from __future__ import annotations
-
 import subprocess
 import uuid
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A broker without a vote joins a cluster that stores events, gets its share of them, and leaves again."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

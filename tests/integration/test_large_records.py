@@ -1,7 +1,5 @@
 """Records that compress well pass, whatever they unpack to, and cost the memory of one batch."""
 
-from __future__ import annotations
-
 import json
 import struct
 import time

@@ -1,7 +1,5 @@
 """Kafka's log loses its end: whatever it holds afterwards is counted, and the span is entered, exactly."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The benchmark's measurements in PostgreSQL: visible commits, and growth over simulated days."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -1,7 +1,5 @@
 """Migrations on a real server: repeated, concurrent, interrupted, refused."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

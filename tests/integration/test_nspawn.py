@@ -1,7 +1,5 @@
 """Machines of provider nspawn, really booted: two side by side, reboot, crash, and nothing left."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

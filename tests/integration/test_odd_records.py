@@ -1,7 +1,5 @@
 """Records that Kafka's clients can send and few do: every reader reads them, and job and oracle agree."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """PostgreSQL's access rules: rendered for every kind of address, and validated by PostgreSQL before use."""
 
-from __future__ import annotations
-
 import json
 import os
 import runpy

@@ -1,7 +1,5 @@
 """The probe's ledger reader on a real PostgreSQL that stops, hangs and recovers."""
 
-from __future__ import annotations
-
 import json
 import signal
 import time

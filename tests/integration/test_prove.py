@@ -1,7 +1,5 @@
 """``streampulse shadow --prove`` beside the job: a release agrees with what the job counts, or is found out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Readers of topics on a real broker, in a topic that goes on behind what is read."""
 
-from __future__ import annotations
-
 import uuid
 from contextlib import closing
 

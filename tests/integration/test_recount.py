@@ -1,7 +1,5 @@
 """``streampulse recount`` beside the job: with a real broker and a real PostgreSQL."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json

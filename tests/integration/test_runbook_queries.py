@@ -1,7 +1,5 @@
 """The runbooks' queries on a real PostgreSQL with streampulse's tables."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

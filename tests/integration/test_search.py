@@ -1,7 +1,5 @@
 """With a real Spark: a record that ends executors is excluded, executors that are killed exclude nothing."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """``streampulse slo`` with a real Prometheus and streampulse's rules: every query is accepted."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`inv sql` and the page of questions: each query runs as the reading role on a filled database."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from decimal import Decimal

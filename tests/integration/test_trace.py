@@ -1,7 +1,5 @@
 """`inv trace` against the oracle: events of every outcome, after kills of the job and a loss of Kafka's."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """One test for each linter of `inv lint`."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -4,8 +4,6 @@
 takes all roles whose needs are there already, since starting Ansible costs as much as applying a role.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

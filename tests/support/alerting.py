@@ -1,7 +1,5 @@
 """Alertmanager's alerts while services of a booted machine are held down or killed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Run Ansible on this machine: evaluate expressions, run playbooks and the repository's modules."""
 
-from __future__ import annotations
-
 import base64
 import importlib.machinery
 import importlib.util

@@ -1,7 +1,5 @@
 """A client for the API in this process, for tests that write rows and read exactly these."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

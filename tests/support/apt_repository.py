@@ -1,7 +1,5 @@
 """A signed apt repository for tests, with packages built on the spot, served over HTTP."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib

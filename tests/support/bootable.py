@@ -1,7 +1,5 @@
 """Checks of this host for tests of all kinds: whether it can boot machines."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """A real Chromium from apt, driven by Playwright."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Grafana is not needed: its variables and macros are substituted here.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

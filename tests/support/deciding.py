@@ -1,7 +1,5 @@
 """What the oracle and the job's decoder make of a whole topic's records."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from streampulse.events import Event, is_internal

@@ -1,7 +1,5 @@
 """The API as its unit runs it, gunicorn with workers, on a free port."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """The live page's content, and the content that the API's answers require."""
 
-from __future__ import annotations
-
 import time
 from decimal import Decimal
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Ports for the tests' servers."""
 
-from __future__ import annotations
-
 import random
 import socket
 

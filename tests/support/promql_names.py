@@ -1,7 +1,5 @@
 """Names of metrics in a PromQL expression."""
 
-from __future__ import annotations
-
 import re
 
 _FUNCTIONS = frozenset(

@@ -1,7 +1,5 @@
 """A relay in front of a server: connections that go silent and break, as in networks."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

@@ -1,7 +1,5 @@
 """An environment for end-to-end tests, driven from outside: by ./inv, by SSH, by HTTP and by Kafka's protocol."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -69,7 +67,7 @@ class Stack:
     inventories: Path
 
     @classmethod
-    def make(cls, name: str, machine_os: str, subnet: str, inventories: Path, layer: str = "") -> Stack:
+    def make(cls, name: str, machine_os: str, subnet: str, inventories: Path, layer: str = "") -> "Stack":
         folder = inventories / name
         folder.mkdir(parents=True)
         host = f"sp-{name}"

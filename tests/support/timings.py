@@ -4,8 +4,6 @@
 of files and parts cover the tests that both runs have, so a run of a few tests compares those.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

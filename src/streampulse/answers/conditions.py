@@ -1,7 +1,5 @@
 """Conditions that choose dead letters, and instants as people type them."""
 
-from __future__ import annotations
-
 import re
 from typing import Final, NamedTuple
 

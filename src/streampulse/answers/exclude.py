@@ -1,7 +1,5 @@
 """``streampulse exclude``: an operator judges one record of the topic, and lists the records that were judged."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,7 +1,5 @@
 """What PostgreSQL knows about the topic besides its log."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import psycopg2.extensions

@@ -6,8 +6,6 @@ record that still matters for a duplicate arrived at most 15 minutes before the 
 before the clock and at most 5 minutes after its arrival.
 """
 
-from __future__ import annotations
-
 import bisect
 import re
 from array import array

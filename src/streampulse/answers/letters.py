@@ -1,7 +1,5 @@
 """Dead letters as their readers see them, and conditions that choose some of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final, NamedTuple

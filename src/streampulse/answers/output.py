@@ -1,7 +1,5 @@
 """The connection and the text that all answers share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime

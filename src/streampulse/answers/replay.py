@@ -3,8 +3,6 @@
 A letter is claimed in ``replayed_letters`` before it is sent, so it is sent at most once, whatever ends the replay.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

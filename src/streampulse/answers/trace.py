@@ -1,7 +1,5 @@
 """``streampulse trace``: the path of past events, from partition, offset and ledger. The hot path is not involved."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -3,8 +3,6 @@
 Requests with the same question share one query.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import time

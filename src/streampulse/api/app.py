@@ -1,7 +1,5 @@
 """The application: ``streampulse.api.app:app``."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 

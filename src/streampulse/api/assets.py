@@ -4,8 +4,6 @@ There is no build step. A file names another one as ``./name.ext`` and a page as
 address with the hash. Files of other projects are in the folder ``vendor``; its ``vendor.json`` names their origin.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import re

@@ -4,8 +4,6 @@ Queries run on a few threads of their own, each with its own connection, never o
 away, requests fail within milliseconds or seconds and say why; the first one after its return succeeds.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

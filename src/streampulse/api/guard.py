@@ -4,8 +4,6 @@ Always: limits on bodies and on queries. Where the setting ``public`` is on: a k
 page's assets, rate limits, and ``/health`` and ``/prometheus`` for private networks only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import math

@@ -3,8 +3,6 @@
 Everything that differs between hosts comes from :class:`streampulse.core.settings.ApiSettings`.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """Models of the API's answers, for its description."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated
 

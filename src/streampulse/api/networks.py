@@ -1,7 +1,5 @@
 """Addresses, networks, and the headers of trusted proxies."""
 
-from __future__ import annotations
-
 import ipaddress
 from functools import lru_cache
 from typing import Any

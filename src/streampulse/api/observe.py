@@ -1,7 +1,5 @@
 """Metrics and access log: a count and a line for each request, and the scrape over all workers."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

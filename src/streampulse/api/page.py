@@ -1,7 +1,5 @@
 """The pages for people: the live page, the log-in, and the API's documentation."""
 
-from __future__ import annotations
-
 import html
 from typing import Final
 

@@ -3,8 +3,6 @@
 Runs on the API's host, with its settings and its gunicorn, for `streampulse measure api`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -4,8 +4,6 @@ A window is a whole minute. Ids of *ordinary* streams do not begin with ``__``. 
 and appear only when named.
 """
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 

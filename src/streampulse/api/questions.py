@@ -3,8 +3,6 @@
 Each class is one route's parameters. Unknown parameters are refused, so a typing error shows.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from functools import lru_cache
@@ -148,7 +146,7 @@ class HistoryQuestion(Question):
     stream_id: StreamName = None
 
     @model_validator(mode="after")
-    def _whole_span_of_one_stream(self) -> HistoryQuestion:
+    def _whole_span_of_one_stream(self) -> "HistoryQuestion":
         if self.stream_id is not None and "limit" not in self.model_fields_set:
             return self.model_copy(update={"limit": MAX_MINUTES})
         return self

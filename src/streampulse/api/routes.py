@@ -1,7 +1,5 @@
 """The paths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 

@@ -1,7 +1,5 @@
 """The objects that the requests of one worker share, from the server's start to its end."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any, Final, NamedTuple
 

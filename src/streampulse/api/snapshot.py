@@ -5,8 +5,6 @@ a second. Requests are answered from the last reading, so a thousand readers cos
 the identity of PostgreSQL's own snapshot stays the same, nothing was written, and the thread reads no tables.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import threading

@@ -1,7 +1,5 @@
 """The worker process that serves requests: uvicorn inside gunicorn."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import sys

@@ -1,7 +1,5 @@
 """HTTP requests to the deployment's own addresses. Proxies of the environment are never used for them."""
 
-from __future__ import annotations
-
 import ssl
 import urllib.parse
 from collections.abc import Mapping

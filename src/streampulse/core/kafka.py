@@ -1,7 +1,5 @@
 """One topic of Kafka: its id, the bounds of its partitions, and the clients that read it."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time

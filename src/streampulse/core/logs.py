@@ -4,8 +4,6 @@ Where a line goes to the journal it begins with its priority in angle brackets (
 and keeps, so that ``journalctl --priority=warning`` works.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """Metrics: the scrape endpoint of a service, and gauges whose value is not always known."""
 
-from __future__ import annotations
-
 import math
 
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server

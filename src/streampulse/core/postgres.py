@@ -1,7 +1,5 @@
 """Connections to PostgreSQL."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any

@@ -5,8 +5,6 @@ default here (addresses, names, credentials) is owned by the inventory and must 
 and the roles pass it on only when the inventory sets it.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import urllib.parse
 from collections.abc import Mapping
@@ -249,7 +247,7 @@ class ApiSettings(BaseSettings):
         return text
 
     @model_validator(mode="after")
-    def _guarded(self) -> ApiSettings:
+    def _guarded(self) -> "ApiSettings":
         if self.public:
             keys = split(self.keys.get_secret_value()) if self.keys else []
             if not keys or any(len(key) < MIN_SECRET_LENGTH for key in keys):

@@ -1,7 +1,5 @@
 """Options that the steady generator and the backlog share: the size of the world and the shares of faults."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from typing import Final, TypeVar

@@ -6,8 +6,6 @@ The log of every partition is therefore a function of the :class:`Plan` alone: b
 processes and any scheduling.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -44,7 +42,7 @@ class Plan:
     seed: int
     shares: Shares
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> "list[Part]":
         """Return the parts of the backlog, one for each partition that has a stream, in the partitions' order."""
         members: list[list[int]] = [[] for _ in range(self.partitions)]
         for number in range(self.streams):

@@ -1,7 +1,5 @@
 """Send many records quickly with librdkafka."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

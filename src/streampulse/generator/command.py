@@ -1,7 +1,5 @@
 """``streampulse generator``: make events and send them at a steady rate until SIGTERM."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

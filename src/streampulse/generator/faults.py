@@ -3,8 +3,6 @@
 Each share is the fraction of good events that get the fault. With every share at 0 events pass through unchanged.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections import deque

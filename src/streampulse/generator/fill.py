@@ -1,7 +1,5 @@
 """``streampulse fill``: fill the topic with a backlog as fast as the machine allows, reproducible by seed."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

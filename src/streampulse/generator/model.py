@@ -4,8 +4,6 @@ Events depend only on the seed and the times that the caller passes: the same ca
 of streams follows Zipf's law, so the first few have most of the audience.
 """
 
-from __future__ import annotations
-
 import random
 from bisect import bisect
 from collections.abc import Iterator, Sequence

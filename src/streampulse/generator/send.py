@@ -1,7 +1,5 @@
 """An idempotent Kafka sender with bounded memory that waits for an absent broker."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import threading

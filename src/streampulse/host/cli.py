@@ -1,7 +1,5 @@
 """The ``streampulse`` command: one subcommand for each service and each check on a host."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import logging

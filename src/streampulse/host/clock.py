@@ -4,8 +4,6 @@ A broker that starts with a wrong clock stamps events with it for good. The comm
 NTP; where none answers, with the clocks of the deployment's other hosts, by the ``Date`` header of their services.
 """
 
-from __future__ import annotations
-
 import argparse
 import email.utils
 import json

@@ -5,8 +5,6 @@ safe to run while the previous release still serves, and safe to run twice: if m
 statements and its mark, the next run applies the statements again.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """``streampulse peek``: print the newest records of a topic. Control characters are escaped for the terminal."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import sys

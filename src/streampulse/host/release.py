@@ -1,7 +1,5 @@
 """``streampulse release``: mark a release as good, after every gate of its deploy and the smoke test."""
 
-from __future__ import annotations
-
 import argparse
 from contextlib import closing
 

@@ -4,8 +4,6 @@ The events belong to a stream of their own, ``__smoke-<uuid>``, which moves no c
 result is known beforehand. Each hop is awaited in turn, so that a failure names the hop that the events did not pass.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

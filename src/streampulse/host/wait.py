@@ -1,7 +1,5 @@
 """``streampulse wait``: return when a service answers in its own protocol, to order the start of units."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """One micro-batch from decoded slices to a commit, retried when PostgreSQL goes away in the middle."""
 
-from __future__ import annotations
-
 import logging
 import time
 import uuid

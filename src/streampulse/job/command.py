@@ -4,8 +4,6 @@ The driver ends on every fault that it cannot repair itself. Its supervisor star
 position that PostgreSQL has.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

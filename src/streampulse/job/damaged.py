@@ -3,8 +3,6 @@
 librdkafka does not name the end of such a batch, and it reports a record with a wrong structure by silence.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Final, NamedTuple

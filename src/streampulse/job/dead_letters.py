@@ -6,8 +6,6 @@ after a fault, whatever its borders, decides the same about each record, and let
 passed over. The producer's ``transactional.id`` fences a driver that is thought dead and is not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 

@@ -1,7 +1,5 @@
 """Where the log ends, and how the job's clients of librdkafka are configured."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

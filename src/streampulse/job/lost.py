@@ -1,7 +1,5 @@
 """Where a partition's log begins to differ from what the job read of it."""
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import time

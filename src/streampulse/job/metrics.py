@@ -1,7 +1,5 @@
 """The job's own metrics for the scrape, named after Prometheus' conventions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any, Final

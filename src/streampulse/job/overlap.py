@@ -1,7 +1,5 @@
 """One batch is counted while the next one is read."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar

@@ -4,8 +4,6 @@ An offset alone does not: a broker that lost the unsynced end of a log gives the
 position is known by the last record before it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,7 +33,7 @@ class Position(NamedTuple):
     last: LastRecord | None = None
     until: int | None = None
 
-    def up_to(self, offset: int | None) -> Position:
+    def up_to(self, offset: int | None) -> "Position":
         """Return the position with a slice that ends at an offset at the latest; None: where it ended."""
         ends = [end for end in (self.until, offset) if end is not None]
         return self._replace(until=min(ends, default=None))

@@ -1,7 +1,5 @@
 """Which offsets of each partition a micro-batch reads."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final

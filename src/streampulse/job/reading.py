@@ -4,8 +4,6 @@ Where executors end while they read, each partition is read alone, in ever small
 record is excluded if it ends executors again and again, and executors that read no record in between do not end.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

@@ -1,7 +1,5 @@
 """What runs on the executors: one task for each Kafka partition of a batch, from the broker to an encoded slice."""
 
-from __future__ import annotations
-
 import gc
 import math
 import time

@@ -1,7 +1,5 @@
 """What the log says of the batches that were committed."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Where reading starts: the ledger's positions held against the log as it is now."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

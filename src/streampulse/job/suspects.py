@@ -6,8 +6,6 @@ ahead of a present clock. Its partition waits until three clocks were asked, whi
 If they agree, such events are from the future and reading goes on behind them. If not, the partition goes on waiting.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """``streampulse verify``: recompute every number from the raw topic and compare."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import gc

@@ -1,7 +1,5 @@
 """Differences by row, column and dead letter."""
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -119,7 +117,7 @@ class ExpectedLetter(NamedTuple):
     value: bytes | None
 
     @classmethod
-    def of(cls, record: Record, decision: Decision) -> ExpectedLetter:
+    def of(cls, record: Record, decision: Decision) -> "ExpectedLetter":
         """Return the expected dead letter of a record."""
         named = decision.detail.partition(":")[0] if decision.detail is not None else None
         key, value = letter_bytes(record.key, record.value)

@@ -3,8 +3,6 @@
 A function of one partition's log alone, in offset order. It follows the five rules of the contract literally.
 """
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, InvalidEvent, is_internal, parse

@@ -1,7 +1,5 @@
 """Read Kafka topics from their beginning, as a ``read_committed`` consumer."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The tables ``lost_spans`` and ``excluded_records``, on which the outcome of records depends besides the log."""
 
-from __future__ import annotations
-
 import base64
 import bisect
 import uuid

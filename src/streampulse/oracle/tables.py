@@ -3,8 +3,6 @@
 Times are microseconds since the epoch, money is hundredths of a dollar.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

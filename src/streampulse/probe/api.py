@@ -1,7 +1,5 @@
 """Requests to any of the API's hosts, each over a new connection."""
 
-from __future__ import annotations
-
 import itertools
 import time
 import uuid

@@ -1,7 +1,5 @@
 """``streampulse probe``: send an event a minute, read it from the API and measure the lag, until SIGTERM."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -4,8 +4,6 @@ The events belong to a stream of the probe's own, ``__probe``, which moves no cl
 ranking. Each is the only one of its window, so its row is known.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging

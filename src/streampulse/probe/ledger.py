@@ -1,7 +1,5 @@
 """The batch ledger, read with the read-only role: the job's progress and its dead letters."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The probe's metrics for the scrape. The pipeline's metrics are in :mod:`streampulse.probe.pipeline`."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from prometheus_client import Counter, Histogram

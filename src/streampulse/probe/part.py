@@ -1,7 +1,5 @@
 """The probe's parts, each in its own thread, so that none waits for another."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

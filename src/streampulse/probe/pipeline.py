@@ -1,7 +1,5 @@
 """The pipeline's lag: Kafka's end offsets against the ledger's committed ones."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """Send the probe's events to Kafka, one at a time."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """The event topic as the probe reads it: its bounds and the arrival times of records."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Final

@@ -1,7 +1,5 @@
 """``streampulse recount``: count the history again from the oldest record in Kafka, and swap the result in."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,7 +1,5 @@
 """What a recount would change, at equal offsets: rows, viewers, clocks and dead letters."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

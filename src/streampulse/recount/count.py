@@ -1,7 +1,5 @@
 """The counting of a recount: the job's own, in one process, up to the positions of the job's ledger."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What records that a partition's log no longer has can have changed. The oracle bounds it in the same way."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from streampulse.events import ALLOWED_LATENESS_US, is_internal

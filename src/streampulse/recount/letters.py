@@ -1,7 +1,5 @@
 """Dead letters of a recount: those that are due by it, in a table, and those that were sent, in the topic."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 

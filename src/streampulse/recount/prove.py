@@ -3,8 +3,6 @@
 The copy is of one ledger row, and so is the comparison: everything must be equal at equal offsets.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

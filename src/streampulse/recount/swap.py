@@ -6,8 +6,6 @@ The job finds another row in the ledger than its own, ends, and is started again
 has changed nothing.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Final

@@ -5,8 +5,6 @@ of the set's pins, so a lookup needs no network and takes milliseconds. Adding a
 environment of this machine uses.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Jars from Maven Central, by coordinates, each pinned by its hash in artifacts.lock.yml."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path

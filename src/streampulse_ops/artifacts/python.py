@@ -1,7 +1,5 @@
 """Run pip, with one-line errors."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import tempfile

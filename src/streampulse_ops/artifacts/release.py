@@ -1,7 +1,5 @@
 """A release: the project's wheel and the pins of its dependencies, named by a digest of the content."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile

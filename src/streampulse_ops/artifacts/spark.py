@@ -3,8 +3,6 @@
 A host installs the wheel in seconds; the source package takes most of a minute.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from pathlib import Path

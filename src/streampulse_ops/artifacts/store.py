@@ -1,7 +1,5 @@
 """The store of artifact sets. A set is complete or absent, and has one builder at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """The hosts' Python packages, fetched here for the hosts' Python: hosts reach no package index."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The lines that a task prints: updated in place on a terminal, plain in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
@@ -28,7 +26,7 @@ def took(seconds: float) -> str:
 class Step:
     """One step of a task: its notes while it runs, its result at the end."""
 
-    def __init__(self, screen: Screen, name: str) -> None:
+    def __init__(self, screen: "Screen", name: str) -> None:
         self._screen = screen
         self._begun = time.monotonic()
         self.name = name

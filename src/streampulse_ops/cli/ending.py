@@ -1,7 +1,5 @@
 """The end by Ctrl-C or by a signal: child processes end first."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The frame of every task: errors as one line, the time at the end, the exit code."""
 
-from __future__ import annotations
-
 import functools
 import signal
 import time

@@ -1,7 +1,5 @@
 """Who runs a task: owners and modes of the files that it makes, and the message for a file that cannot be used."""
 
-from __future__ import annotations
-
 import errno
 import getpass
 import os

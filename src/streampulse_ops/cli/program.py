@@ -1,7 +1,5 @@
 """The program behind ./inv: Invoke, with exit code 2 for wrong usage."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections.abc import Iterator

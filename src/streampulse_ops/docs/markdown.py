@@ -1,7 +1,5 @@
 """Generate Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 
 

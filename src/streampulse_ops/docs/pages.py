@@ -5,8 +5,6 @@ commands come from the tasks and the parsers of the ``streampulse`` command, the
 :mod:`streampulse_ops.monitoring`.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import inspect

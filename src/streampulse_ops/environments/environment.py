@@ -1,7 +1,5 @@
 """Environments: the folders of ansible/inventories, read without starting Ansible."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ gets an answer. The process releases the lock 15 s after the last heartbeat, and
 gets no answer stops before that.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """What Ansible makes of an environment's inventory: which files it reads, and a host's variables put together."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

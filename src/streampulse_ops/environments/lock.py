@@ -1,7 +1,5 @@
 """The lock of an environment, with its holder, the holder's task, and the time since when it is held."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import getpass

@@ -1,7 +1,5 @@
 """Remove secrets from texts that leave the environment: by exact value and by pattern."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """Secrets of an environment: made once, readable by their owner only, or encrypted in a vault."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

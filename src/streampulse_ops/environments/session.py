@@ -1,7 +1,5 @@
 """A session: the environment of a task, its provider, its lock, and the screen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The ``streampulse`` command of the hosts, run over SSH."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Sequence

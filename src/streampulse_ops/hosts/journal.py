@@ -1,7 +1,5 @@
 """The journals of all hosts as one, in the order of time."""
 
-from __future__ import annotations
-
 import fnmatch
 import json
 import queue

@@ -1,7 +1,5 @@
 """Addresses of pages and user interfaces, and tunnels to those inside the private network."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from streampulse.core.errors import OperatorError

@@ -1,7 +1,5 @@
 """The report of the monitoring host: promises and budgets, alerts, lag and freshness, targets."""
 
-from __future__ import annotations
-
 import json
 
 from streampulse.core.errors import OperatorError

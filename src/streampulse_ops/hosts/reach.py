@@ -4,8 +4,6 @@ OpenSSH knows all of ``~/.ssh/config``, jump hosts, agents, every known_hosts fi
 first and verifies the host's key. Fabric then accepts only the key that OpenSSH has verified.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """Logging in to hosts over SSH, with host keys checked."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -167,7 +165,7 @@ class Remote:
             connection.client.load_system_host_keys()
         return connection
 
-    def __enter__(self) -> Remote:
+    def __enter__(self) -> "Remote":
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,7 +1,5 @@
 """Providers of an environment's machines: one interface, three providers, chosen by the inventory."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

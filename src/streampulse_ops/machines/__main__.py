@@ -3,8 +3,6 @@
 :mod:`streampulse_ops.machines.root` runs it through sudo.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 

@@ -1,7 +1,5 @@
 """Start nspawn detached from the terminal, on hosts with and without systemd as the first process."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

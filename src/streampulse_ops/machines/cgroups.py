@@ -1,7 +1,5 @@
 """A control group for each machine, so that two machines' systemds do not share one tree."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

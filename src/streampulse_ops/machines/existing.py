@@ -1,7 +1,5 @@
 """Existing hosts: cloud VMs, or machines in a rack. Nothing is made, started or removed here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from streampulse_ops.environments.environment import Environment, Host

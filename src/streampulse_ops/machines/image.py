@@ -1,7 +1,5 @@
 """Base images of nspawn machines, built once and kept under the digest of their recipe."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """Layers: disks of prepared machines, kept read-only between an image and new machines."""
 
-from __future__ import annotations
-
 import fcntl
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Files that the provider writes into a machine: host names and the resolver."""
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The network of an environment: one bridge, masquerading for it, a network namespace for each machine."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

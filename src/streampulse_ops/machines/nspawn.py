@@ -8,8 +8,6 @@ Everything else about a machine (mount, bridge, namespace, process) exists only 
 again, also after a reboot of this host.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import json

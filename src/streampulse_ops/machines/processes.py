@@ -1,7 +1,5 @@
 """Processes identified by pid and start time, so that no other process is ever ended."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Machines that need root: the machines' command, run through sudo."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

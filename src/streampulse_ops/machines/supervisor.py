@@ -6,8 +6,6 @@ that a change of the virtual environment does not affect running machines.
 Usage: supervisor.py STATE_FILE CGROUP_FILE... -- COMMAND...
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

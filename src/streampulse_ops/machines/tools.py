@@ -1,7 +1,5 @@
 """Programs that a provider needs on the control machine; apt installs them if allowed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 

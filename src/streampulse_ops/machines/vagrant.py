@@ -1,7 +1,5 @@
 """Virtual machines of Vagrant, with any hypervisor that it finds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The templates have ``<< >>`` around the values of ``prometheus/values.yml``, as 
 the keys and has the parts that all dashboards share. Hosts get the JSON that is committed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """Doctor's findings: their codes, from ``findings.yml``, their JSON and its schema, and the page that lists them."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass

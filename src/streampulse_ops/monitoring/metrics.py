@@ -1,7 +1,5 @@
 """Every metric of streampulse, as the code has it: name, type, labels, help, and the service whose scrape shows it."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """docs/reference/monitoring.md: lists of the promises, alerts and metrics that there are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final

@@ -3,8 +3,6 @@
 ``python -m streampulse_ops.monitoring.promlint`` runs it by itself.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -4,8 +4,6 @@ A program on PATH is used. Otherwise apt downloads its package, which is unpacke
 service comes with it, and no right is needed but the right to use apt.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Alertmanager's running configuration: who is notified of a severity, and whether its alerts wait now."""
 
-from __future__ import annotations
-
 import calendar
 from collections.abc import Mapping
 from dataclasses import dataclass

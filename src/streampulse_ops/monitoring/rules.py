@@ -4,8 +4,6 @@ The rules are Jinja templates with ``<< >>`` around values, since ``{{ }}`` is P
 renders them for hosts; here they are rendered for promtool, the tests, the dashboards and the documentation.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ are started by their module's name. Other files touch what ``ROWS`` says. A file
 pytest-testmon knows nothing before a whole run, and sees no child process, SQL, role, unit, rule or page.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

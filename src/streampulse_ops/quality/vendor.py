@@ -4,8 +4,6 @@
 licence. The pages need no build step and load nothing from other hosts.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

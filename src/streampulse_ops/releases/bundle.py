@@ -5,8 +5,6 @@ inventory. Equal content gives equal bytes. A deploy unpacks the bundle and runs
 release is applied by its own roles.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import io

@@ -5,8 +5,6 @@ every gate and the smoke test. ``failed``: a gate or the smoke test failed. ``st
 the release before runs again.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import shlex

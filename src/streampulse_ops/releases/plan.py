@@ -1,7 +1,5 @@
 """The plan of a deploy, from a run of its playbooks in check mode."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

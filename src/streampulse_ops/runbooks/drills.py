@@ -4,8 +4,6 @@ A proof of this repository's own machines is committed in :data:`PROOFS`. A proo
 environment's state on the control machine.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Iterable, Mapping

@@ -18,8 +18,6 @@ where they run and what they do::
 - ``then``: after the expected result, the number of a later step at which the run goes on, or ``end``: all is well.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Walk the steps of a runbook: show each, run it on its hosts, judge its result, and write a transcript."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

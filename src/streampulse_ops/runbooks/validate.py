@@ -1,7 +1,5 @@
 """Check runbooks against the repository: each name in them exists. ``inv runbook validate`` shows file and line."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """``inv alert test``: one alert through Alertmanager to the receivers of a severity. Deploys are told the same way."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """``inv artifacts``: the software for the hosts, fetched and built here, checked against its pins."""
 
-from __future__ import annotations
-
 from streampulse_ops import artifacts, paths
 from streampulse_ops.artifacts import jars
 from streampulse_ops.cli.console import Screen

@@ -1,7 +1,5 @@
 """``inv deploy`` and ``inv rollback``: a release on its hosts, behind gates; if one fails, the release before again."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

@@ -1,7 +1,5 @@
 """``inv dlq``: dead letters, counted, shown and sent again on the host of Spark's master."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from streampulse_ops.cli.ownership import author

@@ -4,8 +4,6 @@ Add a look to CHECKS when the control machine can see the fault, or to the hosts
 is in ``monitoring/findings.yml``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

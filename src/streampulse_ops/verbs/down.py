@@ -1,7 +1,5 @@
 """``inv down``: services stop in reverse order, machines that the project made are halted or removed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError

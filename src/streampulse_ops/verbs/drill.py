@@ -1,7 +1,5 @@
 """``inv drill``: break an environment on purpose, and see that alert, doctor and runbook repair it."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence

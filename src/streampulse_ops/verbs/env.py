@@ -1,7 +1,5 @@
 """``inv env``: a new environment, fresh secrets for its vault, and a check of its hosts that changes nothing."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 import re

@@ -1,7 +1,5 @@
 """``inv exclude``: an operator judges one record, on the host of Spark's master."""
 
-from __future__ import annotations
-
 from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command

@@ -1,7 +1,5 @@
 """``inv logs``: the journal of a service, or of all services of all hosts in the order of time."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

@@ -1,7 +1,5 @@
 """``inv doctor --mute``: codes that a person has muted in an environment, until when and why."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import time

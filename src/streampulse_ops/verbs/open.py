@@ -1,7 +1,5 @@
 """``inv open``: the address of a page, or a tunnel to it."""
 
-from __future__ import annotations
-
 import subprocess
 
 from streampulse.core.errors import OperatorError

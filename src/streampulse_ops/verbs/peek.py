@@ -1,7 +1,5 @@
 """``inv peek``: the newest records of a topic, read on the host of Spark's master."""
 
-from __future__ import annotations
-
 import sys
 
 from streampulse.core.errors import OperatorError, UsageError

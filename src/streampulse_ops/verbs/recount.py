@@ -1,7 +1,5 @@
 """``inv recount``: the history is counted again on the host of Spark's master, and swapped in."""
 
-from __future__ import annotations
-
 from streampulse.core.errors import OperatorError
 from streampulse.recount import NOTHING
 from streampulse_ops.cli.console import confirm

@@ -1,7 +1,5 @@
 """``inv releases``: the deploys of an environment, from the log that its hosts keep."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

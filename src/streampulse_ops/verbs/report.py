@@ -1,7 +1,5 @@
 """The report of the monitoring host as `status --full` and `top` show it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType

@@ -1,7 +1,5 @@
 """``inv reset``: the state of streampulse is wiped, everything starts again, smoke test."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError, UsageError

@@ -1,7 +1,5 @@
 """``inv runbook``: list the runbooks, show one, check all of them, or run one."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """``inv start``, ``inv stop`` and ``inv restart``: one service on its hosts."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """``inv silence``: silences for maintenance, checked here and made by every monitoring host."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """``inv smoke``: a few events go in, exactly their numbers come out, and all of it is removed again."""
 
-from __future__ import annotations
-
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import last_words
 from streampulse_ops.environments.session import Session

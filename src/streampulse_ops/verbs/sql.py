@@ -1,7 +1,5 @@
 """``inv sql``: psql as the reading role, on the host of PostgreSQL and through SSH. No password leaves that host."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

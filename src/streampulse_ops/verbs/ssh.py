@@ -1,7 +1,5 @@
 """``inv ssh``: a shell on a host."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """``inv status``: a table of the services on each host: state, since when, CPU, memory, version."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass

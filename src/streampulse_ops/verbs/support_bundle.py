@@ -1,7 +1,5 @@
 """``inv support-bundle``: an archive for a colleague, without secrets and without names of hosts; and doctor on it."""
 
-from __future__ import annotations
-
 import dataclasses
 import ipaddress
 import json

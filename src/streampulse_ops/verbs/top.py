@@ -1,7 +1,5 @@
 """``inv top``: what ``inv status --full`` shows, refreshed in place."""
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """``inv trace``: the path of an event, found on the host of Spark's master."""
 
-from __future__ import annotations
-
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
 

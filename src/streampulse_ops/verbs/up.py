@@ -1,7 +1,5 @@
 """``inv up``: machines, then the deploy of this checkout."""
 
-from __future__ import annotations
-
 from streampulse.core.errors import IncompleteError
 from streampulse_ops.environments import secrets
 from streampulse_ops.environments.session import Session, changing

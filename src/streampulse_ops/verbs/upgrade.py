@@ -1,7 +1,5 @@
 """``inv upgrade``: Debian's packages of every host brought up to date, one host at a time, each behind gates."""
 
-from __future__ import annotations
-
 import json
 from typing import Final
 

@@ -1,7 +1,5 @@
 """``inv verify``: every number is computed again from the raw topic, on the host of Spark's master."""
 
-from __future__ import annotations
-
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import last_words
 from streampulse_ops.environments.session import Session

@@ -1,7 +1,5 @@
 """Questions to the database: simultaneous equal ones share a query, which no single client can cancel."""
 
-from __future__ import annotations
-
 import asyncio
 
 from streampulse.api.answers import Asker

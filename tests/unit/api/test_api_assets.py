@@ -1,7 +1,5 @@
 """The pages' files: what is referred to exists, names follow contents, nothing comes from elsewhere."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

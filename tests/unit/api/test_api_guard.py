@@ -1,7 +1,5 @@
 """Access: keys, log-ins, rate limits, private paths, headers of proxies, and the size of requests."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

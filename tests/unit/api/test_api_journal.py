@@ -1,7 +1,5 @@
 """The API's counters before the first request."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """Responses without a database: refusals come before a query, and a missing database costs little time."""
 
-from __future__ import annotations
-
 import re
 import socket
 import time

@@ -1,7 +1,5 @@
 """Artifacts: pins are held, sets are whole or not there, and nothing is fetched twice."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Figures against their limits, the report, and comparing with an earlier one."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

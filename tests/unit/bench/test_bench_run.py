@@ -1,7 +1,5 @@
 """A benchmark run on a substitute stack: refusals, removal of the machine, results after a failure."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The question before something is lost."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

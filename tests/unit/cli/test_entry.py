@@ -1,7 +1,5 @@
 """The frame of every task: its closing words and its exit code."""
 
-from __future__ import annotations
-
 import pytest
 from invoke.exceptions import Exit
 

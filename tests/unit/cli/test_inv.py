@@ -1,7 +1,5 @@
 """The script ./inv, before there is a virtual environment."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

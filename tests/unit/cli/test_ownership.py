@@ -1,7 +1,5 @@
 """Ownership of files made through sudo, and messages about unusable files."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

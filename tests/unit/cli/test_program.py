@@ -1,7 +1,5 @@
 """The program behind ./inv: exit codes and messages."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

@@ -1,7 +1,5 @@
 """Requests to own addresses: no proxy, and errors of two kinds."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

@@ -1,7 +1,5 @@
 """Gauges without a sample while their value is not known."""
 
-from __future__ import annotations
-
 import math
 
 from prometheus_client import CollectorRegistry, generate_latest

@@ -1,7 +1,5 @@
 """No value of a log line can pretend to be another line or another pair."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

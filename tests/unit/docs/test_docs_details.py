@@ -1,7 +1,5 @@
 """The page for producers has every detail text that a dead letter can have, and no other."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import re

@@ -1,7 +1,5 @@
 """Hand-written pages: links resolve, tasks exist, the example producer sends valid events."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path
@@ -121,7 +119,7 @@ def test_the_figures_that_are_constants_are_those_of_the_code() -> None:
 class Producer:
     """Stands for kafka-python's: takes what it is constructed with and keeps what is sent."""
 
-    made: ClassVar[list[Producer]] = []
+    made: ClassVar["list[Producer]"] = []
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings

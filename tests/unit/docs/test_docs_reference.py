@@ -1,7 +1,5 @@
 """The generated files are fresh, and their generators read what they should."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

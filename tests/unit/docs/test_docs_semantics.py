@@ -1,7 +1,5 @@
 """The worked examples of docs/semantics.md, by the oracle and by the job, whatever the batches."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable

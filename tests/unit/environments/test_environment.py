@@ -1,7 +1,5 @@
 """Environments: what an inventory says, and what is said of one that makes no sense."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The lock on hosts, held by the real program and a real task; a shell takes the place of the SSH session."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What Ansible really makes of an inventory: shared defaults lose against it, and ports are laid over each other."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The lock of an environment, held by real processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Secrets of an environment."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """The list of services."""
 
-from __future__ import annotations
-
 import pytest
 import yaml
 

@@ -1,7 +1,5 @@
 """The event contract held against the design's text: every rule by example, with the field that is to blame."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import time

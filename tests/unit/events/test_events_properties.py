@@ -1,7 +1,5 @@
 """The event contract over generated records: good events keep their values, anything else is blamed on a field."""
 
-from __future__ import annotations
-
 import datetime
 import json
 

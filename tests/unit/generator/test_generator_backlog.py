@@ -1,7 +1,5 @@
 """A backlog: the same partition logs for any number of processes, inside its time span, in measured shares."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Pacing, limits, readiness and rejections of ``streampulse generator``, with a sender that only counts."""
 
-from __future__ import annotations
-
 import argparse
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The synthetic world: reproducible, plausible, and every event valid by the contract."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The host's checks: silent on a healthy host; each fault has its cause and its command."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """``streampulse wait`` for HTTP services: ready, not yet, and behind a password."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from typing import Any

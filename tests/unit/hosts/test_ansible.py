@@ -1,7 +1,5 @@
 """Ansible's events, and the lines that sum them up."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The journals of several hosts as one: the form, the order and the selection of entries."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What is made of OpenSSH's answers: the cause of a failed login, and the way through jump hosts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

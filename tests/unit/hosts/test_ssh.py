@@ -1,7 +1,5 @@
 """A connection that fails in each of its ways, and the one line that is made of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

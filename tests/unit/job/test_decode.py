@@ -1,7 +1,5 @@
 """The quick way of reading an event never disagrees with the contract's own."""
 
-from __future__ import annotations
-
 import json
 import uuid
 

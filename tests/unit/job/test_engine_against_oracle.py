@@ -1,7 +1,5 @@
 """Whatever the batches, the job's counting gives the tables that the oracle computes from the log."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What the counting costs: in lines of the counting that were executed, not in time, so that no machine is too slow."""
 
-from __future__ import annotations
-
 import sys
 import uuid
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """The scrape of a job that has just started: what it must show before anything has happened."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """What the driver meets at its start and does not stop for."""
 
-from __future__ import annotations
-
 import socket
 import uuid
 from pathlib import Path

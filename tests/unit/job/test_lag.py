@@ -1,7 +1,5 @@
 """How far the job is behind, from what Spark's source reports."""
 
-from __future__ import annotations
-
 import pytest
 
 from streampulse.job.command import records_behind

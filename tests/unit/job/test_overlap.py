@@ -1,7 +1,5 @@
 """A batch is counted beside the reading of the next one: in order, and never after a failure."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

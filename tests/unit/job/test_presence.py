@@ -1,7 +1,5 @@
 """One viewer's presences from the few events that are kept, against every event in turn."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,7 +1,5 @@
 """What the job's scrape takes over from Spark's report on the query."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

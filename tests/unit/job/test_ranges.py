@@ -3,8 +3,6 @@
 The real broker is that of the tests with machines.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What the log says of the batches: little, and enough to find one."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

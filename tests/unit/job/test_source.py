@@ -1,7 +1,5 @@
 """Where reading starts, for each way in which the log and the ledger can disagree."""
 
-from __future__ import annotations
-
 import pytest
 
 from streampulse.core.kafka import Log

@@ -3,8 +3,6 @@
 ``payloads/`` holds what the code of commit 349fb85 stored over a seeded log, with that log and the rows of its tables.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Events ahead of the present clocks: when a partition waits, when it is read on, and for which clock it waits."""
 
-from __future__ import annotations
-
 import psycopg2
 import pytest
 from confluent_kafka import KafkaException

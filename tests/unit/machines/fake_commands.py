@@ -1,7 +1,5 @@
 """A substitute for the control machine's programs: answers come from a table, and calls are recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Layers of nspawn machines on disk; the roles' tests boot a machine on one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The names that a machine knows: written by the provider at each start, and by the base role in the same words."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

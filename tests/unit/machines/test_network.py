@@ -1,7 +1,5 @@
 """Conflicts of an environment's network with its surroundings; tests/integration/test_nspawn.py builds real ones."""
 
-from __future__ import annotations
-
 import ipaddress
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Machines of an nspawn environment: those of the inventory, and those that it no longer names."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Iterator

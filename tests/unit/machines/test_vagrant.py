@@ -1,7 +1,5 @@
 """Vagrant's machines are known by the key that they had when they were made."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

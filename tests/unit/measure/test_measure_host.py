@@ -1,7 +1,5 @@
 """Measurements on a host: processes, units, the job's phases, event times."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

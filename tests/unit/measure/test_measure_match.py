@@ -1,7 +1,5 @@
 """Matches of records with the commits that made them visible, and percentiles, against the simplest code."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Alertmanager's rendered configuration: routes, receivers and inhibitions."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The dashboards: readable, without numbers of their own, and leading somewhere."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

@@ -1,7 +1,5 @@
 """The catalogue of streampulse's metrics is complete, and rules and dashboards read only metrics that exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Prometheus' programs, installed or from apt's packages, and the linter made of them."""
 
-from __future__ import annotations
-
 import stat
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every alert has a test of Prometheus' own: it fires, after its time and not before, and it ends."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The rules of Prometheus: complete, consistent, and about services and limits that exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

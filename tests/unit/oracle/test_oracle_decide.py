@@ -1,7 +1,5 @@
 """The outcome of each record: cases beside the examples of docs/semantics.md, and the five rules word by word."""
 
-from __future__ import annotations
-
 import json
 import uuid
 

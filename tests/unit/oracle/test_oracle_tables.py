@@ -1,7 +1,5 @@
 """The tables: cases beside the examples of docs/semantics.md, then the rules as written over generated events."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The comparison: equal for correct tables, and every kind of fault found and named."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import uuid

@@ -1,7 +1,5 @@
 """Peek: every record is printed as plain text."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

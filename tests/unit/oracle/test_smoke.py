@@ -1,7 +1,5 @@
 """The smoke test's own arithmetic: its expected row follows from the contract."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from decimal import Decimal

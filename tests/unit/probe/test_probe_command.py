@@ -1,7 +1,5 @@
 """``streampulse probe`` as a process: its metrics while nothing answers, and the time that it takes to end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -65,7 +63,7 @@ class Probe:
             stderr=subprocess.STDOUT,
         )
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> "Probe":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """The outcome of the probe's events, with an API over HTTP and a Kafka that accepts or rejects them."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json
@@ -71,7 +69,7 @@ class Outcome:
 
     NAMES = ("exact", "wrong", "lost", "unsent", "unread")
 
-    def __enter__(self) -> Outcome:
+    def __enter__(self) -> "Outcome":
         self._before = self._read()
         return self
 

@@ -1,7 +1,5 @@
 """The pipeline's lag, and its metrics when a part cannot be read."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 

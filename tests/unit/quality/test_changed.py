@@ -1,7 +1,5 @@
 """The selection of `inv test --changed`: by imports, by the table, and all tests for an unknown file."""
 
-from __future__ import annotations
-
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path

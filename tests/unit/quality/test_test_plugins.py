@@ -1,7 +1,5 @@
 """The suite's own plugins: which tests share a worker, and which became slow."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

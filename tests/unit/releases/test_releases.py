@@ -1,7 +1,5 @@
 """Bundles of releases, what may follow what, the plan, and the log of deploys."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A host that is added restarts nothing on the others: the roles' real files, with and without it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

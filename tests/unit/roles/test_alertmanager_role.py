@@ -1,7 +1,5 @@
 """The role alertmanager's checks of its settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

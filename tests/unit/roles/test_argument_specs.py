@@ -1,7 +1,5 @@
 """The roles' specifications and their defaults."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

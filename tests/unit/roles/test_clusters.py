@@ -1,7 +1,5 @@
 """streampulse_probe: PostgreSQL clusters that hold data of an application."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ansible_runs import ANSIBLE, load

@@ -1,7 +1,5 @@
 """streampulse_files: invalid content is not installed, and a validator's output about a secret is hidden."""
 
-from __future__ import annotations
-
 import getpass
 import grp
 import os

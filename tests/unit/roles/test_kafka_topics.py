@@ -1,7 +1,5 @@
 """kafka-topics: impossible changes are rejected before anything is altered."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Files of the monitoring roles: hashes, runbook pages, and targets from the inventory."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The hosts that the playbooks visit."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """streampulse_prune: the version in use and the previous one stay; every other one is removed."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A service restarts when the files that it was started from change, and only then."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

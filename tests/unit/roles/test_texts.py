@@ -1,7 +1,5 @@
 """Secrets and settings in files that a shell and systemd read."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The unit templates: how services restart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Drills: their data, where they may run, and their proofs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The runbooks: the repository's are well, and each kind of fault is named with file and line."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 

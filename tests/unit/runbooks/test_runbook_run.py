@@ -1,7 +1,5 @@
 """Runbooks as programs: what is run, judged, stopped at, and written down."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess
@@ -52,7 +50,7 @@ class Shell:
     def __init__(self, _environment: Environment, host: Host) -> None:
         self.host = host
 
-    def __enter__(self) -> Shell:
+    def __enter__(self) -> "Shell":
         return self
 
     def __exit__(self, *_error: object) -> None:

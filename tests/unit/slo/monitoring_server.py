@@ -1,7 +1,5 @@
 """A substitute for Prometheus and Alertmanager: answers by method and path, and keeps the requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The report from the answers of Prometheus and Alertmanager."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """Asking Prometheus and Alertmanager: a missing or strange answer is one line with the command that helps."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Silences: refusals, requests to Alertmanager, and reading back."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Iterator

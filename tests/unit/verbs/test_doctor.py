@@ -1,7 +1,5 @@
 """doctor and status: an unreachable host is a finding and hides no other host."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
@@ -40,7 +38,7 @@ class Hosts:
     def __init__(self, _environment: Environment, host: Host) -> None:
         self.host = host
 
-    def __enter__(self) -> Hosts:
+    def __enter__(self) -> "Hosts":
         return self
 
     def __exit__(self, *_error: object) -> None:

@@ -1,7 +1,5 @@
 """inv env check: what it says about an inventory before it asks a host."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

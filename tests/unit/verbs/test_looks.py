@@ -1,7 +1,5 @@
 """Read-only tasks on machines that are down: one line with the command that starts them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The monitoring host's report in status --full, top and doctor, and silences."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -47,7 +45,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Said], list[list[str]]]:
 
         class Connection:
             def __init__(self, *_: object) -> None: ...
-            def __enter__(self) -> Connection:
+            def __enter__(self) -> "Connection":
                 return self
 
             def __exit__(self, *_: object) -> None: ...

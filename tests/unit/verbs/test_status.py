@@ -1,7 +1,5 @@
 """inv status: parsing of a host's answer."""
 
-from __future__ import annotations
-
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.services import Service
 from streampulse_ops.verbs import status

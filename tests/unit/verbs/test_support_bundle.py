@@ -1,7 +1,5 @@
 """``inv support-bundle``: no secret and no host name leaves; doctor reads the archive."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import io
@@ -65,7 +63,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], tup
             def __init__(self, _environment: Environment, host: Host) -> None:
                 self.host = host
 
-            def __enter__(self) -> Remote:
+            def __enter__(self) -> "Remote":
                 return self
 
             def __exit__(self, *_error: object) -> None: ...

@@ -1,7 +1,5 @@
 """up, down and reset with a substitute provider: their steps and the order of these."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -5,8 +5,6 @@ some seconds is cut off. A reader that returns with ``Last-Event-ID`` gets one u
 a snapshot if the id is too old. A ``status`` follows, because the numbers may have become stale while it was away.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import threading

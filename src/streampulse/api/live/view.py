@@ -5,8 +5,6 @@ last event, as absolute values. An event's id is the database's time of its read
 give the same id to the same reading.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The look at the API."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from streampulse.core.errors import one_line

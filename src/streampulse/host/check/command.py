@@ -1,7 +1,5 @@
 """The command: run every look of this host at the same time, and print the findings."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """What a look has: a host, its findings, and the registry of all looks."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Looks at the job: its progress, its ledger, lost and excluded records, and clocks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final
 

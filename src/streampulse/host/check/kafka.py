@@ -1,7 +1,5 @@
 """Looks at Kafka: its clock, topics, replicas and transactions."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Looks at the machine: file systems, memory, units and ports."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

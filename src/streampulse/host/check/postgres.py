@@ -1,7 +1,5 @@
 """Looks at PostgreSQL: the schema."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

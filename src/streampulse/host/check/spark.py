@@ -1,7 +1,5 @@
 """Looks at Spark: the master, its workers and the job's application."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

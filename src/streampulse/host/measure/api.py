@@ -1,7 +1,5 @@
 """Companions of an API measurement from elsewhere: a steady load, and a plain pool to compare with."""
 
-from __future__ import annotations
-
 import argparse
 import signal
 import subprocess

@@ -4,8 +4,6 @@ The rate is that between the first commit and the last, over the events of the b
 start, which is a figure of its own, and the first batch, which warms up Spark.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Any

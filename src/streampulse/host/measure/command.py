@@ -1,7 +1,5 @@
 """``streampulse measure``: one measurement of this host's stack, as JSON."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

@@ -5,8 +5,6 @@ counts and commits the records, in a separate schema of the stack's database, in
 Kafka's reading and Spark's scheduling are left out: neither depends on the job's age.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -5,8 +5,6 @@ like the moments of commits, are of this host's wall clock. Events of the first 
 connects and the job warms up.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Any

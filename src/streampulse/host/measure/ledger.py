@@ -1,7 +1,5 @@
 """Record when commits become visible, over a separate connection."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time
@@ -35,7 +33,7 @@ class LedgerWatch:
         #: Rows in the order in which they were seen.
         self.commits: list[Commit] = []
 
-    def __enter__(self) -> LedgerWatch:
+    def __enter__(self) -> "LedgerWatch":
         connection = self._connected()
         ((self._last,),) = postgres.execute(connection, "SELECT coalesce(max(seq), 0) FROM batch_ledger")
         self._thread.start()
@@ -50,7 +48,7 @@ class LedgerWatch:
         """Return the offsets of the newest commit seen, by partition; empty before the first."""
         return dict(self.commits[-1].offsets) if self.commits else {}
 
-    def wait(self, until: Callable[[LedgerWatch], bool], seconds: float, what: str) -> float:
+    def wait(self, until: "Callable[[LedgerWatch], bool]", seconds: float, what: str) -> float:
         """Wait for a condition on the rows seen, and return the time of the newest commit then.
 
         :param what: description of the condition, for the message.

@@ -1,7 +1,5 @@
 """A steady load: the generator, run for a measurement."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
@@ -30,7 +28,7 @@ class Load:
             self._command += ["--limit", str(limit)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> "Load":
         # A separate scrape port: the generator's service may use the usual one.
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -4,8 +4,6 @@ A ledger row is written in the transaction of its batch's rows, so both become v
 batch's end offset of each partition. The first commit beyond a record's offset is the one that made it visible.
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence

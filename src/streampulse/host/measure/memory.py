@@ -1,7 +1,5 @@
 """The memory of each process after some time under a steady load."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The mean time of each phase of a batch, from the job's metrics."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The processor time of each service over an interval, under a steady load or none."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import time

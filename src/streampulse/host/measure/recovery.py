@@ -1,7 +1,5 @@
 """Recovery from kill -9: the time to the first commit of a later event, per service, under a steady load."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """Time from the start of the job to its first commit, with events waiting and arriving, repeatedly."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Read the event topic back: its end offsets and the arrival of each record."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple

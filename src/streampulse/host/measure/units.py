@@ -1,7 +1,5 @@
 """systemd units and their processes on this host."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Alertmanager counts the requests to receivers by integration and not by alert, s
 may be counted too. A receiver's answer is known only where it is an error, from Alertmanager's journal.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """``streampulse slo``: objectives and budgets, firing alerts, lag, targets that are down."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """The report at a glance: objectives and budgets, firing alerts, lag, targets that are down."""
 
-from __future__ import annotations
-
 import datetime
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +106,7 @@ class Report:
         return asdict(self)
 
     @staticmethod
-    def read(document: Any) -> Report:
+    def read(document: Any) -> "Report":
         """Read a report from JSON.
 
         :raises OperatorError: the document is another release's.

@@ -1,7 +1,5 @@
 """HTTP clients of Prometheus and Alertmanager, with a time limit and one-line errors."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

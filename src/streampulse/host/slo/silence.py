@@ -1,7 +1,5 @@
 """``streampulse silence``: silence as few alerts as needed during maintenance."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

@@ -1,7 +1,5 @@
 """What a batch changes in the tables."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 

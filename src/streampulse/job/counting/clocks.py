@@ -1,7 +1,5 @@
 """The clocks that decide which windows have rows: the event clock, and the own clock of each internal stream."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from streampulse.job.counting.changes import WINDOW_US

@@ -1,7 +1,5 @@
 """Which event ids were accepted, as long as a duplicate of one can still be told from a new event."""
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """One batch: accept, count, recount, emit, settle. See the package for how the counting works."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice

@@ -12,8 +12,6 @@ window without any of them the first event tells whether the time-out had passed
 present, the time-out runs from the newest event.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final

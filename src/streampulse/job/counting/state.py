@@ -1,7 +1,5 @@
 """The durable form of the working state: what a snapshot holds, and how the state is restored from one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

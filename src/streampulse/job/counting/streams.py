@@ -1,7 +1,5 @@
 """The working state of one stream and of its viewers, and the rows that follow from it."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 
 from streampulse.events import is_internal
@@ -18,7 +16,7 @@ class Viewer:
         "user",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, user: str) -> None:
+    def __init__(self, stream: "Stream", user: str) -> None:
         self.stream = stream
         self.user = user
         # Time of the last event before the fold, while present there; None: absent.
@@ -52,7 +50,7 @@ class Stream:
         "written",
     )  # fmt: skip
 
-    def __init__(self, stream_id: str, group: SettledGroup, emitted: int | None) -> None:
+    def __init__(self, stream_id: str, group: "SettledGroup", emitted: int | None) -> None:
         self.stream_id = stream_id
         self.group = group
         self.internal = is_internal(stream_id)

@@ -1,7 +1,5 @@
 """Which viewers are present: each event applied, presences recomputed, time-outs, and the settled past."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from heapq import heappop, heappush
 from itertools import count

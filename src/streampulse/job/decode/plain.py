@@ -5,8 +5,6 @@ of the common form; :func:`streampulse.events.parse` decides about those. It the
 accepts none that the contract would not.
 """
 
-from __future__ import annotations
-
 import re
 
 import msgspec

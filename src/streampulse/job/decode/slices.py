@@ -1,7 +1,5 @@
 """From raw records to columns: rules 1 to 3 of the contract, which need nothing but the partition's clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from streampulse import events
@@ -84,13 +82,19 @@ class Decoder:
         if building is not None:
             yield self._finish(building)
 
-    def _finish(self, building: _SliceBuilder) -> Slice:
+    def _finish(self, building: "_SliceBuilder") -> Slice:
         if building.clock is not None:
             self._clocks[building.partition] = building.clock
         return building.finish()
 
     def _take(
-        self, into: _SliceBuilder, partition: int, offset: int, arrival_us: int, key: bytes | None, value: bytes | None
+        self,
+        into: "_SliceBuilder",
+        partition: int,
+        offset: int,
+        arrival_us: int,
+        key: bytes | None,
+        value: bytes | None,
     ) -> None:
         into.records += 1
         into.next_offset = offset + 1
@@ -132,7 +136,7 @@ class Decoder:
                 into.clock = ts_us
             into.add(offset, source, user_id, event_id, ts_us, code, cents)
 
-    def _refuse_excluded(self, into: _SliceBuilder, offset: int, key: bytes | None, value: bytes | None) -> bool:
+    def _refuse_excluded(self, into: "_SliceBuilder", offset: int, key: bytes | None, value: bytes | None) -> bool:
         """Refuse a record if it is excluded, and tell whether it is. What is no event is not from the future."""
         reasons = [each.reason for each in self._excluded if each.first_offset <= offset <= each.last_offset]
         if INVALID in reasons:
@@ -144,7 +148,7 @@ class Decoder:
         return True
 
     def _refuse(
-        self, into: _SliceBuilder, offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None
+        self, into: "_SliceBuilder", offset: int, reason: str, detail: str, key: bytes | None, value: bytes | None
     ) -> None:
         # Cut on the executor: the driver never gets a large record whole.
         key, value = events.letter_bytes(key, value)
@@ -152,8 +156,8 @@ class Decoder:
         self._letter_bytes += into.letters[-1].size()
 
     def _read_plain(
-        self, into: _SliceBuilder, key: bytes | None, value: bytes | None
-    ) -> tuple[_Source, str, bytes, int, int, int] | None:
+        self, into: "_SliceBuilder", key: bytes | None, value: bytes | None
+    ) -> "tuple[_Source, str, bytes, int, int, int] | None":
         """Read a record of the common form, or return None: then the slow way has to decide."""
         event = self._reader.typed(value)
         if event is None or key is None:
@@ -172,7 +176,7 @@ class Decoder:
             return None
         return source, user_id, event_id, ts_us, code, cents
 
-    def _source_of(self, into: _SliceBuilder, key: bytes) -> _Source | None:
+    def _source_of(self, into: "_SliceBuilder", key: bytes) -> "_Source | None":
         """Return the stream whose records carry this key in the slice's partition, None where there is none."""
         stream_id = self._keys.get((into.partition, key))
         if stream_id is None:

@@ -4,8 +4,6 @@ One transaction commits everything that a batch changes, so the tables, the offs
 position in Kafka is the ledger's: a checkpoint of Spark is only good for the run that made it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field

@@ -1,7 +1,5 @@
 """The changed rows of a batch, written set by set: COPY into a staging table, then one statement."""
 
-from __future__ import annotations
-
 import datetime
 import io
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ An operator enters a record as pending. The running job, which alone knows what 
 where it has not read the record. Otherwise the entry has no effect until a recount with it replaces the tables.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

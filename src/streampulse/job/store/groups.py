@@ -1,7 +1,5 @@
 """The table ``dead_letter_groups``: how many dead letters there are of each reason, stream and producer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple

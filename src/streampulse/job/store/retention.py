@@ -1,7 +1,5 @@
 """The end of what is kept: rows and streams older than the history, and old ledger entries."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import psycopg2.extensions

@@ -4,8 +4,6 @@ Each of the three tables names the format of its rows. Format 1 is that of rows 
 room for what identifies a position besides its offset; its payloads are otherwise those of format 1.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import math
