@@ -80,3 +80,10 @@ class Pipeline:
         return verify(
             self._kafka, self._postgres, CountingSettings(viewer_timeout_seconds=TIMEOUT_SECONDS, history_days=30)
         )
+
+    def equal(self, *, whole: bool = False) -> Report:
+        """Verify, and expect that all is equal; with ``whole``, that nothing was left out."""
+        report = self.verify()
+        assert report.differences == []
+        assert not whole or report.not_checked == []
+        return report

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sessions
 from alertmanager import Alertmanager, Told, receiving, started, wait
 from rich.console import Console
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse.host import cli
 from streampulse_ops.cli.console import Screen
-from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
-from streampulse_ops.machines.existing import Existing
 from streampulse_ops.monitoring import receivers
 from streampulse_ops.verbs import alert
 
@@ -107,9 +107,7 @@ def session(
         return code, *capsys.readouterr()
 
     monkeypatch.setattr(command, "run", run)
-    environment = Environment("demo", tmp_path, (Host("m", frozenset({"monitoring"})),), {"provider": "existing"})
-    screen = Screen(Console(file=io.StringIO(), width=1000))
-    return Session(environment, Existing(environment), screen)
+    return sessions.session(tmp_path, Screen(Console(file=io.StringIO(), width=1000)), m="monitoring")
 
 
 def printed(session: Session) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from browser import chromium, opened
+from browser import Watched, chromium, opened
 from conftest import Database, own_database, own_server
 from gunicorn_server import Gunicorn, running
 from live_page import LIVE, expect_equal, figure, rows
@@ -98,9 +99,8 @@ def write(database: Database, statement: str, *row: object) -> None:
 def test_numbers_equal_those_of_the_api_while_and_after_they_move(
     browser: Browser, server: Gunicorn, filled: Database
 ) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         expect_equal(page, server.url)
         before = figure(page, "viewers")
         with moving(filled):
@@ -171,6 +171,20 @@ def test_nothing_is_cut_off_however_large_it_is(
             assert watched.complaints == []
 
 
+@contextmanager
+def live(browser: Browser, url: str, *how: Any, **more: Any) -> Iterator[Watched]:
+    """Open the live page and wait for its numbers."""
+    with opened(browser, url, *how, **more) as watched:
+        watched.page.wait_for_selector(LIVE)
+        yield watched
+
+
+def open_dialog(page: Page, opener: str) -> None:
+    """Click on the first name that fits, and wait for the stream's hour."""
+    page.locator(opener).first.click()
+    page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+
+
 def cut_off(page: Page, selector: str) -> list[str]:
     """Return the texts that are wider than their container."""
     found: list[str] = page.evaluate(
@@ -187,11 +201,9 @@ def cut_off(page: Page, selector: str) -> list[str]:
 
 
 def test_one_streams_hour_equals_the_apis(browser: Browser, server: Gunicorn) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
-        page.locator("tr[data-stream=stream-3] .open").click()
-        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        open_dialog(page, "tr[data-stream=stream-3] .open")
         history = httpx.get(server.url + "/metrics/history?minutes=60&stream_id=stream-3").json()["rows"]
         shown = {
             name: page.locator(f"#dialog-{name}").get_attribute("data-value") for name in ("most", "chat", "donations")
@@ -215,13 +227,11 @@ def charts(page: Page, names: str) -> dict[str, tuple[str | None, int]]:
 
 def test_a_stream_whose_hour_cannot_be_read_does_not_show_anothers(browser: Browser, server: Gunicorn) -> None:
     names = "dialog-viewers-chart dialog-chat-chart dialog-donations-chart"
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         empty = charts(page, names)
         assert all(drawn == 0 and str(label).endswith("no numbers") for label, drawn in empty.values())
-        page.locator("tr[data-stream=stream-3] .open").click()
-        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        open_dialog(page, "tr[data-stream=stream-3] .open")
         assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, names).values())
         page.locator("#dialog-close").click()
         page.route("**/metrics/history?*", lambda route: route.fulfill(status=503, json={"error": "no answer"}))
@@ -236,9 +246,8 @@ def test_a_stream_whose_hour_cannot_be_read_does_not_show_anothers(browser: Brow
 def test_the_database_goes_away_and_comes_back_while_the_page_is_open(
     browser: Browser, server: Gunicorn, filled: Database
 ) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         viewers = figure(page, "viewers")
         filled.server.stop()
         try:
@@ -293,9 +302,8 @@ def test_a_connection_that_breaks_while_the_numbers_are_stale_goes_on_as_live(
 
 @pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
 def test_every_size_and_theme(browser: Browser, server: Gunicorn, size: str, scheme: str, tmp_path: Path) -> None:
-    with opened(browser, server.url, size, scheme) as watched:
+    with live(browser, server.url, size, scheme) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         page.wait_for_selector("#viewers-chart canvas")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         cut = page.evaluate(
@@ -306,8 +314,7 @@ def test_every_size_and_theme(browser: Browser, server: Gunicorn, size: str, sch
         assert (sum(map(int, ground[4:-1].split(","))) < 384) is (scheme == "dark")
         page.screenshot(path=tmp_path / f"{size}-{scheme}.png")
         assert watched.violations() == []
-        page.locator(".open").first.click()
-        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        open_dialog(page, ".open")
         page.locator("summary").click()
         assert page.evaluate("document.getElementById('dialog').scrollWidth <= innerWidth")
         assert watched.violations() == []
@@ -315,9 +322,8 @@ def test_every_size_and_theme(browser: Browser, server: Gunicorn, size: str, sch
 
 
 def test_the_theme_can_be_chosen_and_is_kept(browser: Browser, server: Gunicorn) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         for expected in ("dark", "light"):
             page.locator("#theme").click()
             assert page.evaluate("document.documentElement.dataset.theme") == expected
@@ -328,9 +334,8 @@ def test_the_theme_can_be_chosen_and_is_kept(browser: Browser, server: Gunicorn)
 
 
 def test_by_keyboard_alone(browser: Browser, server: Gunicorn) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
 
         def focused() -> str:
             return str(
@@ -358,9 +363,8 @@ def test_by_keyboard_alone(browser: Browser, server: Gunicorn) -> None:
 
 
 def test_focus_stays_with_a_row_that_moves(browser: Browser, server: Gunicorn, filled: Database) -> None:
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         last = rows(page)[-1][0]
         page.locator("#rows .open").last.focus()
         write(filled, "UPDATE stream_presence SET active_viewers = active_viewers + 100000 WHERE stream_id = %s", last)
@@ -425,8 +429,7 @@ def test_after_a_reset_nothing_shows_the_hour_before_it(
             page.wait_for_selector(LIVE)
             page.wait_for_selector("#viewers-chart canvas")
             assert all(drawn == 1 and "between" in str(label) for label, drawn in charts(page, cards).values())
-            page.locator(".open").click()
-            page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+            open_dialog(page, ".open")
             assert all(drawn == 1 and "at most" in str(label) for label, drawn in charts(page, dialog).values())
             # An answer from the database is cached for a quarter of a second.
             time.sleep(1)
@@ -450,9 +453,8 @@ def test_events_that_do_not_come_any_more_are_seen(
     browser: Browser, server: Gunicorn, filled: Database, size: str, scheme: str
 ) -> None:
     """The database answers, so the numbers are live; but the newest event is long ago."""
-    with opened(browser, server.url, size, scheme) as watched:
+    with live(browser, server.url, size, scheme) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         write(filled, "UPDATE event_clock SET clock = now()")
         page.wait_for_selector("#behind", state="hidden")
         write(filled, "UPDATE event_clock SET clock = now() - interval '9 min 50 s'")
@@ -524,8 +526,7 @@ def test_the_page_behind_a_log_in(browser: Browser, filled: Database) -> None:
         (cookie,) = page.context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert KEY not in cookie["value"]
-        page.locator(".open").first.click()
-        page.wait_for_function("() => document.getElementById('dialog-rows').children.length > 0")
+        open_dialog(page, ".open")
         assert watched.complaints == []
 
 
@@ -582,9 +583,8 @@ def test_a_log_in_that_has_ended_is_said_and_can_begin_again(browser: Browser, f
 
 def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn) -> None:
     """The page waits as long as the server asks, which is longer than any other wait."""
-    with opened(browser, server.url) as watched:
+    with live(browser, server.url) as watched:
         page = watched.page
-        page.wait_for_selector(LIVE)
         tries: list[float] = []
 
         def refuse(route: Route) -> None:

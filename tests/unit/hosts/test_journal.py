@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sessions
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import services
@@ -106,11 +107,7 @@ Start = Callable[[str, Sequence[str], bool], list[str]]
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Session, Callable[[Start], None]]:
     """Two hosts with Kafka, whose journals are programs of the test's."""
-    listed = tuple(Host(name, frozenset({"kafka"})) for name in ("a", "b"))
-    environment = Environment("demo", tmp_path, listed, {"provider": "vagrant"})
-    provider = Existing(environment)
-    monkeypatch.setattr(provider, "running", lambda _host: True)
-    session = Session(environment, provider, Screen())
+    session = sessions.session(tmp_path, running=True, provider="vagrant", a="kafka", b="kafka")
 
     def say(what: Start) -> None:
         def start(

@@ -3,8 +3,6 @@
 import contextlib
 import datetime
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ import http_server
 import pytest
 from http_server import Answer, Request
 from prometheus_client import REGISTRY
+from scrape import fresh
 
 from streampulse.events import Event, partition_of
 from streampulse.oracle.decide import PartitionLog, Record
@@ -302,11 +301,6 @@ def test_the_next_request_is_due_an_interval_after_the_last_began() -> None:
 
 
 def test_counters_of_every_outcome_exist_from_the_start() -> None:
-    fresh = (
-        "from prometheus_client import generate_latest; import streampulse.probe.metrics; "
-        "print(generate_latest().decode())"
-    )
-    # A separate process: other tests of this one have counted already.
-    scrape = subprocess.run([sys.executable, "-c", fresh], check=True, capture_output=True, text=True).stdout
+    scrape = fresh("import streampulse.probe.metrics")
     for outcome in ("ok", "refused", "error", "unanswered"):
         assert f'\nstreampulse_probe_api_requests_total{{outcome="{outcome}"}} 0.0\n' in scrape

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sessions
+from sessions import FakeRemote
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import secrets
-from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.machines.existing import Existing
 from streampulse_ops.runbooks import page, run
 from streampulse_ops.runbooks.run import Options, Walk
 
@@ -42,19 +41,10 @@ TAIL = """
 """
 
 
-class Shell:
-    """Stands for Remote: runs the commands here, and notes on which host."""
+class Shell(FakeRemote):
+    """Runs the commands here, and notes on which host."""
 
     asked: list[str]
-
-    def __init__(self, _environment: Environment, host: Host) -> None:
-        self.host = host
-
-    def __enter__(self) -> "Shell":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
 
     def run(self, words: list[str], *, timeout: float | None = None, **_more: Any) -> tuple[int, str, str]:
         Shell.asked.append(self.host.name)
@@ -70,11 +60,9 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(run, "Remote", Shell)
     monkeypatch.setattr(Shell, "asked", [], raising=False)
-    groups = {"a": "kafka", "b": "kafka", "c": "spark_master"}
-    hosts = tuple(Host(name, frozenset({group})) for name, group in groups.items())
-    environment = Environment("demo", tmp_path, hosts, {"provider": "vagrant"})
-    environment.state.mkdir(parents=True)
-    return Session(environment, Existing(environment), Screen())
+    made = sessions.session(tmp_path, provider="vagrant", a="kafka", b="kafka", c="spark_master")
+    made.environment.state.mkdir(parents=True)
+    return made
 
 
 def walk(session: Session, look: str, repair: str = "", **options: Any) -> Walk:

@@ -1,6 +1,5 @@
 """doctor and status: an unreachable host is a finding and hides no other host."""
 
-import dataclasses
 import json
 import re
 import time
@@ -8,21 +7,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import sessions
 from http_server import serving
+from sessions import FakeRemote
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse_ops import paths
-from streampulse_ops.cli.console import Screen
-from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links
-from streampulse_ops.machines.existing import Existing
 from streampulse_ops.monitoring import findings
 from streampulse_ops.monitoring.findings import Finding
 from streampulse_ops.releases import history
 from streampulse_ops.verbs import doctor, mutes, status
 
-HOSTS = tuple(Host(name, frozenset({"kafka"})) for name in ("bad", "good"))
 FOUND = [
     {"check": "units.kafka", "ok": True, "seen": "active", "cause": "", "fix": "", "code": ""},
     {"check": "disk", "ok": False, "seen": "", "cause": "it is full", "fix": "inv logs kafka; inv up",
@@ -30,19 +27,10 @@ FOUND = [
 ]  # fmt: skip
 
 
-class Hosts:
-    """Stands for Remote: one of two hosts does not answer. ``ahead``: seconds by which a host's clock is ahead."""
+class Hosts(FakeRemote):
+    """One of two hosts does not answer. ``ahead``: seconds by which a host's clock is ahead."""
 
     ahead: ClassVar[dict[str, float]] = {}
-
-    def __init__(self, _environment: Environment, host: Host) -> None:
-        self.host = host
-
-    def __enter__(self) -> "Hosts":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
 
     def run(self, words: list[str], **_more: Any) -> tuple[int, str, str]:
         if self.host.name == "bad":
@@ -57,20 +45,15 @@ class Hosts:
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    environment = Environment("demo", tmp_path, HOSTS, {"provider": "existing"})
-    own = Existing(environment)
-    monkeypatch.setattr(own, "running", lambda _host: True)
     for module in (doctor, status):
         monkeypatch.setattr(module, "Remote", Hosts)
-    return Session(environment, own, Screen())
+    return sessions.session(tmp_path, running=True, bad="kafka", good="kafka")
 
 
 def test_a_host_that_only_watches_is_asked_where_it_has_been_set_up(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher = Host("watcher", frozenset({"monitoring"}))
-    environment = dataclasses.replace(session.environment, hosts=(watcher,))
-    session = dataclasses.replace(session, environment=environment)
+    session = sessions.session(tmp_path, running=True, watcher="monitoring")
 
     def nothing(_self: Hosts, words: list[str], **_more: Any) -> tuple[int, str, str]:
         return (127, "", "sh: 1: /usr/local/bin/streampulse: not found") if "check" in words else (0, "", "")
@@ -100,23 +83,21 @@ def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
 
 
 @pytest.mark.parametrize(("ahead", "ok"), [(1.0, True), (5.0, False), (-5.0, False)])
+@pytest.mark.usefixtures("session")
 def test_clocks_are_compared_with_a_brokers(
-    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool
 ) -> None:
     monkeypatch.setattr(Hosts, "ahead", {"good": 60.0, "database": 60.0 + ahead})
-    hosts = (*HOSTS, Host("database", frozenset({"postgres"})))
-    session = dataclasses.replace(session, environment=Environment("demo", tmp_path, hosts, {"provider": "existing"}))
-    (finding,) = doctor.clocks_agree(session)
+    (finding,) = doctor.clocks_agree(
+        sessions.session(tmp_path, running=True, bad="kafka", good="kafka", database="postgres")
+    )
     assert (finding.ok, finding.where.startswith("database")) == (ok, True)
     assert ok or finding.cause.startswith("its clock and that of the Kafka host good are 5.0 s apart")
 
 
 def test_the_api_of_a_machine_that_is_down_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "only_there", lambda _environment: False)
-    environment = Environment("demo", tmp_path, (Host("a", frozenset({"api"})),), {"provider": "existing"})
-    own = Existing(environment)
-    monkeypatch.setattr(own, "running", lambda _host: False)
-    assert list(doctor.api_answers(Session(environment, own, Screen()))) == []
+    assert list(doctor.api_answers(sessions.session(tmp_path, running=False, a="api"))) == []
 
 
 def test_a_check_that_cannot_be_run_is_a_finding(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +141,7 @@ def test_an_api_that_does_not_answer_is_behind_a_firewall_or_down(
 def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> Finding:
     monkeypatch.setattr(links, "only_there", lambda _environment: False)
     monkeypatch.setattr(links, "api", lambda _environment: f"{url}/")
-    environment = Environment("demo", folder, (Host("a", frozenset({"api"})),), {"provider": "existing"})
-    own = Existing(environment)
-    monkeypatch.setattr(own, "running", lambda _host: True)
-    (finding,) = doctor.api_answers(Session(environment, own, Screen()))
+    (finding,) = doctor.api_answers(sessions.session(folder, running=True, a="api"))
     return finding
 
 

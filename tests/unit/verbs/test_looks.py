@@ -6,13 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from sessions import session
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse_ops.cli.console import Screen
-from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, links, monitoring
-from streampulse_ops.machines.existing import Existing
 from streampulse_ops.verbs import dlq, exclude, logs, silence, sql, trace
 from streampulse_ops.verbs.open import page
 from streampulse_ops.verbs.peek import peek
@@ -26,11 +24,7 @@ from streampulse_ops.verbs.verify import verify
 def down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(links, "address", lambda *_which: "http://a:8000/")
-    host = Host("a", frozenset({"api", "postgres", "spark_master", "monitoring"}))
-    environment = Environment("demo", tmp_path, (host,), {"provider": "vagrant"})
-    provider = Existing(environment)
-    monkeypatch.setattr(provider, "running", lambda _host: False)
-    return Session(environment, provider, Screen())
+    return session(tmp_path, running=False, provider="vagrant", a="api postgres spark_master monitoring")
 
 
 LOOKS: list[Callable[[Session], object]] = [

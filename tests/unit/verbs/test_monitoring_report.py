@@ -7,33 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sessions
 from rich.console import Console
+from sessions import FakeRemote
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse.host.slo.report import Firing, Promise, Report, Target
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.cli.ending import Terminated
-from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command, monitoring
-from streampulse_ops.machines.existing import Existing
 from streampulse_ops.verbs import doctor, silence, status, top
 
 Said = tuple[int, str, str]
 
 
-def session_of(tmp_path: Path, screen: Screen | None = None) -> Session:
-    host = Host("a", frozenset({"kafka", "monitoring"}))
-    environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
-    return Session(environment, Existing(environment), screen or Screen())
-
-
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    made = session_of(tmp_path)
-    monkeypatch.setattr(made.provider, "running", lambda _host: True)
     monkeypatch.setattr(status, "collect", lambda _session: [row()])
-    return made
+    return sessions.session(tmp_path, running=True, a="kafka monitoring")
 
 
 @pytest.fixture
@@ -43,13 +36,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[Said], list[list[str]]]:
     def say(said: Said) -> list[list[str]]:
         asked: list[list[str]] = []
 
-        class Connection:
-            def __init__(self, *_: object) -> None: ...
-            def __enter__(self) -> "Connection":
-                return self
-
-            def __exit__(self, *_: object) -> None: ...
-            def run(self, words: Sequence[str], **_more: object) -> Said:
+        class Connection(FakeRemote):
+            def run(self, words: list[str], **_more: object) -> Said:
                 asked.append(list(words[1:]))
                 return said
 
@@ -152,8 +140,7 @@ def test_a_missing_report_is_explained_after_the_table(
 
 
 def test_an_environment_without_a_monitoring_host(tmp_path: Path) -> None:
-    environment = Environment("demo", tmp_path, (Host("a", frozenset({"kafka"})),), {"provider": "existing"})
-    alone = Session(environment, Existing(environment), Screen())
+    alone = sessions.session(tmp_path, a="kafka")
     with pytest.raises(OperatorError, match="demo has no host in group monitoring: add one to"):
         monitoring.require(alone)
     assert list(doctor.monitoring_is_content(alone)) == []
@@ -186,8 +173,7 @@ def test_top_on_a_terminal_goes_on_until_it_is_ended(
 ) -> None:
     page = io.StringIO()
     console = Console(file=page, force_terminal=True, width=120, height=40)
-    session = session_of(tmp_path, Screen(console))
-    monkeypatch.setattr(session.provider, "running", lambda _host: True)
+    session = sessions.session(tmp_path, Screen(console), running=True, a="kafka monitoring")
     monkeypatch.setattr(status, "collect", lambda _session: [row()])
     asked = host(answer(report()))
     monkeypatch.setattr(top, "_connection", lambda *_which: None)
@@ -292,9 +278,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     """Have two hosts notify, each with silences of its own."""
 
     def say(session_kept: list[Session], **kept: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-        listed = tuple(Host(name, frozenset({"monitoring"})) for name in kept)
-        environment = Environment("demo", tmp_path, listed, {"provider": "existing"})
-        session_kept.append(Session(environment, Existing(environment), Screen()))
+        session_kept.append(sessions.session(tmp_path, **dict.fromkeys(kept, "monitoring")))
         asked: list[tuple[str, list[str]]] = []
 
         def answered(_session: Session, host: Host, words: list[str], **_more: object) -> Said:

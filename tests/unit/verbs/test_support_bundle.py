@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from sessions import FakeRemote
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse_ops.cli.console import Screen
@@ -59,14 +60,7 @@ def hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str, str], tup
     """Have the hosts answer with a function of the host's name and the command."""
 
     def answer(answers: Callable[[str, str], tuple[int, str, str]]) -> None:
-        class Remote:
-            def __init__(self, _environment: Environment, host: Host) -> None:
-                self.host = host
-
-            def __enter__(self) -> "Remote":
-                return self
-
-            def __exit__(self, *_error: object) -> None: ...
+        class Remote(FakeRemote):
             def run(self, words: list[str], **_more: Any) -> tuple[int, str, str]:
                 return answers(self.host.name, " ".join(words))
 

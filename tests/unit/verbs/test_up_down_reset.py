@@ -6,7 +6,7 @@ import functools
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from streampulse_ops.environments import inventory, lock, secrets
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
+from streampulse_ops.machines.existing import Existing
 from streampulse_ops.releases import bundle, history
 from streampulse_ops.releases.bundle import Bundle
 from streampulse_ops.releases.history import Look
@@ -33,18 +34,12 @@ from streampulse_ops.verbs.up import up
 GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
 
 
-@dataclass
-class FakeProvider:
+class FakeProvider(Existing):
     """Machines that exist in a set only."""
 
-    did: list[str]
-    up: set[str] = field(default_factory=set)
-
-    def describe(self) -> str:
-        return "facts"
-
-    def create(self, _host: Host) -> bool:
-        return False
+    def __init__(self, environment: Environment, did: list[str]) -> None:
+        super().__init__(environment)
+        self.did, self.up = did, set[str]()
 
     def start(self, host: Host) -> bool:
         started = host.name not in self.up
@@ -65,20 +60,8 @@ class FakeProvider:
         self.did.append(f"destroy {host.name}")
         return True
 
-    def retire(self) -> list[Host]:
-        return []
-
     def running(self, host: Host) -> bool:
         return host.name in self.up
-
-    def address(self, host: Host) -> str:
-        return f"{host.name}.example"
-
-    def console_log(self, _host: Host) -> Path | None:
-        return None
-
-    def write_inventory(self) -> Path | None:
-        return None
 
     def forget(self) -> None:
         self.did.append("forget")
@@ -101,7 +84,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     out = io.StringIO()
     hosts = (Host("a", GROUPS), Host("b", frozenset({"spark_worker"})))
     environment = Environment("demo", tmp_path / "inventory", hosts, {"provider": "vagrant"})
-    provider = FakeProvider(did)
+    provider = FakeProvider(environment, did)
     screen = Screen(Console(file=out, width=200, highlight=False, markup=False))
 
     def play(_environment: Environment, playbook: str, _extra: Any, *_more: Any, **named: Any) -> int:
