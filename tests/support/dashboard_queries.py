@@ -28,8 +28,6 @@ MAY_BE_EMPTY: Final[Mapping[tuple[str, int, str], str]] = {
     ("streampulse-pipeline", 30, "A"): "every record counted",
     ("streampulse-pipeline", 44, "A"): "no record was lost",
 }
-#: The same for annotations, as (dashboard, name): marks need an occurrence.
-ANNOTATIONS_MAY_BE_EMPTY: Final = "a deploy, or a page, within the last minutes is no part of a healthy machine"
 
 _RANGE: Final = timedelta(hours=1)
 
@@ -51,9 +49,9 @@ class Query:
         return f"{self.dashboard} · {self.title} ({self.panel} {self.name})"
 
 
-def boards(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+def boards() -> dict[str, dict[str, Any]]:
     """Return every committed dashboard by its uid."""
-    found = (json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json")))
+    found = (json.loads(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.json")))
     return {board["uid"]: board for board in found}
 
 
@@ -66,7 +64,7 @@ def panels(board: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield panel
 
 
-def queries(folder: Path = FOLDER) -> list[Query]:
+def queries() -> list[Query]:
     """Return every query of every panel."""
     return [
         Query(
@@ -78,7 +76,7 @@ def queries(folder: Path = FOLDER) -> list[Query]:
             language="promql" if "expr" in target else "sql",
             over_time=bool(target.get("range")) or target.get("format") == "time_series",
         )
-        for uid, board in boards(folder).items()
+        for uid, board in boards().items()
         for panel in panels(board)
         for target in panel["targets"]
     ]
@@ -137,13 +135,13 @@ class Prometheus:
         )
 
 
-def wrong_in_prometheus(prometheus: Prometheus, folder: Path = FOLDER, *, need_series: bool = True) -> list[str]:
+def wrong_in_prometheus(prometheus: Prometheus, *, need_series: bool = True) -> list[str]:
     """Return the faults of the dashboards' PromQL: queries that do not parse, or find nothing.
 
     :param need_series: whether an empty result is a fault, except for :data:`MAY_BE_EMPTY`.
     """
     wrong = []
-    for query in queries(folder):
+    for query in queries():
         if query.language != "promql":
             continue
         try:
@@ -153,7 +151,7 @@ def wrong_in_prometheus(prometheus: Prometheus, folder: Path = FOLDER, *, need_s
             continue
         if need_series and not found and (query.dashboard, query.panel, query.name) not in MAY_BE_EMPTY:
             wrong.append(f"{query}: no series: {promql(query.text)}")
-    for uid, board in boards(folder).items():
+    for uid, board in boards().items():
         for annotation in board["annotations"]["list"]:
             try:
                 prometheus.series(promql(annotation["expr"]), over_time=True)
@@ -181,24 +179,23 @@ def _wrong_variable(prometheus: Prometheus, uid: str, variable: Mapping[str, Any
         yield f"{uid} · variable {variable['name']}: no values: {text}"
 
 
-def wrong_in_postgres(run: Callable[[str], list[str]], folder: Path = FOLDER, *, need_rows: bool = True) -> list[str]:
+def wrong_in_postgres(run: Callable[[str], list[str]]) -> list[str]:
     """Return the faults of the dashboards' SQL: statements that fail, or find nothing.
 
     :param run: runs a statement as the reading role and returns its rows; the server's errors raise a ValueError.
-    :param need_rows: whether an empty result is a fault.
     """
     wrong = []
     now = datetime.now(UTC)
     streams = [
         variable["query"]
-        for board in boards(folder).values()
+        for board in boards().values()
         for variable in board["templating"]["list"]
         if variable["name"] == "stream"
     ]
     chosen = [name for statement in streams for name in run(statement)]
-    if need_rows and not chosen:
+    if not chosen:
         wrong.append(f"no stream can be chosen: {streams}")
-    for query in queries(folder):
+    for query in queries():
         if query.language != "sql":
             continue
         try:
@@ -206,7 +203,7 @@ def wrong_in_postgres(run: Callable[[str], list[str]], folder: Path = FOLDER, *,
         except ValueError as error:
             wrong.append(f"{query}: {error}")
             continue
-        if need_rows and not found:
+        if not found:
             wrong.append(f"{query}: no rows: {query.text}")
     return wrong
 

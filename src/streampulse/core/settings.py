@@ -27,6 +27,11 @@ _LIBRDKAFKA_NAMES: Final = {
 }
 
 
+def _within(default: float, least: float, most: float, description: str) -> Any:
+    """Return the field of a number with its limits."""
+    return Field(default=default, ge=least, le=most, description=description)
+
+
 class KafkaSettings(BaseSettings):
     """Addresses and login of Kafka, and the names of its topics."""
 
@@ -124,13 +129,10 @@ class CountingSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_JOB_", extra="ignore")
 
-    viewer_timeout_seconds: int = Field(
-        default=6 * 3600,
-        ge=60,
-        le=7 * 86400,
-        description="a viewer without any event for this long is gone, in seconds",
+    viewer_timeout_seconds: int = _within(
+        6 * 3600, 60, 7 * 86400, "a viewer without any event for this long is gone, in seconds"
     )
-    history_days: int = Field(default=30, ge=1, le=3650, description="how long rows are kept, in days of event time")
+    history_days: int = _within(30, 1, 3650, "how long rows are kept, in days of event time")
 
 
 class JobSettings(CountingSettings):
@@ -140,23 +142,14 @@ class JobSettings(CountingSettings):
     max_offsets_per_trigger: int = Field(
         default=250_000, ge=1, description="records in one micro-batch at most, over all partitions"
     )
-    trigger_interval_ms: int = Field(
-        default=400,
-        ge=0,
-        le=60_000,
-        description="time between the starts of two micro-batches at least, in milliseconds",
+    trigger_interval_ms: int = _within(
+        400, 0, 60_000, "time between the starts of two micro-batches at least, in milliseconds"
     )
-    stall_seconds: int = Field(
-        default=300,
-        ge=10,
-        le=3600,
-        description="a micro-batch that gets no step further for this long ends the driver, in seconds",
+    stall_seconds: int = _within(
+        300, 10, 3600, "a micro-batch that gets no step further for this long ends the driver, in seconds"
     )
-    ledger_days: int = Field(
-        default=7,
-        ge=1,
-        le=3650,
-        description="how long entries of the ledger of batches are kept, in days; one a minute after two days",
+    ledger_days: int = _within(
+        7, 1, 3650, "how long entries of the ledger of batches are kept, in days; one a minute after two days"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the job's scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the job's scrape endpoint")
@@ -167,13 +160,10 @@ class WorldSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STREAMPULSE_GENERATOR_", extra="ignore")
 
-    streams: int = Field(default=50, ge=1, le=1_000_000, description="number of streams")
-    users: int = Field(default=20_000, ge=1, le=100_000_000, description="number of users")
-    skew: float = Field(
-        default=1.0,
-        ge=0,
-        le=4,
-        description="how unequal streams are: the n-th most popular one has 1/n^skew of the first one's audience",
+    streams: int = _within(50, 1, 1_000_000, "number of streams")
+    users: int = _within(20_000, 1, 100_000_000, "number of users")
+    skew: float = _within(
+        1.0, 0, 4, "how unequal streams are: the n-th most popular one has 1/n^skew of the first one's audience"
     )
     seed: int | None = Field(default=None, description="seed of the random numbers; unset: a new one at each start")
     duplicates: Share = Field(default=0.0, description="share of the events that are sent a second time")
@@ -197,21 +187,14 @@ class ApiSettings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: Port = Field(description="port to listen on")
-    workers: int = Field(default=2, ge=1, le=64, description="worker processes")
-    pool_size: int = Field(default=4, ge=1, le=64, description="PostgreSQL connections of each worker at most")
-    statement_timeout_ms: int = Field(
-        default=2000, ge=10, le=60_000, description="a query that takes longer is cancelled, in milliseconds"
+    workers: int = _within(2, 1, 64, "worker processes")
+    pool_size: int = _within(4, 1, 64, "PostgreSQL connections of each worker at most")
+    statement_timeout_ms: int = _within(2000, 10, 60_000, "a query that takes longer is cancelled, in milliseconds")
+    snapshot_interval_ms: int = _within(250, 50, 10_000, "time between two readings of the tables, in milliseconds")
+    stale_seconds: float = _within(
+        10.0, 0, 600, "while PostgreSQL is away, answers that are this old at most are still given, marked as stale"
     )
-    snapshot_interval_ms: int = Field(
-        default=250, ge=50, le=10_000, description="time between two readings of the tables, in milliseconds"
-    )
-    stale_seconds: float = Field(
-        default=10.0,
-        ge=0,
-        le=600,
-        description="while PostgreSQL is away, answers that are this old at most are still given, marked as stale",
-    )
-    live_readers: int = Field(default=2000, ge=1, le=20_000, description="event streams of each worker at most")
+    live_readers: int = _within(2000, 1, 20_000, "event streams of each worker at most")
     docs: bool = Field(default=True, description="whether /docs and /openapi.json are there")
     cors_origins: str = Field(
         default="", description="origins whose pages may read the API, separated by commas; empty: none"
@@ -221,11 +204,11 @@ class ApiSettings(BaseSettings):
     )
     keys: SecretStr | None = Field(default=None, description="API keys that are let in, separated by commas")
     cookie_secret: SecretStr | None = Field(default=None, description="signs the cookie of a logged-in browser")
-    rate_limit_per_minute: int = Field(
-        default=1200, ge=1, le=10_000_000, description="requests of one key or one log-in in a minute, where public"
+    rate_limit_per_minute: int = _within(
+        1200, 1, 10_000_000, "requests of one key or one log-in in a minute, where public"
     )
-    address_limit_per_minute: int = Field(
-        default=60, ge=1, le=10_000_000, description="requests of one address without a key in a minute, where public"
+    address_limit_per_minute: int = _within(
+        60, 1, 10_000_000, "requests of one address without a key in a minute, where public"
     )
     private_networks: str = Field(
         default="127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7",
@@ -271,21 +254,15 @@ class ProbeSettings(BaseSettings):
         "the others are asked"
     )
     api_key: SecretStr | None = Field(default=None, description="key that is sent to the API, where it asks for one")
-    event_second: int = Field(default=10, ge=0, le=59, description="second of each minute at which an event is sent")
-    visible_seconds: float = Field(
-        default=30.0,
-        ge=1,
-        le=30,
-        description="an event that is not visible in the API after this long is lost, in seconds",
+    event_second: int = _within(10, 0, 59, "second of each minute at which an event is sent")
+    visible_seconds: float = _within(
+        30.0, 1, 30, "an event that is not visible in the API after this long is lost, in seconds"
     )
-    interval_seconds: float = Field(
-        default=5.0,
-        ge=1,
-        le=60,
-        description="time between two requests to the API, and between two looks at Kafka and the ledger, in seconds",
+    interval_seconds: float = _within(
+        5.0, 1, 60, "time between two requests to the API, and between two looks at Kafka and the ledger, in seconds"
     )
-    answer_seconds: float = Field(
-        default=3.0, ge=0.1, le=10, description="how long the API, Kafka and PostgreSQL may take to answer, in seconds"
+    answer_seconds: float = _within(
+        3.0, 0.1, 10, "how long the API, Kafka and PostgreSQL may take to answer, in seconds"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the scrape endpoint listens on")
     metrics_port: Port = Field(description="port of the probe's scrape endpoint")
