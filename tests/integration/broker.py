@@ -164,6 +164,12 @@ class Broker:
                 position += 12 + size
         raise AssertionError(f"{folder} has no batch from offset {first} on")
 
+    def cut(self, topic: str, first: int, partition: int = 0) -> None:
+        """Lose the end of a partition's log in a power cut: down, cut, up again."""
+        self.kill()
+        self.lose_end(topic, partition, first)
+        self.start()
+
     def beside(self) -> "Broker":
         """Return a second broker, without a vote."""
         return Broker(len(self._controllers) + 1, self._controllers)

@@ -32,6 +32,20 @@ class Database:
             for row in rows or (None,):
                 cursor.execute(statement, row)
 
+    def fill(self, streams: int, minutes: int, columns: str, name: str = "s-") -> None:
+        """Write rows for streams and the minutes up to 2026-05-01T12:00Z, and the streams' viewers.
+
+        :param columns: SQL of the numbers, of a stream's number ``s`` and the minutes ``m`` before the newest.
+        """
+        self.execute(
+            f"INSERT INTO stream_metrics_minute SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min',"  # noqa: S608
+            f" '{name}' || s, {columns} FROM generate_series(0, {minutes}) AS m, generate_series(1, {streams}) AS s"
+        )
+        self.execute(
+            "INSERT INTO stream_presence"
+            " SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
+        )
+
     def query(self, statement: str, row: tuple[object, ...] | None = None) -> list[tuple[object, ...]]:
         with self.writer.cursor() as cursor:
             cursor.execute(statement, row)

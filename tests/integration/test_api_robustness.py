@@ -23,15 +23,7 @@ GET = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
     with own_database(postgres_server, migrated_template) as database:
-        database.execute(
-            "INSERT INTO stream_metrics_minute"
-            " SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's-' || s, m,"
-            " 0, 0, 0, 0, 0, 0 FROM generate_series(0, 20) AS m, generate_series(1, 1000) AS s"
-        )
-        database.execute(
-            "INSERT INTO stream_presence"
-            " SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
-        )
+        database.fill(1000, 20, "m, 0, 0, 0, 0, 0, 0")
         yield database
 
 

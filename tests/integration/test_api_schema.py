@@ -12,14 +12,7 @@ pytestmark = pytest.mark.postgres
 
 
 def test_answers_are_as_described(database: Database, tmp_path: Path) -> None:
-    database.execute(
-        "INSERT INTO stream_metrics_minute"
-        " SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's-' || s, m, 1, 2.5, 0, 0, 0, 0"
-        " FROM generate_series(0, 100) AS m, generate_series(1, 20) AS s"
-    )
-    database.execute(
-        "INSERT INTO stream_presence SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
-    )
+    database.fill(20, 100, "m, 1, 2.5, 0, 0, 0, 0")
     database.execute("UPDATE event_clock SET clock = '2026-05-01T12:00:30.5Z'")
     with running(database, workers=2) as server:
         command = [

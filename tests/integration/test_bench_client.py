@@ -26,15 +26,7 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture(scope="module")
 def filled(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Database]:
     with own_database(postgres_server, migrated_template) as database:
-        database.execute(
-            "INSERT INTO stream_metrics_minute"
-            " SELECT timestamptz '2026-05-01T12:00Z' - m * interval '1 min', 's &' || s, s, 1, 2.5, 0, 0, 0, 0"
-            " FROM generate_series(0, 20) AS m, generate_series(1, 5) AS s"
-        )
-        database.execute(
-            "INSERT INTO stream_presence"
-            " SELECT DISTINCT stream_id, 1, NULL::timestamptz, now() FROM stream_metrics_minute"
-        )
+        database.fill(5, 20, "s, 1, 2.5, 0, 0, 0, 0", "s &")
         yield database
 
 

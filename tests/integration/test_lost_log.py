@@ -64,9 +64,7 @@ def test_a_lost_end_is_a_span_and_the_rest_is_equal(
     pipeline.start()
     pipeline.count(0, send(broker, kafka, OLD))
     pipeline.count(0, send(broker, kafka, LOST))
-    broker.kill()
-    broker.lose_end(kafka.topic, 0, OLD)
-    broker.start()
+    broker.cut(kafka.topic, OLD)
     end = send(broker, kafka, new) if new else OLD
     if new:
         # The running job notices it as well.
@@ -93,9 +91,7 @@ def test_a_fresh_reading_takes_the_clock_of_a_lost_span(
     pipeline.start()
     pipeline.count(0, send(broker, kafka, OLD))
     pipeline.count(0, send(broker, kafka, LOST, ahead=4))
-    broker.kill()
-    broker.lose_end(kafka.topic, 0, OLD)
-    broker.start()
+    broker.cut(kafka.topic, OLD)
     pipeline.start()
     # Late by the clock of the lost records, not by that of the others.
     pipeline.count(0, send(broker, kafka, NEW, ahead=-8))
@@ -119,10 +115,8 @@ def test_a_loss_of_many_positions_is_found_at_its_first_record(
     for offset in range(1, end + 1, 2):
         pipeline.count(0, offset)
     pipeline.count(0, end)
-    broker.kill()
     # Behind a dead letter, which the state does not know.
-    broker.lose_end(kafka.topic, 0, 11)
-    broker.start()
+    broker.cut(kafka.topic, 11)
     # Nothing that is sent now could be told from the records before by its event id.
     with broker.producer(linger_ms=0) as producer:
         for _ in range(3):

@@ -141,9 +141,7 @@ def lose_some(broker: Broker, kafka: KafkaSettings, number: int) -> set[str]:
     end = broker.end(kafka.topic, number)
     with closing(TopicReader(kafka)) as reader:
         records = list(reader.read(kafka.topic, {number: Bounds(end - LOST_RECORDS, end)}))
-    broker.kill()
-    broker.lose_end(kafka.topic, number, end - LOST_RECORDS)
-    broker.start()
+    broker.cut(kafka.topic, end - LOST_RECORDS, number)
     with closing(TopicReader(kafka)) as reader:
         left = reader.bounds(kafka.topic)[number].end
     return {event_id for record in records if record.offset >= left for event_id in ids(record)}
