@@ -21,7 +21,7 @@ def session(
     environment = Environment("demo", folder, listed, {"provider": provider})
     own = Existing(environment)
     if running is not None:
-        own.running = lambda _host: running  # type: ignore[method-assign]
+        own.running = lambda host: running  # type: ignore[method-assign]  # noqa: ARG005
     return Session(environment, own, screen or Screen())
 
 

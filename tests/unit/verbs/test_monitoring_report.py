@@ -278,7 +278,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     """Have two hosts notify, each with silences of its own."""
 
     def say(session_kept: list[Session], **kept: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-        session_kept.append(sessions.session(tmp_path, **dict.fromkeys(kept, "monitoring")))
+        session_kept.append(sessions.session(tmp_path, **dict.fromkeys(kept, "monitoring")))  # type: ignore[arg-type]
         asked: list[tuple[str, list[str]]] = []
 
         def answered(_session: Session, host: Host, words: list[str], **_more: object) -> Said:
