@@ -5,8 +5,6 @@ Run as ``python ansible/molecule/machine.py up|verify ROLE|commit|layer|destroy`
 machine's disk into a layer. ``layer`` prints the name of that layer, or nothing where none fits this checkout.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib

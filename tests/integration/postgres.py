@@ -185,23 +185,15 @@ class PostgresServer:
         # A locale that does not order by code point: statements that rely on that order must ask for it.
         subprocess.run(
             [
-                self._binaries / "initdb",
-                "--pgdata",
-                self._base / "data",
-                "--username=postgres",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--locale-provider=icu",
-                "--icu-locale=en-US",
-                "--no-sync",
+                self._binaries / "initdb", "--pgdata", self._base / "data", "--username=postgres",
+                f"--pwfile={password_file}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C",
+                "--locale-provider=icu", "--icu-locale=en-US", "--no-sync",
             ],
             check=True,
             capture_output=True,
             cwd=self._base,
             **self._as_account(),
-        )
+        )  # fmt: skip
         lines = [f"{name} = {value}" for name, value in FAST_SETTINGS.items()]
         lines += [
             f"listen_addresses = '{self.host}'",

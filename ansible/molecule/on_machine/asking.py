@@ -1,7 +1,5 @@
 """Helpers for the tests of roles, on the machine itself. Standard library only."""
 
-from __future__ import annotations
-
 import base64
 import json
 import subprocess

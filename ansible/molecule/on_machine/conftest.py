@@ -4,8 +4,6 @@
 and systemd must have started it again.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 

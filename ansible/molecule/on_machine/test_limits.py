@@ -1,7 +1,5 @@
 """Every unit is held to the limit of exposure, and to starting at boot."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

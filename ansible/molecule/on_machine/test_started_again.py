@@ -1,7 +1,5 @@
 """After the role's tests, which kill the unit's main process."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """Ansible module: bring several directories, files and links into their state in one call."""
 
-from __future__ import annotations
-
 import grp
 import hashlib
 import json

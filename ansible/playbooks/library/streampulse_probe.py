@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """Ansible module: all facts about a host that the roles need beforehand, in one round trip."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

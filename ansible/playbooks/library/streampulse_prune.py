@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """Ansible module: remove old versions, except the one in use and the previous one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from pathlib import Path

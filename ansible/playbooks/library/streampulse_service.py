@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """Ansible module: a systemd unit that runs, is enabled, and uses the files now on disk."""
 
-from __future__ import annotations
-
 import datetime
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Ansible callback: writes events as lines of JSON into a file, which the tasks sum up."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Ansible filters: the kind of an address, and its form in PostgreSQL's access rules."""
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Ansible filters for the monitoring roles: password hashes and runbook pages."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import html

@@ -1,7 +1,5 @@
 """Ansible filters: texts of the inventory and the vault in the files of other programs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """Says whether an environment's API is public, and makes the groups that follow from the services."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

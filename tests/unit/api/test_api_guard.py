@@ -65,16 +65,11 @@ def test_a_key_lets_in(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {},
-        {"Authorization": "Bearer "},
-        {"Authorization": f"Bearer {KEY}x"},
-        {"Authorization": f"Basic {KEY}"},
-        {"X-API-Key": f"{KEY},{OTHER}"},
-        {"X-API-Key": ""},
-        {"Cookie": f"streampulse_session={KEY}"},
+        {}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {KEY}x"}, {"Authorization": f"Basic {KEY}"},
+        {"X-API-Key": f"{KEY},{OTHER}"}, {"X-API-Key": ""}, {"Cookie": f"streampulse_session={KEY}"},
         {"Cookie": "streampulse_session="},
     ],
-)
+)  # fmt: skip
 def test_requests_without_a_valid_key_are_refused(headers: dict[str, str]) -> None:
     with guarded() as client:
         for path in OPEN:
@@ -188,16 +183,10 @@ def test_health_and_scrape_need_no_key_and_are_private(path: str, address: str, 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"keys": None},
-        {"keys": ""},
-        {"keys": "short"},
-        {"keys": f"{KEY},short"},
-        {"cookie_secret": None},
-        {"cookie_secret": "short"},
-        {"private_networks": "10.0.0.0/33"},
-        {"trusted_proxies": "all"},
+        {"keys": None}, {"keys": ""}, {"keys": "short"}, {"keys": f"{KEY},short"}, {"cookie_secret": None},
+        {"cookie_secret": "short"}, {"private_networks": "10.0.0.0/33"}, {"trusted_proxies": "all"},
     ],
-)
+)  # fmt: skip
 def test_a_public_api_without_guard_rails_does_not_start(wrong: dict[str, Any]) -> None:
     good: dict[str, Any] = {"port": 1, "public": True, "keys": KEY, "cookie_secret": SECRET}
     ApiSettings(**good)

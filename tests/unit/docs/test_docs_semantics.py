@@ -186,14 +186,9 @@ def _write(outcome: Outcome, changes: Changes) -> None:
             outcome.rows.pop((window_text(window * MINUTE_US), cleared.stream_id), None)
     for row in changes.rows:
         outcome.rows[window_text(row.window * MINUTE_US), row.stream_id] = (
-            row.chat_messages,
-            row.donations,
-            Decimal(row.donations_cents) / 100,
-            row.joins,
-            row.leaves,
-            row.unique_viewers,
-            row.active_viewers,
-        )
+            row.chat_messages, row.donations, Decimal(row.donations_cents) / 100, row.joins, row.leaves,
+            row.unique_viewers, row.active_viewers,
+        )  # fmt: skip
 
 
 def one_batch(records: list[oracle.Record]) -> Iterable[list[oracle.Record]]:

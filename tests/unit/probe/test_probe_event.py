@@ -130,15 +130,10 @@ def test_an_event_whose_row_appears_is_exact() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"chat_messages": 2},
-        {"chat_messages": 0},
-        {"unique_viewers": 2},
-        {"active_viewers": 1},
-        {"donations_usd": "0.01"},
-        {"donations_usd": None},
-        {"joins": "many"},
+        {"chat_messages": 2}, {"chat_messages": 0}, {"unique_viewers": 2}, {"active_viewers": 1},
+        {"donations_usd": "0.01"}, {"donations_usd": None}, {"joins": "many"},
     ],
-)
+)  # fmt: skip
 def test_another_row_is_wrong(more: dict[str, object]) -> None:
     with serving(lambda _: (200, {"rows": [ROW | more]})) as (url, _):
         outcome = follow(url)

@@ -76,15 +76,10 @@ def test_the_newest_observation_of_a_histogram(
 
 def test_pages_come_first_and_alerts_without_receivers_are_left_out() -> None:
     alerts = [
-        firing("Ticket", "ticket", 1),
-        firing("Watchdog", "none", 0),
-        firing("RecentOutage", "none", 0),
-        firing("SomebodysOwn", "", 0),
-        firing("Quiet", "page", 1, silenced=True),
-        firing("Follows", "page", 2, inhibited=True),
-        firing("Later", "page", 5),
-        firing("Sooner", "page", 4),
-    ]
+        firing("Ticket", "ticket", 1), firing("Watchdog", "none", 0), firing("RecentOutage", "none", 0),
+        firing("SomebodysOwn", "", 0), firing("Quiet", "page", 1, silenced=True),
+        firing("Follows", "page", 2, inhibited=True), firing("Later", "page", 5), firing("Sooner", "page", 4),
+    ]  # fmt: skip
     found = report.ordered(alerts)
     assert [alert.name for alert in found] == ["Sooner", "Later", "Quiet", "Follows", "Ticket", "SomebodysOwn"]
     assert [alert.name for alert in found if alert.pages] == ["Sooner", "Later"]

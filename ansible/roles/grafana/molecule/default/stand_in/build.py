@@ -4,8 +4,6 @@ Prints the signing key's fingerprint. The stand-in installs the parts of Grafana
 user, the documented unit, and a program at Grafana's path.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile
