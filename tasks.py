@@ -11,7 +11,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse_ops.bench.options import NAMES
+from streampulse_ops.bench.options import NAMES, PEERS
 from streampulse_ops.cli.console import Screen, confirm
 from streampulse_ops.cli.entry import timed
 from streampulse_ops.cli.ownership import explain
@@ -696,14 +696,15 @@ def docs(_context: Context, check: bool = False) -> str:
 @task(
     help={
         "env": "an environment that is not there yet; it is made, filled and removed",
-        "only": f"measurements, separated by commas: {', '.join(NAMES)}",
+        "only": f"measurements, separated by commas: {', '.join(NAMES)}; with --peers, peers: {', '.join(PEERS)}",
+        "peers": "instead, race the job against other stream processors on this machine, without an environment",
         "out": "folder for bench.json and bench.md",
         "compare": "the bench.json of an earlier run, to show ratios to",
         "keep-machine": "leave the machine there, with its data",
         "seconds": "how long each steady load is measured",
         "rates": "of the latency, in events per second",
         "backlog": "events to catch up with",
-        "repeats": "how often the job is started",
+        "repeats": "how often the job is started; with --peers, rounds",
         "days": "simulated days after which growth is measured",
     }
 )
@@ -712,6 +713,7 @@ def bench(
     _context: Context,
     env: str = "bench",
     only: str = "",
+    peers: bool = False,
     out: str = "",
     compare: str = "",
     keep_machine: bool = False,
@@ -725,7 +727,7 @@ def bench(
     from streampulse_ops.bench import options, run
 
     asked = options.Options(
-        only=options.names("only", only),
+        only=options.names("only", only, PEERS if peers else NAMES),
         rates=options.numbers("rates", rates),
         seconds=options.positive("seconds", seconds),
         backlog=options.positive("backlog", backlog),
@@ -736,4 +738,8 @@ def bench(
         compare=Path(compare) if compare else None,
         keep_machine=keep_machine,
     )
+    if peers:
+        from streampulse_ops.bench.race.race import race
+
+        return race(Screen(), asked)
     return run.run(_session(env), asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,8 @@ from streampulse.core.errors import UsageError
 #: The measurements in order. Those that depend on the size of the state (a start reads the events of the last ten
 #: minutes) come before the high rates and the backlog.
 NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
+#: What `--peers` races against.
+PEERS: Final = ("bytewax", "quix", "spark")
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,13 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def names(option: str, text: str) -> tuple[str, ...]:
-    """Parse names of measurements, separated by commas; empty for all.
+def names(option: str, text: str, known: Sequence[str] = NAMES) -> tuple[str, ...]:
+    """Parse names of measurements or peers, separated by commas; empty for all.
 
-    :raises UsageError: a measurement does not exist.
+    :raises UsageError: one does not exist.
     """
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in words:
-        if word not in NAMES:
-            raise UsageError(f"--{option} {word} is nothing that is measured. There are: {', '.join(NAMES)}")
+        if word not in known:
+            raise UsageError(f"--{option} {word} is nothing that is measured. There are: {', '.join(known)}")
     return words

@@ -30,7 +30,7 @@ def run(session: Session, options: Options) -> str:
     """
     earlier = None if options.compare is None else earlier_figures(options.compare)
     place = places.Place(session)
-    about = _about(session, options)
+    about = describe(session.provider.describe(), options)
     if about["load_before"] > BUSY * (os.cpu_count() or 1):
         session.screen.line(
             f"  this machine is busy with something else (load {about['load_before']:.1f}): figures will suffer"
@@ -63,14 +63,14 @@ def _show(session: Session, report: Report, options: Options) -> list[Path]:
     return report.write(options.out) if options.out is not None else []
 
 
-def _about(session: Session, options: Options) -> dict[str, Any]:
+def describe(machine: str, options: Options) -> dict[str, Any]:
     """Return the description of the run: time, commit, machine, options."""
     chosen = {name: value for name, value in asdict(options).items() if name not in ("out", "compare", "keep_machine")}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "commit": _commit(),
-        "machine": session.provider.describe(),
+        "machine": machine,
         "cores": os.cpu_count(),
         "memory_MiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
         "kernel": platform.release(),
