@@ -16,7 +16,7 @@ import yaml
 
 from streampulse import __version__
 from streampulse.core.errors import UsageError
-from streampulse_ops import paths
+from streampulse_ops import paths, services
 from streampulse_ops.environments.environment import Environment
 from streampulse_ops.monitoring import rules
 
@@ -134,8 +134,9 @@ def lacks(drill: Drill, environment: Environment) -> str:
         return "machines that streampulse makes"
     if "apart" in drill.needs:
         (group,) = drill.broken
-        if "monitoring" in environment.in_group(group)[0].groups:
-            return f"a host of {group} that is not in the group monitoring"
+        host = environment.in_group(group)[0]
+        if {service.group for service in services.on_host(host)} - {services.EVERY} != {group}:
+            return f"a host that is in the group {group} alone"
     return ""
 
 

@@ -57,7 +57,7 @@ def test_a_drill_is_left_out_where_something_is_missing(tmp_path: Path) -> None:
     assert drills.lacks(known["api-down"], place) == "no host in group api"
     assert drills.lacks(known["host-down"], place) == "machines that streampulse makes"
     made = environment(tmp_path, provider="nspawn")
-    assert drills.lacks(known["host-down"], made) == "a host of generator that is not in the group monitoring"
+    assert drills.lacks(known["host-down"], made) == "a host that is in the group generator alone"
 
 
 @pytest.mark.parametrize(
