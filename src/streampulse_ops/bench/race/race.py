@@ -100,7 +100,7 @@ def race(screen: Screen, options: Options) -> str:
             for each in names if number % 2 == 0 else names[::-1]:
                 outcomes[each].append(_shown(screen, world, each, f"{each}-{number + 1}", 0))
         for each in names:
-            killed[each] = _shown(screen, world, each, f"{each}-killed", KILLS)
+            killed[each] = _shown(screen, world, each, f"{each}-kills", KILLS)
     wrong = _worst([*outcomes[OWN], killed[OWN]])
     figures = [*ratios(outcomes), Figure("race.rows", "streampulse, rows that differ", wrong, "rows", must=0)]
     text = markdown(outcomes, killed)
