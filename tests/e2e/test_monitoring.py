@@ -61,7 +61,7 @@ def test_the_rules_are_evaluated_and_the_runbooks_shown(stack: Stack) -> None:
         90,
         "every rule is evaluated",
     )
-    page = httpx.get(f"http://{stack.address}:9090/user/runbooks/index.html", timeout=10, trust_env=False)
+    page = httpx.get(f"http://{stack.address}:9090/user/runbooks/", timeout=10, trust_env=False)
     assert "<h1>Runbooks</h1>" in page.text
     assert prometheus(stack, "query", query="up")["result"][0]["metric"].keys() >= {"job", "instance", "host"}
     assert prometheus(stack, "alertmanagers")["activeAlertmanagers"]
