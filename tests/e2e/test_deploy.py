@@ -257,9 +257,9 @@ def test_a_first_deploy_starts_everything_from_nothing(staging: Staging) -> None
     said = staging.ok("deploy", *["--full"] * MANY)
     assert re.search(r"smoke +\d+ events sent, 1 row exact, API agrees", said)
     # A wrong umask once made these folders unreadable.
-    staging.ssh("counting", "find /opt -type d -exec chmod o= {} +")
+    staging.ssh("counting", "find /opt/* -type d -exec chmod o= {} +")
     staging.ok("deploy")
-    assert staging.ssh("counting", "find /opt -type d ! -perm -o=x") == ""
+    assert staging.ssh("counting", "find /opt/* -type d ! -perm -o=x") == ""
     assert "0 changed" in staging.ok("deploy")
     # Every host was locked, and is no more.
     assert [staging.ssh(host, "stat --format=%s /run/streampulse.lock") for host in HOSTS] == ["0\n"] * len(HOSTS)

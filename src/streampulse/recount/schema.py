@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 
 from streampulse.core.errors import OperatorError
@@ -96,9 +97,13 @@ def made(settings: PostgresSettings, *, with_pending: bool) -> Iterator[list[Ent
     with closing(connect(settings)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,))
-            if not one(cursor)[0]:
-                raise OperatorError("another recount is under way: wait for it, or end it, then inv recount")
+            # The backend of a recount that has just ended keeps the lock for a moment.
+            cursor.execute("SET lock_timeout = '5s'")
+            try:
+                cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK_KEY,))
+            except psycopg2.errors.LockNotAvailable:
+                raise OperatorError("another recount is under way: wait for it, or end it, then inv recount") from None
+            cursor.execute("RESET lock_timeout")
             cursor.execute(_DROP)
             cursor.execute("CREATE SCHEMA streampulse_recount")
             for name in _TABLES:

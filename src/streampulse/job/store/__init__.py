@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Final
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 
 from streampulse.core.errors import OperatorError
@@ -110,13 +111,15 @@ class Store:
         connection.commit()
 
     def _lock(self, cursor: psycopg2.extensions.cursor) -> None:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,))
-        if not one(cursor)[0]:
+        try:
+            # Waits for lock_timeout: the backend of a connection that has just ended keeps the lock for a moment.
+            cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+        except psycopg2.errors.LockNotAvailable:
             self.close()
             raise OperatorError(
                 "another driver of the job writes to this database: one at a time. "
                 "Look for it: inv status; end the other one, or wait until it has ended"
-            )
+            ) from None
 
     def close(self) -> None:
         """Give up the connection, and with it the lock."""
