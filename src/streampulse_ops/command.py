@@ -85,3 +85,16 @@ def last_words(output: str, code: int) -> str:
 def missing_programs(programs: Iterable[str]) -> list[str]:
     """Return the missing programs, in the order given."""
     return [program for program in programs if which(program) is None]
+
+
+def commit(root: Path, *others: str) -> str:
+    """Return the commit of a checkout, and whether it has changes.
+
+    :param others: files whose changes do not count.
+    """
+    try:
+        changed = run(["git", "status", "--porcelain", "--", ".", *(f":!{file}" for file in others)], cwd=root)
+        found = run(["git", "rev-parse", "--short", "HEAD"], cwd=root).strip()
+    except CommandError:
+        return "unknown"
+    return found + (" with changes" if changed.strip() else "")

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from ports import free_port
 
 from streampulse.core.settings import KafkaSettings, PostgresSettings
 from streampulse_ops import paths
 from streampulse_ops.artifacts.spark import spark_set
 from streampulse_ops.artifacts.store import Store
+from streampulse_ops.bench.race.runners import job_variables
 
 
 @contextlib.contextmanager
@@ -67,17 +67,7 @@ class Job:
             "SPARK_HOME": str(spark / "pyspark"),
             "PYSPARK_PYTHON": sys.executable,
             "PYTHONPATH": os.pathsep.join([str(scratch), str(spark), str(main.parents[2])]),
-            "STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "STREAMPULSE_KAFKA_TOPIC": kafka.topic,
-            "STREAMPULSE_KAFKA_DLQ_TOPIC": kafka.dlq_topic,
-            "STREAMPULSE_POSTGRES_HOST": postgres.host,
-            "STREAMPULSE_POSTGRES_PORT": str(postgres.port),
-            "STREAMPULSE_POSTGRES_DATABASE": postgres.database,
-            "STREAMPULSE_POSTGRES_USER": postgres.user,
-            "STREAMPULSE_POSTGRES_PASSWORD": postgres.password.get_secret_value(),
-            "STREAMPULSE_POSTGRES_SSLMODE": "disable",
-            "STREAMPULSE_JOB_CHECKPOINT_DIR": str(scratch / "checkpoints"),
-            "STREAMPULSE_JOB_METRICS_PORT": str(free_port()),
+            **job_variables(kafka, postgres, scratch / "checkpoints"),
         }
         self._scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None

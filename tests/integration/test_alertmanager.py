@@ -161,5 +161,15 @@ def test_a_silence_matches_its_selection_and_ends_on_request(
     assert "is not a silence that stands" in capsys.readouterr().err
 
 
+def test_a_silence_about_everything_leaves_the_switch_alone(
+    alertmanager: Alertmanager, silence: Callable[..., Any]
+) -> None:
+    alertmanager.fire("GrafanaDown", "KafkaDown", "Watchdog")
+    made = silence("--for", "10m", "--reason", "r", "--all")["made"]
+    assert made["about"] == "every alert but Watchdog"
+    wait(lambda: silenced(alertmanager) == {"GrafanaDown", "KafkaDown"}, 5)
+    silence("--expire", made["identity"])
+
+
 def silenced(alertmanager: Alertmanager) -> set[str]:
     return alertmanager._named(lambda alert: bool(alert["status"]["silencedBy"]))

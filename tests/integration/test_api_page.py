@@ -603,3 +603,16 @@ def test_too_many_requests_are_not_made_more(browser: Browser, server: Gunicorn)
         page.unroute("**/live")
         page.unroute("**/metrics/latest*")
         page.wait_for_selector(LIVE, timeout=10_000)
+
+
+def test_watched_would_notice(browser: Browser, server: Gunicorn) -> None:
+    """The checks above can fail: each kind of fault is noticed."""
+    with opened(browser, server.url) as watched:
+        page = watched.page
+        page.wait_for_selector(LIVE)
+        page.evaluate("document.querySelector('#theme').removeAttribute('aria-label')")
+        page.evaluate("document.querySelector('#theme').removeAttribute('title')")
+        assert any("button-name" in violation for violation in Watched.violations(watched))
+        page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: '1'}))")
+        page.wait_for_timeout(200)
+        assert any("Content Security Policy" in complaint for complaint in watched.complaints)

@@ -119,3 +119,11 @@ def test_statements_read_only_needed_rows_and_never_scan(full: Database, case: s
     ]
     assert scans == []
     assert sum(map(rows_read, explaining.plans)) <= most
+
+
+def test_the_check_would_notice_a_scan(full: Database) -> None:
+    with full.writer.cursor() as cursor:
+        explaining = Explaining(cursor)
+        explaining.execute("SELECT stream_id, max(chat_messages) FROM stream_metrics_minute GROUP BY stream_id")
+    assert any(node["Node Type"] == "Seq Scan" for node in nodes(explaining.plans[0]))
+    assert rows_read(explaining.plans[0]) > STREAMS * MINUTES

@@ -1,10 +1,12 @@
 """The dashboards' PromQL on a real Prometheus: every query parses, and invalid or empty ones are reported."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dashboard_queries
 import pytest
 import yaml
 from dashboard_queries import Prometheus, boards, wrong_in_prometheus
@@ -28,6 +30,26 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 def test_every_query_parses(prometheus: Prometheus) -> None:
     assert wrong_in_prometheus(prometheus, need_series=False) == []
+
+
+def test_an_empty_query_is_reported_and_one_with_data_is_not(prometheus: Prometheus) -> None:
+    wrong = wrong_in_prometheus(prometheus)
+    assert any(line.startswith("streampulse-kafka · Brokers (1 A): no series") for line in wrong)
+    assert any(line.startswith("streampulse-kafka · variable host: no values") for line in wrong)
+    # It has scraped only itself.
+    assert not any(line.startswith("streampulse-overview · Services (1 A)") for line in wrong)
+    assert not any("prometheus_tsdb_head_series" in line for line in wrong)
+
+
+def test_a_query_that_does_not_parse_is_reported(
+    prometheus: Prometheus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = boards()["streampulse-kafka"]
+    board["panels"][1]["targets"][0]["expr"] = "sum(rate(up[5m])"
+    (tmp_path / "streampulse-kafka.json").write_text(json.dumps(board))
+    monkeypatch.setattr(dashboard_queries, "FOLDER", tmp_path)
+    (line,) = wrong_in_prometheus(prometheus, need_series=False)
+    assert "parse error" in line
 
 
 #: The start of each version in units of ten seconds; an empty version is an outage.

@@ -127,3 +127,15 @@ def test_streams_can_be_chosen_by_their_names(run: Callable[[str], list[tuple[An
     (variable,) = [each for each in boards()["streampulse-audience"]["templating"]["list"] if each["name"] == "stream"]
     names = [row[0] for row in run(variable["query"])]
     assert names == sorted(f"s-{number}" for number in range(1, STREAMS + 1))
+
+
+def test_a_statement_that_fails_or_finds_nothing_is_reported() -> None:
+    def nothing(text: str) -> list[str]:
+        if "donations" in text:
+            raise ValueError("permission denied")
+        return []
+
+    wrong = wrong_in_postgres(nothing)
+    assert any("permission denied" in line for line in wrong)
+    assert any("no rows" in line for line in wrong)
+    assert any("no stream can be chosen" in line for line in wrong)

@@ -69,7 +69,7 @@ def describe(machine: str, options: Options) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
-        "commit": _commit(),
+        "commit": command.commit(paths.repository()),
         "machine": machine,
         "cores": os.cpu_count(),
         "memory_MiB": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024),
@@ -78,12 +78,3 @@ def describe(machine: str, options: Options) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "options": {name: value or "all" if name == "only" else value for name, value in chosen.items()},
     }
-
-
-def _commit() -> str:
-    try:
-        changed = command.run(["git", "status", "--porcelain"], cwd=paths.repository())
-        commit = command.run(["git", "rev-parse", "--short", "HEAD"], cwd=paths.repository()).strip()
-    except command.CommandError:
-        return "unknown"
-    return commit + (" with changes" if changed.strip() else "")

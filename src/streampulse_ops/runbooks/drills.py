@@ -5,7 +5,6 @@ environment's state on the control machine.
 """
 
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,7 +15,7 @@ import yaml
 
 from streampulse import __version__
 from streampulse.core.errors import UsageError
-from streampulse_ops import paths, services
+from streampulse_ops import command, paths, services
 from streampulse_ops.environments.environment import Environment
 from streampulse_ops.monitoring import rules
 
@@ -155,18 +154,12 @@ def own_file(environment: Environment) -> Path:
 def record(file: Path, results: Iterable[Result]) -> None:
     """Write the proofs of drills that have passed into a file."""
     found = proofs(file)
+    # Proofs of an earlier round change this file alone.
+    commit = command.commit(paths.repository(), PROOFS)
     for each in results:
-        found[each.drill.name] = Proof(__version__, _commit(), round(each.told), round(each.recovered), 0)
+        found[each.drill.name] = Proof(__version__, commit, round(each.told), round(each.recovered), 0)
     listed = {name: asdict(found[name]) for name in sorted(found)}
     file.write_text(_HEAD + yaml.safe_dump(listed, sort_keys=False), encoding="utf-8")
-
-
-def _commit() -> str:
-    words = ["git", "describe", "--always", "--exclude=*", "--dirty=-changed", "--abbrev=9"]
-    done = subprocess.run(  # noqa: S603 - fixed words
-        words, cwd=paths.repository(), capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "no commit"
 
 
 def old(proof: Proof, changelog: str) -> bool:

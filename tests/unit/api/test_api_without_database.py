@@ -67,6 +67,18 @@ def test_a_request_without_an_answer_is_a_warning_in_the_log(
     assert served.fields["query"] == "stream_id=red"  # type: ignore[attr-defined]
 
 
+def test_a_server_that_never_answers_costs_bounded_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with TestClient(app_at(silent.getsockname()[1])) as client:
+            started = time.monotonic()
+            response = client.get("/metrics")
+            assert time.monotonic() - started < 4
+    assert response.status_code == 503
+    assert "hidden-word" not in response.text
+
+
 def test_an_unexpected_error_is_a_plain_500_with_the_request_id(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

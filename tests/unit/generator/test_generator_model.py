@@ -83,6 +83,14 @@ def test_sessions_make_sense() -> None:
                 assert user in present[stream]
 
 
+def test_popularity_is_heavy_tailed() -> None:
+    counts = [count for _, count in Counter(event.stream_id for event in made(60_000, streams=50)).most_common()]
+    assert len(counts) == 50
+    # Zipf's law with 50 streams: the first has 22 % of everything, the last 25 together 15 %.
+    assert counts[0] > 0.15 * sum(counts)
+    assert sum(counts[25:]) < 0.25 * sum(counts)
+
+
 @pytest.mark.parametrize(("streams", "users"), [(1, 1), (1, 1000), (1000, 1), (3, 2)])
 def test_small_worlds_keep_the_rate(streams: int, users: int) -> None:
     assert len(made(6_000, streams=streams, users=users)) == 6_000

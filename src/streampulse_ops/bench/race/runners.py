@@ -150,7 +150,6 @@ def environment(
 
     :param folder: the runner's own folder.
     """
-    password = postgres.password.get_secret_value()
     source = Path(streampulse.__path__[0]).parent
     return {
         **os.environ,
@@ -167,7 +166,14 @@ def environment(
         "PGPORT": str(postgres.port),
         "PGDATABASE": postgres.database,
         "PGUSER": postgres.user,
-        "PGPASSWORD": password,
+        "PGPASSWORD": postgres.password.get_secret_value(),
+        **job_variables(kafka, postgres, folder / "state"),
+    }
+
+
+def job_variables(kafka: KafkaSettings, postgres: PostgresSettings, checkpoints: Path) -> dict[str, str]:
+    """Return the settings that the job needs, as environment variables. Its metrics get a free port."""
+    return {
         "STREAMPULSE_KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "STREAMPULSE_KAFKA_TOPIC": kafka.topic,
         "STREAMPULSE_KAFKA_DLQ_TOPIC": kafka.dlq_topic,
@@ -175,9 +181,9 @@ def environment(
         "STREAMPULSE_POSTGRES_PORT": str(postgres.port),
         "STREAMPULSE_POSTGRES_DATABASE": postgres.database,
         "STREAMPULSE_POSTGRES_USER": postgres.user,
-        "STREAMPULSE_POSTGRES_PASSWORD": password,
+        "STREAMPULSE_POSTGRES_PASSWORD": postgres.password.get_secret_value(),
         "STREAMPULSE_POSTGRES_SSLMODE": postgres.sslmode,
-        "STREAMPULSE_JOB_CHECKPOINT_DIR": str(folder / "state"),
+        "STREAMPULSE_JOB_CHECKPOINT_DIR": str(checkpoints),
         "STREAMPULSE_JOB_METRICS_PORT": str(free_port()),
     }
 
