@@ -4,10 +4,12 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg2
 import pytest
 from kafka.errors import KafkaConnectionError
@@ -285,12 +287,19 @@ def test_a_hanging_service_is_named_by_its_own_code(world: World, port: int, cod
     assert {each.code for each in world.faults()} == {code, "SP-CHECK-002"}
 
 
-def test_the_open_files_of_a_process_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_open_files_of_the_process_nearest_its_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     said = f"MainPID={os.getpid()}\nTasksCurrent=3\nTasksMax=infinity\n"
     monkeypatch.setattr(Host, "command", lambda *_words: said)
-    ((what, used, limit),) = Host().usage("this.service")
-    assert what == "open files"
-    assert 0 < used < limit
+    # A child with a limit of its own, as a worker of a service may have.
+    child = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        psutil.Process(child.pid).rlimit(psutil.RLIMIT_NOFILE, (6, 6))
+        ((what, used, limit),) = Host().usage("this.service")
+    finally:
+        child.kill()
+        child.wait()
+    assert (what, limit) == ("open files", 6)
+    assert 0 < used <= limit
 
 
 def test_spark_without_workers_or_without_the_job_or_with_two(world: World) -> None:

@@ -70,7 +70,7 @@ class Host:
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def usage(self, unit: str) -> list[tuple[str, int, int]]:
-        """Return what a unit's processes use and may use: open files of the process with most, and tasks.
+        """Return what a unit's processes use and may use: open files of the process nearest its limit, and tasks.
 
         A limit of infinity is left out.
         """
@@ -83,8 +83,10 @@ class Host:
             found.append(("tasks", int(seen["TasksCurrent"]), int(seen["TasksMax"])))
         try:
             main = psutil.Process(int(seen.get("MainPID") or 0) or -1)
-            for process in (main, *main.children(recursive=True)):
-                found.append(("open files", process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]))
+            processes = (main, *main.children(recursive=True))
+            opened = [(each.num_fds(), each.rlimit(psutil.RLIMIT_NOFILE)[0]) for each in processes]
+            # The limit of infinity is -1 and comes last.
+            found.append(("open files", *max(opened, key=lambda each: each[0] / each[1])))
         except (psutil.Error, ValueError):
             pass  # not running, or a process ended: the looks at units tell it
         return [each for each in found if each[2] > 0]
