@@ -6,24 +6,20 @@ import signal
 import struct
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
 from kafka.errors import KafkaError
 from ports import free_port
 
 from streampulse.core.settings import KafkaSettings
-from streampulse_ops import paths
-from streampulse_ops.artifacts import jars
-from streampulse_ops.artifacts.store import Store
+from streampulse_ops.bench.race.servers import Server, kafka_admin, kafka_java
 
 # Any 16 bytes.
 _CLUSTER = "c3RyZWFtcHVsc2UtdGVzdA"
-_START_SECONDS = 60.0
 
 
 class Broker:
@@ -34,17 +30,14 @@ class Broker:
     """
 
     def __init__(self, node: int = 1, controllers: tuple[int, ...] = ()) -> None:
-        store, item = Store(paths.cache_home() / "artifacts"), jars.jar_set("kafka", jars.read_lock(paths.repository()))
-        store.ensure(item, lambda _: None)
-        self._jars = store.folder(item)
         self._base = Path(tempfile.mkdtemp(prefix="streampulse-test-kafka-"))
         self._node, self._controllers = node, controllers or (free_port(),)
-        self._port = free_port()
-        self._process: subprocess.Popen[bytes] | None = None
         self._config = self._base / "server.properties"
         #: The folder with a folder for each partition.
         self.data = self._base / "data"
-        self.address = f"127.0.0.1:{self._port}"
+        self.address = f"127.0.0.1:{free_port()}"
+        self._java = [*kafka_java("384m", lambda _: None), "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]
+        self._server = Server([*self._java, "kafka.Kafka", str(self._config)], self._base / "log")
 
     def __enter__(self) -> "Broker":
         try:
@@ -99,15 +92,11 @@ class Broker:
 
         :raises subprocess.CalledProcessError: it failed.
         """
-        subprocess.run(self._java(main, *arguments), check=True, capture_output=True, timeout=60, input=stdin)
+        subprocess.run([*self._java, main, *arguments], check=True, capture_output=True, timeout=60, input=stdin)
 
     def __exit__(self, *_: object) -> None:
         self.kill()
         shutil.rmtree(self._base, ignore_errors=True)
-
-    def _java(self, main: str, *arguments: str) -> list[str]:
-        flags = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=ERROR"]
-        return ["java", *flags, "-cp", f"{self._jars}/*", main, *arguments]
 
     def start(self) -> None:
         """Start the broker and wait until it answers."""
@@ -116,31 +105,20 @@ class Broker:
 
     def begin(self) -> None:
         """Start the broker."""
-        with (self._base / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._config)), stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+        self._server.start()
 
     def wait(self) -> None:
         """Wait until the broker answers."""
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                with self.admin() as admin:
-                    admin.list_topics()
-            except KafkaError:
-                if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
-                    raise AssertionError((self._base / "log").read_text()[-4000:]) from None
-                time.sleep(0.1)
-            else:
-                return
+
+        def ask() -> None:
+            with self.admin() as admin:
+                admin.list_topics()
+
+        self._server.wait(ask, KafkaError)
 
     def kill(self) -> None:
         """End the broker at once, as a power cut does; what it wrote is in the kernel's cache and stays."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        self._server.stop(signal.SIGKILL)
 
     def lose_end(self, topic: str, partition: int, first: int) -> None:
         """Remove the batches from an offset on from a partition's log. The broker must be down.
@@ -174,14 +152,9 @@ class Broker:
         """Return a second broker, without a vote."""
         return Broker(len(self._controllers) + 1, self._controllers)
 
-    @contextlib.contextmanager
-    def admin(self) -> Iterator[Any]:
+    def admin(self) -> contextlib.AbstractContextManager[Any]:
         """Return a client that makes and removes topics."""
-        client = KafkaAdminClient(bootstrap_servers=self.address, bootstrap_timeout_ms=2_000, request_timeout_ms=5_000)
-        try:
-            yield client
-        finally:
-            client.close()
+        return kafka_admin(self.address)
 
     def topics(self, name: str, partitions: int = 1, replicas: list[int] | None = None) -> KafkaSettings:
         """Make a topic of events and its topic of dead letters, as the role does, and return the settings of both.

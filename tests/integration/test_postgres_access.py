@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from postgres import find_binaries
 
 from streampulse_ops import paths
+from streampulse_ops.bench.race.servers import postgres_binaries
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments import inventory
 
@@ -28,7 +28,7 @@ def check(folder: Path, name: str, content: str) -> subprocess.CompletedProcess[
     script.chmod(0o755)
     (folder / name).write_text(content)
     (folder / name).chmod(0o644)
-    command = [str(script), str(find_binaries()), str(folder / name)]
+    command = [str(script), str(postgres_binaries()), str(folder / name)]
     account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **account)  # type: ignore[call-overload,no-any-return]
 

@@ -6,11 +6,12 @@ import contextlib
 import os
 import pwd
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +42,84 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+class Server:
+    """One server's process, which a ``with`` block starts and ends.
+
+    :param log: the file of its output.
+    :param options: of :class:`subprocess.Popen`.
+    """
+
+    def __init__(self, words: Sequence[str], log: Path, **options: Any) -> None:
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self._words, self._options = words, options
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(  # noqa: S603 - fixed words
+                self._words,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+                **self._options,
+            )
+
+    def wait(self, ask: Callable[[], object], refusal: type[Exception]) -> None:
+        """Ask until it answers.
+
+        :raises OperatorError: it has ended, or does not answer in time.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                ask()
+            except refusal as error:
+                if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                    last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [str(error)]
+                    raise OperatorError(f"a server of the race does not start: {last[0]}") from None
+                time.sleep(0.1)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it by a signal, and kill it after half a minute. For PostgreSQL, SIGINT ends all sessions as well."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(how)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def kafka_java(heap: str, report: Report) -> list[str]:
+    """Return the words that start one of Kafka's programs, and fetch its jars before the first use.
+
+    :param heap: such as ``512m``.
+    """
+    store, item = Store(paths.cache_home() / "artifacts"), jars.jar_set("kafka", jars.read_lock(paths.repository()))
+    store.ensure(item, report)
+    return ["java", f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseSerialGC", "-cp", f"{store.folder(item)}/*"]
+
+
 @contextlib.contextmanager
 def kafka(folder: Path, report: Report) -> Iterator[KafkaSettings]:
     """Run a broker with both topics.
 
     :raises OperatorError: it does not start.
     """
-    store, item = Store(paths.cache_home() / "artifacts"), jars.jar_set("kafka", jars.read_lock(paths.repository()))
-    store.ensure(item, report)
-    java = ["java", "-Xms512m", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{store.folder(item)}/*"]
+    java = kafka_java("512m", report)
     address, controller = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     options = {
         "process.roles": "broker,controller",
@@ -68,18 +138,66 @@ def kafka(folder: Path, report: Report) -> Iterator[KafkaSettings]:
     identity = ["--cluster-id", "c3RyZWFtcHVsc2UtcmFjZQ", "--config", str(file), "--standalone"]
     command.run([*java, "kafka.tools.StorageTool", "format", *identity])
     settings = KafkaSettings(bootstrap_servers=address, topic=_TOPIC, dlq_topic=f"{_TOPIC}.dlq")
-    with _running([*java, "kafka.Kafka", str(file)], folder / "kafka.log"):
-        topics = [NewTopic(settings.topic, PARTITIONS, 1), NewTopic(settings.dlq_topic, 1, 1)]
-        _until(lambda: _create(address, topics), KafkaError, folder / "kafka.log")
+    topics = [NewTopic(settings.topic, PARTITIONS, 1), NewTopic(settings.dlq_topic, 1, 1)]
+
+    def create() -> None:
+        with kafka_admin(address) as client:
+            client.create_topics(topics)
+
+    with Server([*java, "kafka.Kafka", str(file)], folder / "kafka.log") as server:
+        server.wait(create, KafkaError)
         yield settings
 
 
-def _create(address: str, topics: Sequence[NewTopic]) -> None:
+@contextlib.contextmanager
+def kafka_admin(address: str) -> Iterator[Any]:
+    """Return a client that makes and removes topics."""
     client = KafkaAdminClient(bootstrap_servers=address, bootstrap_timeout_ms=2_000, request_timeout_ms=5_000)
     try:
-        client.create_topics(topics)
+        yield client
     finally:
         client.close()
+
+
+def postgres_binaries() -> Path:
+    """Return the folder of this machine's newest ``postgres`` and ``initdb``.
+
+    :raises OperatorError: they are not installed.
+    """
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        folders.append(Path(on_path).parent)
+    usable = [folder for folder in folders if (folder / "postgres").exists()]
+    if not usable:
+        raise OperatorError("the race needs PostgreSQL's server on this machine: apt-get install -y postgresql")
+    return max(usable, key=lambda folder: [int(part) for part in folder.parent.name.split(".") if part.isdigit()])
+
+
+def postgres_server(base: Path, password: str, options: Mapping[str, object], *locale: str) -> Server:
+    """Make the data of a PostgreSQL server, which is not started yet.
+
+    :param base: an empty folder.
+    :param password: of the superuser ``postgres``.
+    :param options: settings of the server, its port among them.
+    :param locale: further options of ``initdb``.
+    :raises OperatorError: PostgreSQL is not installed, or refuses.
+    """
+    binaries = postgres_binaries()
+    # PostgreSQL refuses to run as root.
+    account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+    who: dict[str, Any] = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
+    (base / "password").write_text(password)
+    for each in (base, base / "password"):
+        os.chown(each, who.get("user", -1), who.get("group", -1))
+    words = [str(binaries / "initdb"), "--pgdata", f"{base}/data", "--username=postgres", f"--pwfile={base}/password"]
+    words += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", *locale]
+    made = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False, **who)  # noqa: S603 - fixed words
+    if made.returncode != 0:
+        raise OperatorError(f"PostgreSQL's folder cannot be made: {made.stderr.strip()}")
+    given = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", **options}
+    chosen = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
+    return Server([str(binaries / "postgres"), "-D", f"{base}/data", *chosen], base / "log", **who)
 
 
 @contextlib.contextmanager
@@ -88,73 +206,17 @@ def postgres(folder: Path) -> Iterator[PostgresSettings]:
 
     :raises OperatorError: it is not installed or does not start.
     """
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
-    if not found:
-        raise OperatorError("the race needs PostgreSQL's server on this machine: apt-get install -y postgresql")
-    # PostgreSQL refuses to run as root.
-    account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-    who: dict[str, Any] = {} if account is None else {"user": account.pw_uid, "group": account.pw_gid}
     base = folder / "postgres"
     base.mkdir()
-    port, password = free_port(), secrets.token_urlsafe(12)
-    (base / "password").write_text(password)
-    for each in (base, base / "password"):
-        os.chown(each, *((-1, -1) if account is None else (account.pw_uid, account.pw_gid)))
-    login = ["--username=postgres", f"--pwfile={base}/password", "--auth=scram-sha-256"]
-    words = [str(found[-1]), "--pgdata", f"{base}/data", *login, "--encoding=UTF8", "--locale=C"]
-    made = subprocess.run(words, cwd=base, capture_output=True, text=True, check=False, **who)  # noqa: S603 - fixed words
-    if made.returncode != 0:
-        raise OperatorError(f"PostgreSQL's folder cannot be made: {made.stderr.strip()}")
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "shared_buffers": "128MB",
-        "track_commit_timestamp": "on",
-    }
-    words = [str(found[-1].with_name("postgres")), "-D", f"{base}/data"]
-    words += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     settings = PostgresSettings(
         host="127.0.0.1",
-        port=port,
+        port=free_port(),
         database="postgres",
         user="postgres",
-        password=SecretStr(password),
+        password=SecretStr(secrets.token_urlsafe(12)),
         sslmode="disable",
     )
-    with _running(words, folder / "postgres.log", signal.SIGINT, **who):
-        _until(lambda: connect(settings, "race").close(), psycopg2.OperationalError, folder / "postgres.log")
+    options = {"port": settings.port, "shared_buffers": "128MB", "track_commit_timestamp": "on"}
+    with postgres_server(base, settings.password.get_secret_value(), options) as server:
+        server.wait(lambda: connect(settings, "race").close(), psycopg2.OperationalError)
         yield settings
-
-
-@contextlib.contextmanager
-def _running(
-    words: Sequence[str], log: Path, ending: signal.Signals = signal.SIGTERM, **options: Any
-) -> Iterator[None]:
-    with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603 - fixed words
-            words, stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **options
-        )
-    try:
-        yield
-    finally:
-        process.send_signal(ending)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _until(ask: Any, refusal: type[Exception], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            ask()
-        except refusal as error:
-            if time.monotonic() > deadline:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:] or [str(error)]
-                raise OperatorError(f"a server of the race does not start: {last[0]}") from None
-            time.sleep(0.2)
-        else:
-            return
