@@ -13,7 +13,8 @@ from postgres import PostgresServer
 
 from streampulse.host.migrate import migrate
 from streampulse.probe import ledger as ledger_module
-from streampulse.probe.ledger import Ledger, Unreadable
+from streampulse.probe.ledger import Ledger
+from streampulse.probe.part import Unreadable
 
 pytestmark = pytest.mark.postgres
 QUERY = str(uuid.uuid4())

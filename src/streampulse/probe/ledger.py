@@ -16,6 +16,7 @@ import psycopg2.extensions
 from streampulse.core import postgres
 from streampulse.core.errors import one_line
 from streampulse.core.settings import PostgresSettings
+from streampulse.probe.part import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,6 @@ class Reading(NamedTuple):
     at: float
     entry: Entry | None
     dead_letters: int
-
-
-class Unreadable(Exception):  # noqa: N818 - a finding
-    """The ledger could not be read; the text says why."""
 
 
 class Ledger:

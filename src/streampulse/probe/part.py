@@ -11,6 +11,10 @@ log = logging.getLogger(__name__)
 _AFTER_AN_ERROR_SECONDS: Final = 5.0
 
 
+class Unreadable(Exception):  # noqa: N818 - a finding
+    """Kafka or the ledger could not be read; the text says why."""
+
+
 class Part(threading.Thread):
     """Repeats a step until it is stopped.
 

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from streampulse.core.kafka import Log, OpenTransaction
 from streampulse.probe import ledger, topic
-from streampulse.probe.part import Voice
+from streampulse.probe.part import Unreadable, Voice
 
 _PREFIX: Final = "streampulse_pipeline_"
 # A reading older than this many intervals counts as none: its reader hangs.
@@ -69,7 +69,7 @@ class LedgerReader:
         begun = time.monotonic()
         try:
             reading = self._source.read()
-        except ledger.Unreadable as error:
+        except Unreadable as error:
             self.latest.put(begun, None)
             self._voice.wrong(str(error))
         else:
@@ -121,7 +121,7 @@ class TopicReader:
                 lag = Lag(sum(end - first for first, end in found.values()), None)
                 lag = self._aged(log, found)
             transactions = self._source.transactions()
-        except topic.Unreadable as error:
+        except Unreadable as error:
             self._voice.wrong(str(error))
         else:
             self._voice.well()

@@ -10,16 +10,13 @@ from kafka.errors import KafkaError
 from streampulse.core import kafka
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import KafkaSettings
+from streampulse.probe.part import Unreadable
 
 # The probe needs one record of a partition; the broker sends whole batches.
 _FETCH_BYTES: Final = 16 * 1024
 _POLL_SECONDS: Final = 0.5
 #: Shorter transactions hold nobody back.
 LONG_SECONDS: Final = 5.0
-
-
-class Unreadable(Exception):  # noqa: N818 - a finding
-    """Kafka did not answer; the text says why."""
 
 
 class Topic:

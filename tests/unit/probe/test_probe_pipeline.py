@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from streampulse.core.kafka import Log, OpenTransaction
 from streampulse.probe.ledger import Entry, LatestReading, Reading
+from streampulse.probe.part import Unreadable
 from streampulse.probe.pipeline import Figures, Lag, TopicReader, waiting
-from streampulse.probe.topic import Unreadable
 
 ENTRY = Entry(seq=9, offsets={0: 10, 1: 5}, topic_id="a", committed_at=1_790_000_000.5)
 
