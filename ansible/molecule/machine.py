@@ -118,7 +118,7 @@ def main(verb: str, *roles: str) -> int:
     prepared = artifacts.prepare(
         [artifacts.PYTHONS[str(env.variables["machine_os"])]], artifacts.architecture_of(env), report
     )
-    own = nspawn.provider(env, say)
+    own = nspawn.Nspawn(env, say)
     layer = layer_name(own.image.root.name, prepared.facts)
     there = layer in own.layers.names()
     if verb == "layer":

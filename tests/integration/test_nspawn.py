@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import machines
 from streampulse_ops.environments import environment as environments
 from streampulse_ops.environments.environment import Environment
-from streampulse_ops.machines import image, network, nspawn
+from streampulse_ops.machines import network, nspawn
 from streampulse_ops.machines.nspawn import Nspawn
 
 pytestmark = pytest.mark.machines
@@ -41,7 +42,7 @@ def pair(bootable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def provider(environment: Environment) -> Nspawn:
-    return nspawn.provider(environment, lambda _line: None)
+    return Nspawn(environment, lambda _line: None)
 
 
 def ssh(environment: Environment, address: str, command: str) -> str:
@@ -121,7 +122,7 @@ def test_a_machine_that_does_not_boot_is_taken_back(pair: Environment, monkeypat
 
 
 def test_a_full_disk_is_said_before_anything_is_made(pair: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "free_bytes", lambda _place: 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _place: SimpleNamespace(free=1))
     with pytest.raises(OperatorError, match=r"0\.0 GiB free and machine pa needs 6 GiB"):
         provider(pair).create(pair.hosts[0])
     assert not (pair.state / "pa").exists()

@@ -65,8 +65,7 @@ class Session:
         """Make and start (``up``), halt (``down``) or remove (``destroy``) the machines; return how many changed."""
         if root.needed(self.environment):
             return root.run(verb, self.environment)
-        work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
-        return len(work(self.environment, self.provider))
+        return len(machines.WORK[verb](self.environment, self.provider))
 
 
 def open_session(name: str, screen: Screen, verbose: bool = False) -> Session:

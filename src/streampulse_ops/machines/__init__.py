@@ -1,54 +1,71 @@
 """Providers of an environment's machines: one interface, three providers, chosen by the inventory."""
 
-import importlib
-from collections.abc import Callable
+import fcntl
+import os
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from streampulse_ops.environments.environment import Environment, Host
 
 Report = Callable[[str], None]
 
-_MODULES = {
-    "nspawn": "streampulse_ops.machines.nspawn",
-    "vagrant": "streampulse_ops.machines.vagrant",
-    "existing": "streampulse_ops.machines.existing",
+_CLASSES = {
+    "nspawn": "streampulse_ops.machines.nspawn:Nspawn",
+    "vagrant": "streampulse_ops.machines.vagrant:Vagrant",
+    "existing": "streampulse_ops.machines.existing:Existing",
 }
 
 
-class Provider(Protocol):
+class Provider(ABC):
     """Makes, starts, stops and removes the machines of one environment. Every method is idempotent."""
 
+    def __init__(self, environment: Environment, report: Report = lambda _line: None) -> None:
+        self.environment = environment
+        self.report = report
+
+    @abstractmethod
     def create(self, host: Host, /) -> bool:
         """Make the machine without starting it; False if it exists."""
 
+    @abstractmethod
     def start(self, host: Host, /) -> bool:
         """Start the machine and return when SSH answers; False if it was running."""
 
+    @abstractmethod
     def stop(self, host: Host, /) -> bool:
         """Shut the machine down and keep its disk; False if it was not running."""
 
+    @abstractmethod
     def destroy(self, host: Host, /) -> bool:
         """Remove the machine and its disk; False if there was none."""
 
     def retire(self) -> list[Host]:
         """Stop the provider's machines that the inventory no longer names; keep their disks."""
+        return []
 
+    @abstractmethod
     def running(self, host: Host, /) -> bool:
         """Return whether the machine is up, as far as the provider can tell without a login."""
 
+    @abstractmethod
     def address(self, host: Host, /) -> str:
         """Return the machine's address."""
 
-    def console_log(self, host: Host, /) -> Path | None:
+    def console_log(self, _host: Host, /) -> Path | None:
         """Return the file with the machine's console output, if the provider keeps one."""
+        return None
 
     def write_inventory(self) -> Path | None:
-        """Write the provider's own variables as an Ansible inventory, and return its file."""
+        """Write the provider's own variables as an Ansible inventory, if it has any, and return its file."""
+        return None
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027 - nothing to do for most
         """Remove the environment's shared parts, once all machines are destroyed."""
 
+    @abstractmethod
     def describe(self) -> str:
         """Return a short description of the provider and its system."""
 
@@ -58,9 +75,8 @@ def provider_for(environment: Environment, report: Report) -> Provider:
 
     :param report: called with a line for each slow step.
     """
-    module = importlib.import_module(_MODULES[environment.provider])
-    provider: Provider = module.provider(environment, report)
-    return provider
+    made: Provider = pkgutil.resolve_name(_CLASSES[environment.provider])(environment, report)
+    return made
 
 
 def bring_up(environment: Environment, provider: Provider) -> list[Host]:
@@ -86,3 +102,18 @@ def remove(environment: Environment, provider: Provider) -> list[Host]:
     removed = [host for host in reversed(environment.hosts) if provider.destroy(host)]
     provider.forget()
     return removed
+
+
+WORK = {"up": bring_up, "down": bring_down, "destroy": remove}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait for the lock on a folder that the environments of this machine share, and hold it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

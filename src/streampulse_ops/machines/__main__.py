@@ -30,9 +30,8 @@ def run(verb: str, name: str) -> None:
         give_to_invoker(environment.state)
     if verb == "prepare":
         return
-    work = {"up": machines.bring_up, "down": machines.bring_down, "destroy": machines.remove}[verb]
     words = {"up": "up", "down": "stopped", "destroy": "removed"}[verb]
-    for host in work(environment, provider):
+    for host in machines.WORK[verb](environment, provider):
         say(f"{host.name} {words}" + (f" at {provider.address(host)}" if verb == "up" else ""))
 
 

@@ -1,7 +1,6 @@
 """Base images of nspawn machines, built once and kept under the digest of their recipe."""
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
-from streampulse_ops.machines import Report
+from streampulse_ops.machines import Report, locked
 
 NEEDED_BYTES = 3 * 2**30
 
@@ -59,9 +58,7 @@ class Image:
 
         :raises OperatorError: there is no space, or the packages cannot be fetched.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder):
             if self.root.is_dir():
                 return False
             check_space(self.folder, NEEDED_BYTES, f"the {NAMES[self.os]} image")
@@ -95,18 +92,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_bytes(folder: Path) -> int:
-    """Return the free space of a folder's file system."""
-    return shutil.disk_usage(folder).free
-
-
 def check_space(folder: Path, needed: int, purpose: str) -> None:
     """Check the free space of a file system.
 
     :param needed: bytes.
     :raises OperatorError: there is less.
     """
-    free = free_bytes(folder)
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise OperatorError(
             f"{folder} has {free / 2**30:.1f} GiB free and {purpose} needs {needed / 2**30:.0f} GiB: make room there "

@@ -1,13 +1,11 @@
 """Layers: disks of prepared machines, kept read-only between an image and new machines."""
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
+from streampulse_ops.machines import locked
 
 # A machine's identity and journal; every machine has its own, so a layer has neither.
 IDENTITY = (
@@ -38,7 +36,7 @@ class Layers:
         """
         if (disk / NAME).exists():
             raise OperatorError(f"{disk.name} is made on a layer: only a machine on the bare image becomes one")
-        with self._locked():
+        with locked(self.folder):
             for other in self.names():
                 if other != name and not self._used(other):
                     shutil.rmtree(self.folder / other)
@@ -62,7 +60,7 @@ class Layers:
         :param image: name of the machine's image.
         :raises OperatorError: the layer is missing, or is not over this image.
         """
-        with self._locked():
+        with locked(self.folder):
             if name not in self.names() or (self.folder / name / "image").read_text(encoding="utf-8") != image:
                 raise OperatorError(
                     f"there is no layer {name} over the image {image}: remove nspawn_layer from the inventory"
@@ -76,10 +74,3 @@ class Layers:
 
     def _used(self, name: str) -> bool:
         return any(file.read_text(encoding="utf-8") == name for file in self.folder.parent.glob(f"*/*/{NAME}"))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield

@@ -1,19 +1,17 @@
 """The network of an environment: one bridge, masquerading for it, a network namespace for each machine."""
 
 import contextlib
-import fcntl
 import hashlib
 import ipaddress
 import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
+from streampulse_ops.machines import locked
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 NAMESPACES = Path("/run/netns")
@@ -100,7 +98,7 @@ class Network:
 
         :param state: folder that all environments of this machine share.
         """
-        with _locked(state):
+        with locked(state):
             if not any(link["ifname"] == self.bridge for link in _links()):
                 self.check_free()
                 if not _bridges():
@@ -128,7 +126,7 @@ class Network:
         for table, chain, rule in self.rules():
             while _has_rule(table, chain, rule):
                 run(["iptables", "-w", "-t", table, "-D", chain, *rule])
-        with _locked(state):
+        with locked(state):
             if self.bridge in _bridges():
                 run(["ip", "link", "delete", self.bridge])
             if (state / WAS_OFF).exists() and not _bridges():
@@ -212,17 +210,6 @@ def _uplink_mtu() -> int:
     wide = ((route, _destination(route)) for route in _routes())
     devices = {route.get("dev") for route, network in wide if network and network.prefixlen < WIDEST_PREFIX}
     return min((int(link["mtu"]) for link in _links() if link["ifname"] in devices), default=1500)
-
-
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """Hold the lock on the parts that the environments of this machine share."""
-    descriptor = os.open(state, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _has_rule(table: str, chain: str, rule: list[str]) -> bool:

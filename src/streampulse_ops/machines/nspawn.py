@@ -23,7 +23,7 @@ from streampulse_ops import paths
 from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.command import CommandError, run
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import Report, cgroups, tools
+from streampulse_ops.machines import Provider, Report, cgroups, tools
 from streampulse_ops.machines.boot import boot, ssh_answers, take_room_back
 from streampulse_ops.machines.image import NAMES, Image, check_space
 from streampulse_ops.machines.layers import Layers
@@ -52,7 +52,7 @@ SHUTDOWN_SECONDS = 30.0
 FIRST_ADDRESS = 11
 
 
-class Nspawn:
+class Nspawn(Provider):
     """The machines of one environment."""
 
     def __init__(self, environment: Environment, report: Report) -> None:
@@ -60,8 +60,7 @@ class Nspawn:
 
         :raises OperatorError: the inventory's machine_os or nspawn_subnet is invalid.
         """
-        self.environment = environment
-        self.report = report
+        super().__init__(environment, report)
         self.folder = environment.state
         self.image = Image(_os_of(environment), paths.MACHINES_STATE / "images")
         self.layers = Layers(paths.MACHINES_STATE / "layers")
@@ -392,11 +391,6 @@ class Nspawn:
         self.network.remove_bridge(paths.MACHINES_STATE)
         if not any(recorded(file) for file in paths.MACHINES_STATE.glob("*/*/pid")):
             take_room_back()
-
-
-def provider(environment: Environment, report: Report) -> Nspawn:
-    """Return the provider of an environment."""
-    return Nspawn(environment, report)
 
 
 def _make_key(file: Path, comment: str) -> None:

@@ -7,19 +7,15 @@ from pathlib import Path
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
 from streampulse_ops.command import CommandError, run, which
-from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import Report
+from streampulse_ops.environments.environment import Host
+from streampulse_ops.machines import Provider
 
 KEYS = "host-keys.json"
 SSH_PORT = 22
 
 
-class Vagrant:
+class Vagrant(Provider):
     """The machines of one environment; vagrant/Vagrantfile reads the same inventory."""
-
-    def __init__(self, environment: Environment, report: Report) -> None:
-        self.environment = environment
-        self.report = report
 
     def describe(self) -> str:
         """Return a short description."""
@@ -55,10 +51,6 @@ class Vagrant:
         self._forget_key(host)
         return True
 
-    def retire(self) -> list[Host]:
-        """Return nothing: Vagrant does not list machines outside the inventory."""
-        return []
-
     def running(self, host: Host) -> bool:
         """Return whether Vagrant reports the machine as running."""
         return self._state(host) == "running"
@@ -72,10 +64,6 @@ class Vagrant:
         if not given:
             raise OperatorError(f"{host.name} has no private_address: give it one in {self.environment.inventory}")
         return str(given)
-
-    def console_log(self, _host: Host) -> Path | None:
-        """Return None: the hypervisor has the console."""
-        return None
 
     def write_inventory(self) -> Path | None:
         """Write each machine's login data from `vagrant ssh-config`."""
@@ -181,8 +169,3 @@ def host_keys(listing: str) -> list[str]:
     """Parse ssh-keyscan's output into kinds and keys, without the scanned address."""
     lines = (line.partition(" ") for line in listing.splitlines() if line and not line.startswith("#"))
     return sorted(key.strip() for _, _, key in lines)
-
-
-def provider(environment: Environment, report: Report) -> Vagrant:
-    """Return the provider of an environment."""
-    return Vagrant(environment, report)
