@@ -130,17 +130,21 @@ def tools(folder: Path, report: Report) -> Tools:
 
     digest = digest_of(*(f"{name} {pin}" for name, pin in CONNECTOR.items()))
     connector = ArtifactSet("connector", digest, make, "fetching Spark's connector to Kafka")
-    wheel = spark_set(root)
-    for item in (connector, wheel):
-        store.ensure(item, report)
+    store.ensure(connector, report)
     report("the peers' Python environment")
     python = virtual_environment(folder / "peers", root / LOCK)
-    spark = folder / "spark"
+    return Tools(python, spark_programs(folder / "spark", report), store.folder(connector))
+
+
+def spark_programs(folder: Path, report: Report) -> Path:
+    """Unpack Spark's wheel into a folder, and return the folder."""
+    store, wheel = Store(paths.cache_home() / "artifacts"), spark_set(paths.repository())
+    store.ensure(wheel, report)
     with zipfile.ZipFile(next(store.folder(wheel).glob("pyspark-*.whl"))) as archive:
-        archive.extractall(spark)
-    for program in (spark / "pyspark/bin").iterdir():
+        archive.extractall(folder)
+    for program in (folder / "pyspark/bin").iterdir():
         program.chmod(0o755)
-    return Tools(python, spark, store.folder(connector))
+    return folder
 
 
 def environment(
