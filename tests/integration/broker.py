@@ -1,12 +1,15 @@
 """Kafka brokers for tests, in temporary folders, on loopback. The first of them are controllers, too."""
 
 import contextlib
+import json
 import shutil
 import signal
 import struct
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,13 @@ from streampulse_ops.bench.race.servers import Server, kafka_admin, kafka_java
 
 # Any 16 bytes.
 _CLUSTER = "c3RyZWFtcHVsc2UtdGVzdA"
+
+
+def event(stream: str, ahead: float = 0, **fields: object) -> bytes:
+    """Return an event, ``ahead`` minutes after the present; a viewer's join where the fields say nothing else."""
+    ts = (datetime.now(UTC) + timedelta(minutes=ahead)).isoformat().replace("+00:00", "Z")
+    own = {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": "u"}
+    return json.dumps(own | fields, separators=(",", ":")).encode()
 
 
 class Broker:

@@ -7,6 +7,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 from conftest import Database, own_database
+from plans import nodes, rows_read
 from postgres import PostgresServer
 
 from streampulse.api import queries
@@ -58,22 +59,6 @@ class Explaining:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
-
-
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
-def rows_read(plan: dict[str, Any]) -> int:
-    """Rows of the history that the plan touched, discarded ones included."""
-    return sum(
-        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
-        * node["Actual Loops"]
-        for node in nodes(plan)
-        if node.get("Relation Name") == "stream_metrics_minute"
-    )
 
 
 CASES: dict[str, tuple[Callable[[Any], Any], int]] = {

@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 from conftest import Database, own_database
 from dashboard_queries import boards, queries, sql, wrong_in_postgres
+from plans import rows_read
 from postgres import READER, PostgresServer
 
 pytestmark = pytest.mark.postgres
@@ -102,15 +103,6 @@ def test_one_stream_is_the_one_that_is_chosen(run: Callable[[str], list[tuple[An
     assert {row[1:] for row in run(statement(31, stream="s-7"))} == {(2, 1)}
     assert run(statement(30, stream="nobody's")) == []
     assert run(statement(30, stream="__probe")) == [], "a stream of our own is shown"
-
-
-def rows_read(plan: dict[str, Any]) -> int:
-    """Return the rows of the history that a plan touched, discarded ones included."""
-    own = 0
-    if plan.get("Relation Name") == "stream_metrics_minute":
-        thrown = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
-        own = (plan["Actual Rows"] + thrown) * plan["Actual Loops"]
-    return int(own) + sum(rows_read(child) for child in plan.get("Plans", []))
 
 
 @pytest.mark.parametrize("panel", sorted({query.panel for query in queries() if query.language == "sql"}))

@@ -6,10 +6,9 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from broker import Broker
+from broker import Broker, event
 from conftest import Database
 from pipeline import Pipeline
 from postgres import WRITER
@@ -26,12 +25,6 @@ from streampulse.oracle.reader import TopicReader
 
 PARTITIONS = 3
 STREAMS = [f"stream-{number}" for number in range(8)]
-
-
-def event(stream: str, minutes: float = 0, **fields: object) -> bytes:
-    ts = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
-    shown = {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "stream_start", "stream_id": stream, "user_id": "u"}
-    return json.dumps(shown | fields).encode()
 
 
 @contextmanager

@@ -1,13 +1,10 @@
 """An operator excludes a record: at once where the job has not read it, pending where it has."""
 
-import json
 import threading
 import time
-import uuid
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from broker import Broker
+from broker import Broker, event
 from conftest import Database
 from pipeline import Pipeline
 from postgres import WRITER
@@ -19,19 +16,13 @@ from streampulse.job.rows import Limit
 from streampulse.job.suspects import Clocks, Suspects
 
 
-def event(ahead: float = 0) -> bytes:
-    ts = (datetime.now(UTC) + timedelta(seconds=ahead)).isoformat()
-    fields = {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "stream_start", "stream_id": "red", "user_id": "u"}
-    return json.dumps(fields).encode()
-
-
 def test_an_unread_record_is_excluded_at_once_and_a_counted_one_waits_for_a_recount(
     broker: Broker, kafka: KafkaSettings, database: Database, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streampulse.answers.exclude._PATIENCE_SECONDS", 2.0)
     server = database.settings(WRITER)
     with broker.producer() as producer:
-        for value in (event(), event(60), event(), b"garbage", event(120), event()):
+        for value in (event("red"), event("red", 1), event("red"), b"garbage", event("red", 2), event("red")):
             producer.send(kafka.topic, value, key=b"red").get(10)
     pipeline.start()
     pipeline.count(0, 3)
@@ -83,8 +74,8 @@ def test_a_partition_that_waits_for_clocks_goes_on_when_its_suspect_is_excluded(
     broker: Broker, kafka: KafkaSettings, database: Database, pipeline: Pipeline
 ) -> None:
     with broker.producer() as producer:
-        producer.send(kafka.topic, event(), key=b"red").get(10)
-        producer.send(kafka.topic, event(100), key=b"red").get(10)
+        producer.send(kafka.topic, event("red"), key=b"red").get(10)
+        producer.send(kafka.topic, event("red", 2), key=b"red").get(10)
     pipeline.start()
     # The driver's clock is ten minutes behind.
     clocks = Clocks(kafka, database.settings(WRITER))

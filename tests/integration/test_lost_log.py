@@ -1,12 +1,9 @@
 """Kafka's log loses its end: whatever it holds afterwards is counted, and the span is entered, exactly."""
 
-import datetime
-import json
 import shutil
-import uuid
 
 import pytest
-from broker import Broker, cluster
+from broker import Broker, cluster, event
 from conftest import Database
 from pipeline import Pipeline
 from postgres import WRITER
@@ -19,20 +16,6 @@ STREAM = "stream"
 OLD, LOST, NEW = 40, 15, 30
 
 
-def event(number: int, ahead: float = 0, valid: bool = False) -> bytes:
-    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=ahead)
-    return json.dumps(
-        {
-            "event_id": str(uuid.uuid4()),
-            "ts": now.isoformat().replace("+00:00", "Z"),
-            "event_type": "chat_message" if valid or number % 10 else "nonsense",
-            "stream_id": STREAM,
-            "user_id": f"user {number}",
-            "message_len": 1,
-        }
-    ).encode()
-
-
 def send(broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0, valid: bool = False) -> int:
     """Send events, each in a batch of its own, and return the log's end.
 
@@ -41,7 +24,9 @@ def send(broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0, val
     """
     with broker.producer(linger_ms=0) as producer:
         for number in range(count):
-            producer.send(kafka.topic, event(number, ahead, valid), key=STREAM.encode()).get(10)
+            kind = "chat_message" if valid or number % 10 else "nonsense"
+            value = event(STREAM, ahead, event_type=kind, message_len=1)
+            producer.send(kafka.topic, value, key=STREAM.encode()).get(10)
     return broker.end(kafka.topic)
 
 
@@ -202,8 +187,8 @@ def test_aborted_records_are_neither_lag_nor_lost(
     with broker.producer(transactional_id=kafka.topic) as producer:
         producer.init_transactions()
         producer.begin_transaction()
-        for number in range(LOST):
-            producer.send(kafka.topic, event(number), key=STREAM.encode())
+        for _ in range(LOST):
+            producer.send(kafka.topic, event(STREAM), key=STREAM.encode())
         producer.flush()
         producer.abort_transaction()
     end = OLD + LOST + 1

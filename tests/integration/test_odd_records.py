@@ -1,14 +1,12 @@
 """Records that Kafka's clients can send and few do: every reader reads them, and job and oracle agree."""
 
 import json
-import time
-import uuid
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
-from broker import Broker
+from broker import Broker, event
 from confluent_kafka import Producer
 from conftest import Database
 from pipeline import Pipeline
@@ -55,11 +53,6 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
-def event() -> bytes:
-    fields = {"event_id": str(uuid.uuid4()), "stream_id": STREAM.decode(), "user_id": "u", "event_type": "viewer_join"}
-    return json.dumps({**fields, "ts": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}).encode()
-
-
 def send(broker: Broker, topic: str, record: dict[str, Any]) -> None:
     """Send a record with the client that can."""
     if any(isinstance(name, NotUtf8) for name, _ in record.get("headers", ())):
@@ -82,7 +75,7 @@ def test_odd_records_pass_every_reader(
 ) -> None:
     refused = {"an empty key", "no key", "a key of 200 KB", "no value", "an empty value"}
     for fields in ODD.values():
-        for value in (event(), b"no event"):
+        for value in (event("stream"), b"no event"):
             send(broker, kafka.topic, {"key": STREAM, "value": value, "partition": 0, **fields})
     end = broker.end(kafka.topic)
     pipeline.start()
@@ -135,7 +128,7 @@ def test_every_codec_of_every_client_is_read(
     broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, capsys: pytest.CaptureFixture[str], send: Send
 ) -> None:
     for codec in CODECS:
-        send(broker, kafka.topic, codec, [event() for _ in range(20)] + [b"no event"])
+        send(broker, kafka.topic, codec, [event("stream") for _ in range(20)] + [b"no event"])
     end = broker.end(kafka.topic)
     pipeline.start()
     pipeline.count(0, end)

@@ -1,18 +1,16 @@
 """``streampulse recount`` beside the job: with a real broker and a real PostgreSQL."""
 
 import contextlib
-import datetime
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
 from broker import Broker
+from broker import event as event_of
 from conftest import Database
 from pipeline import TIMEOUT_SECONDS, Pipeline
 from postgres import WRITER
@@ -24,20 +22,10 @@ from streampulse.recount.command import recount
 from streampulse.recount.compare import Differences
 
 STREAM = "stream"
-NOW = datetime.datetime.now(datetime.UTC)
 
 
 def event(user: str, kind: str = "chat_message", ahead: float = 0) -> bytes:
-    """Return an event, ``ahead`` minutes after the present."""
-    document = {
-        "event_id": str(uuid.uuid4()),
-        "ts": (NOW + datetime.timedelta(minutes=ahead)).isoformat().replace("+00:00", "Z"),
-        "event_type": kind,
-        "stream_id": STREAM,
-        "user_id": user,
-        "message_len": 1,
-    }
-    return json.dumps(document).encode()
+    return event_of(STREAM, ahead, user_id=user, event_type=kind, message_len=1)
 
 
 class Bench:
@@ -48,11 +36,10 @@ class Bench:
         self.lines: list[str] = []
 
     def send(self, *values: bytes, ahead: float = 0) -> int:
-        """Send records and return the log's end. ``ahead``: their stamp, where the topic takes one, as in event()."""
-        stamp = NOW + datetime.timedelta(minutes=ahead)
+        """Send records and return the log's end. ``ahead``: minutes to their stamp, where the topic takes one."""
         with self.broker.producer(linger_ms=0) as producer:
             for value in values:
-                at = round(stamp.timestamp() * 1000)
+                at = round((time.time() + 60 * ahead) * 1000)
                 producer.send(self.kafka.topic, value, key=STREAM.encode(), timestamp_ms=at).get(10)
         return self.broker.end(self.kafka.topic)
 

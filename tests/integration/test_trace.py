@@ -1,6 +1,5 @@
 """`inv trace` against the oracle: events of every outcome, after kills of the job and a loss of Kafka's."""
 
-import json
 import os
 import random
 import re
@@ -8,10 +7,10 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
-from broker import Broker
+from broker import Broker, event
 from conftest import Database
 from pipeline import Pipeline
 from postgres import WRITER
@@ -50,13 +49,8 @@ def filled(broker: Broker, seed: int) -> KafkaSettings:
     # The end of a log can be lost by whole batches, so each of these records is one.
     with broker.producer(linger_ms=0, batch_size=1) as producer:
         for _ in range(LOST_RECORDS):
-            producer.send(kafka.topic, event(), STREAM.encode(), partition=0)
+            producer.send(kafka.topic, event(STREAM), STREAM.encode(), partition=0)
     return kafka
-
-
-def event() -> bytes:
-    fields = {"event_id": str(uuid.uuid4()), "ts": datetime.now(UTC).isoformat(), "event_type": "viewer_join"}
-    return json.dumps(fields | {"stream_id": STREAM, "user_id": "u"}, separators=(",", ":")).encode()
 
 
 def count_with_kills(broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, chance: random.Random) -> int:
