@@ -1,7 +1,6 @@
 """Access: keys, log-ins, rate limits, private paths, headers of proxies, and the size of requests."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from api_client import make_app
 from fastapi.testclient import TestClient
+from ports import free_port
 from prometheus_client import generate_latest
 from pydantic import SecretStr, ValidationError
 
@@ -32,19 +32,13 @@ def guarded(address: str = "203.0.113.9", epoch: str | None = "first", **setting
     :param epoch: of log-ins, as a reading would tell; None for a worker without a reading.
     """
     postgres = PostgresSettings(
-        host="127.0.0.1", port=closed_port(), database="d", user="u", password=SecretStr("p"), sslmode="disable"
+        host="127.0.0.1", port=free_port(), database="d", user="u", password=SecretStr("p"), sslmode="disable"
     )
     chosen: dict[str, Any] = {"public": True, "keys": f"{KEY},{OTHER}", "cookie_secret": SECRET, **settings}
     app = make_app(postgres, **chosen)
     app.state.runtime.epoch = epoch
     with TestClient(app, client=(address, 5), follow_redirects=False) as client:
         yield client
-
-
-def closed_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def log_in(client: TestClient, key: str = KEY) -> Any:

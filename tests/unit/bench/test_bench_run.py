@@ -78,21 +78,17 @@ def test_an_environment_that_is_there_is_left_alone(did: list[str], tmp_path: Pa
     assert did == []
 
 
-def test_hosts_that_exist_already_are_left_alone(did: list[str]) -> None:
-    with pytest.raises(OperatorError, match="environment of its own"):
-        run.run(session(provider="existing"), options.Options())
-    assert did == []
-
-
-def test_an_environment_that_is_not_for_it_is_left_alone(did: list[str]) -> None:
-    with pytest.raises(OperatorError, match="inv bench --env bench, or write `benchmark: true`"):
-        run.run(session(benchmark=False), options.Options())
-    assert did == []
-
-
-def test_several_hosts_have_several_clocks(did: list[str]) -> None:
-    with pytest.raises(OperatorError, match="one clock"):
-        run.run(session(("a", "b")), options.Options())
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"provider": "existing"}, "environment of its own"),
+        ({"benchmark": False}, "inv bench --env bench, or write `benchmark: true`"),
+        ({"hosts": ("a", "b")}, "one clock"),
+    ],
+)
+def test_an_environment_that_is_not_for_it_is_left_alone(did: list[str], given: dict[str, Any], said: str) -> None:
+    with pytest.raises(OperatorError, match=said):
+        run.run(session(**given), options.Options())
     assert did == []
 
 
