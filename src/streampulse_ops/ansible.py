@@ -19,7 +19,7 @@ from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.command import program_environment
 from streampulse_ops.environments import inventory, lock
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import Report, tools
+from streampulse_ops.machines import tools
 from streampulse_ops.machines.processes import Process
 from streampulse_ops.machines.supervisor import started_at
 
@@ -48,25 +48,14 @@ class PlaybookError(OperatorError):
 
 
 @dataclass
-class Part:
-    """The tasks of one role, over all hosts."""
-
-    name: str
-    changed: int = 0
-
-    def text(self) -> str:
-        """Return the part's result in a few words."""
-        return f"{self.changed} changed" if self.changed else "as it should be"
-
-
-@dataclass
 class Progress:
     """Sums Ansible's events up for the progress lines."""
 
     screen: Screen
     only: str = ""
-    parts: dict[str, Part] = field(default_factory=dict)
+    #: The role whose tasks run, and the number of its changes.
     current: str = ""
+    in_current: int = 0
     begun: float = field(default_factory=time.monotonic)
     changed: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -85,7 +74,7 @@ class Progress:
                 self.screen.now(name, str(event["task"]))
         elif kind == "changed":
             self.changed += 1
-            self.parts[name].changed += 1
+            self.in_current += 1
         elif kind in ("failed", "unreachable"):
             self.failures.append(event)
         elif kind == "stats":
@@ -98,27 +87,19 @@ class Progress:
         if name == self.current:
             return
         self.leave()
-        self.current, self.begun = name, time.monotonic()
-        self.parts[name] = Part(name)
+        self.current, self.in_current, self.begun = name, 0, time.monotonic()
 
     def leave(self) -> None:
         """Print the line of the part that has ended, if any."""
         if self.current:
-            self.screen.part(self.current, self.parts[self.current].text(), time.monotonic() - self.begun)
+            text = f"{self.in_current} changed" if self.in_current else "as it should be"
+            self.screen.part(self.current, text, time.monotonic() - self.begun)
         self.current = ""
 
 
 def part_name(role: str) -> str:
     """Return the display name of a role or a play."""
     return role.rpartition(".")[2].replace("_", "-").lower()
-
-
-def check_tools(report: Report) -> None:
-    """Check that Ansible's requirements on this machine are installed; install them if possible.
-
-    :raises OperatorError: one is missing and cannot be installed from here.
-    """
-    tools.ensure(TOOLS, "reaching the hosts", report)
 
 
 def playbook_command(environment: Environment, playbook: str, extra: Extra) -> list[str]:
@@ -171,7 +152,7 @@ def play(
     :param watch: receives every event of the callback plugin.
     :raises PlaybookError: a task failed or a host could not be reached; the text has the reason and the log's path.
     """
-    check_tools(screen.line)
+    tools.ensure(TOOLS, "reaching the hosts", screen.line)
     logs = environment.state / "logs"
     logs.mkdir(exist_ok=True)
     log = logs / f"{playbook}{'-plan' * check}.log"

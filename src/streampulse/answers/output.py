@@ -24,17 +24,12 @@ def database(settings: PostgresSettings, purpose: str) -> Iterator[psycopg2.exte
             yield connection
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn) as error:
         raise OperatorError(
-            f"the schema of {settings.database} is older than this release ({first_line(error)}): inv up"
+            f"the schema of {settings.database} is older than this release ({str(error).splitlines()[0]}): inv up"
         ) from None
     except psycopg2.Error as error:
         raise OperatorError(
             f"PostgreSQL at {settings.host}:{settings.port} does not answer ({one_line(error)}): inv logs postgres"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops.command import last_words
@@ -37,11 +38,8 @@ def run(
     """
     if session.ours:
         session.require_running(host)
-    if remote is not None:
-        code, output, errors = remote.run([COMMAND, *words], timeout=timeout, live=live)
-    else:
-        with Remote(session.environment, host) as connection:
-            code, output, errors = connection.run([COMMAND, *words], timeout=timeout, live=live)
+    with nullcontext(remote) if remote else Remote(session.environment, host) as connection:
+        code, output, errors = connection.run([COMMAND, *words], timeout=timeout, live=live)
     again = f"inv up{' --full' * full} --env {session.name}"
     if code == NOT_FOUND:
         raise OperatorError(f"streampulse is not installed on {host.name}: {again}")

@@ -49,30 +49,24 @@ class Entry:
         return "\n".join([head, *(f"    {each}" for each in rest)])
 
 
-class Names:
-    """The services of units, by the names that people use.
+def writer(entry: Mapping[str, Any], listed: Iterable[Service]) -> str:
+    """Return the service that an entry is about, or another program that wrote it.
 
     :param listed: the services that are shown.
     """
-
-    def __init__(self, listed: Iterable[Service]) -> None:
-        """Note the units."""
-        self._units = [(service.unit, service.name) for service in listed]
-
-    def of(self, entry: Mapping[str, Any]) -> str:
-        """Return the service that an entry is about, or another program that wrote it."""
-        # systemd's own messages about a unit name it in UNIT.
-        for unit in (entry.get("UNIT"), entry.get("_SYSTEMD_UNIT")):
-            for pattern, name in self._units:
-                if unit and fnmatch.fnmatchcase(str(unit), pattern):
-                    return name
-        return str(entry.get("SYSLOG_IDENTIFIER") or entry.get("_SYSTEMD_UNIT") or "?")
+    # systemd's own messages about a unit name it in UNIT.
+    for unit in (entry.get("UNIT"), entry.get("_SYSTEMD_UNIT")):
+        for service in listed:
+            if unit and fnmatch.fnmatchcase(str(unit), service.unit):
+                return service.name
+    return str(entry.get("SYSLOG_IDENTIFIER") or entry.get("_SYSTEMD_UNIT") or "?")
 
 
 class Journals:
     """The journals of several hosts.
 
     :param asked: the hosts, each with the units that are asked for.
+    :param listed: the services that are shown.
     :param limits: further options of journalctl.
     :param show: prints an entry that is followed.
     """
@@ -81,14 +75,14 @@ class Journals:
         self,
         session: Session,
         asked: Sequence[tuple[Host, Sequence[str]]],
-        names: Names,
+        listed: Sequence[Service],
         limits: Sequence[str],
         show: Callable[[Entry], None],
     ) -> None:
         """Keep the parameters; no host is asked yet."""
         self.session = session
         self.asked = asked
-        self.names = names
+        self.listed = listed
         self.limits = limits
         self.show = show
         #: The hosts whose entries are incomplete, with the reasons.
@@ -125,7 +119,7 @@ class Journals:
                     "'2026-01-31 09:30'"
                 )
             self.failures.append(f"{host.name} did not show its journal ({why})")
-        return [entry for line in output.splitlines() if (entry := read(line, host.name, self.names))]
+        return [entry for line in output.splitlines() if (entry := read(line, host.name, self.listed))]
 
     def follow(self, cursors: Mapping[str, str], begun: float) -> None:
         """Print new entries until Ctrl-C or until every host's journal has ended.
@@ -185,7 +179,7 @@ class Journals:
     ) -> None:
         assert process.stdout is not None  # noqa: S101 - it was started with a pipe
         for line in process.stdout:
-            entry = read(line, host, self.names)
+            entry = read(line, host, self.listed)
             if entry is not None:
                 # An entry after a complaint shows that the complaint did no harm.
                 self._complaints.pop(host, None)
@@ -238,7 +232,7 @@ def due(
     return ready, [(arrival, entry) for arrival, entry in held if entry.at > last]
 
 
-def read(line: bytes, host: str, names: Names) -> Entry | None:
+def read(line: bytes, host: str, listed: Iterable[Service]) -> Entry | None:
     """Return the entry of a line of journalctl's JSON, None when the line is not an entry."""
     if not line.lstrip().startswith(b"{"):
         return None
@@ -247,7 +241,7 @@ def read(line: bytes, host: str, names: Names) -> Entry | None:
         return Entry(
             int(found["__REALTIME_TIMESTAMP"]),
             host,
-            names.of(found),
+            writer(found, listed),
             min(int(found.get("PRIORITY", 6)), len(LEVELS) - 1),
             printable(found.get("MESSAGE")),
             str(found["__CURSOR"]),

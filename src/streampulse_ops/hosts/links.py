@@ -67,11 +67,6 @@ def only_there(environment: Environment) -> bool:
     return given == "localhost" or given.startswith("127.") or given == "::1"
 
 
-def api(environment: Environment) -> str:
-    """Return the API's address."""
-    return address(environment, "api")
-
-
 def tunnel(environment: Environment, name: str) -> tuple[list[str], str]:
     """Return the ssh command that makes a tunnel to a page, and the page's address at this end."""
     wanted = _shown(environment, name)

@@ -45,7 +45,7 @@ def lint(screen: Screen) -> str:
     for name, command in linters(paths.repository()):
         with screen.step(name) as step:
             step.note("looking")
-            done = look(command)
+            done = run(command, capture=True)
             said = {0: "fine", promlint.NOT_DONE: "not done"} if name == RULES else {0: "fine"}
             step.done(said.get(done.returncode, "complains"))
         if done.returncode != 0:
@@ -55,11 +55,6 @@ def lint(screen: Screen) -> str:
     if failed:
         raise OperatorError(f"{', '.join(failed)}: see above")
     return "no complaint"
-
-
-def look(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run one linter and return its result."""
-    return _run(command, capture=True)
 
 
 def linters(root: Path) -> list[tuple[str, list[str]]]:
@@ -79,7 +74,7 @@ def linters(root: Path) -> list[tuple[str, list[str]]]:
 
 def shell_scripts(root: Path) -> list[Path]:
     """Return the files under version control whose first line says that a shell runs them."""
-    listed = _run(["git", "ls-files", "-z"], capture=True).stdout.split("\0")
+    listed = run(["git", "ls-files", "-z"], capture=True).stdout.split("\0")
     found = []
     for name in listed:
         file = root / name
@@ -116,7 +111,7 @@ def test(screen: Screen, arguments: Sequence[str], changed: str | bool | None) -
         # In the order of TEST_FOLDERS.
         chosen = [test for folder in TEST_FOLDERS for test in _within(root, folder, chosen)]
         arguments = ["-v", *_side_by_side(), *arguments, *chosen]
-    return _run([sys.executable, "-m", "pytest", *arguments], capture=False).returncode
+    return run([sys.executable, "-m", "pytest", *arguments], capture=False).returncode
 
 
 def _within(root: Path, folder: str, chosen: Sequence[str]) -> list[str]:
@@ -133,7 +128,11 @@ def _side_by_side() -> list[str]:
     return ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
 
 
-def _run(command: list[str], capture: bool) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], capture: bool) -> subprocess.CompletedProcess[str]:
+    """Run a program with this environment's own on PATH.
+
+    :param capture: return its output, its errors among it.
+    """
     folder = Path(sys.executable).parent
     more = {
         "PATH": f"{folder}:{program_environment()['PATH']}",

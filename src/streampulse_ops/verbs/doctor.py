@@ -160,7 +160,7 @@ def api_answers(session: Session) -> Iterator[Finding]:
         return  # the check of its own host asks it
     if not session.provider.running(session.environment.in_group("api")[0]):
         return  # reported once, by machines_are_running
-    address = links.api(session.environment)
+    address = links.address(session.environment, "api")
     why = _why_not_healthy(f"{address}health")
     if why:
         yield fault("SP-API-002", "api", address, why, f"inv logs api --env {session.name}")

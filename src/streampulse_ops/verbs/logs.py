@@ -9,7 +9,7 @@ from typing import Final
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import services
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts.journal import LEVELS, Entry, Journals, Names
+from streampulse_ops.hosts.journal import LEVELS, Entry, Journals
 
 #: Other names that people write for the levels.
 ALSO: Final = {"emergency": "emerg", "critical": "crit", "fatal": "crit", "error": "err", "warn": "warning"}
@@ -80,7 +80,7 @@ def show(session: Session, name: str, wish: Wish) -> str | None:
             missing.append(str(error))
     if not up:
         raise OperatorError(missing[0])
-    journal = Journals(session, up, Names(wanted), limits, lambda entry: _print(session, entry))
+    journal = Journals(session, up, wanted, limits, lambda entry: _print(session, entry))
     begun = time.time()
     entries, cursors = journal.newest(wish.lines)
     for entry in entries:

@@ -1,7 +1,6 @@
 """``inv releases``: the deploys of an environment, from the log that its hosts keep."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from streampulse_ops.environments.session import Session
@@ -34,21 +33,11 @@ def rows(seen: Look) -> list[dict[str, Any]]:
     """Return one row for each deploy, in the order of time."""
     found: dict[str, dict[str, Any]] = {}
     for event in seen.events:
-        row = found.setdefault(str(event["deploy"]), _row(event))
+        begun = {name: event[name] for name in ("at", "release", "by", "hosts")}
+        row = found.setdefault(str(event["deploy"]), {**begun, "result": "interrupted", "reason": ""})
         if event["event"] == "back":
             row["result"] += f", {event['release']} runs again"
         elif event["event"] != "begun":
             row["result"] = str(event["event"])
             row["reason"] = str(event.get("reason", ""))
     return list(found.values())
-
-
-def _row(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "at": event["at"],
-        "release": event["release"],
-        "by": event["by"],
-        "hosts": event["hosts"],
-        "result": "interrupted",
-        "reason": "",
-    }

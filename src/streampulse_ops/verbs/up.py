@@ -50,7 +50,7 @@ def closing(session: Session, words: str, missing: dict[str, str]) -> str:
     if links.only_there(session.environment):
         page = f"the page: ./inv open api --tunnel{session.flag}"
     else:
-        page = links.api(session.environment)
+        page = links.address(session.environment, "api")
     words = f"{words} · {page} · look: ./inv status{session.flag}"
     if not missing:
         return words

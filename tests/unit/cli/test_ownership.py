@@ -34,7 +34,7 @@ def test_files_made_by_root_belong_to_the_caller_of_sudo(
     secrets.file_for(environment)
     artifacts.write_facts(artifacts.Prepared({}, 0, 0, 0), environment.state / "artifacts.json")
     monkeypatch.setattr(ansible, "playbook_command", lambda *_arguments: ["true"])
-    monkeypatch.setattr(ansible, "check_tools", lambda _report: None)
+    monkeypatch.setattr("streampulse_ops.machines.tools.ensure", lambda *_: None)
     ansible.play(environment, "site", [], Screen(), verbose=False)
     assert set(given) == {"secrets.new", "artifacts.new", "logs", "site.log"}
     assert set(given.values()) == {(1234, 5678)}

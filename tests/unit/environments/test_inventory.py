@@ -72,7 +72,7 @@ def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Pa
     made = demo(inventories, {"streampulse_ports": {"api": 8080}}, h={"ansible_host": "192.0.2.1"})
     assert services.port(made, "edge") == 8080
     assert services.port(made, "kafka") == 9092
-    assert links.api(made) == "http://192.0.2.1:8080/"
+    assert links.address(made, "api") == "http://192.0.2.1:8080/"
     assert "127.0.0.1:8080:192.0.2.1:8080" in links.tunnel(made, "api")[0]
     made = demo(inventories, {}, inside={"ansible_host": "192.0.2.1", "private_address": "198.51.100.1"})
     assert "127.0.0.1:8000:198.51.100.1:8000" in links.tunnel(made, "api")[0]
@@ -101,7 +101,7 @@ def test_the_api_is_asked_where_it_listens(
 ) -> None:
     made = demo(inventories, {"api_public": False, **listens}, h={"ansible_host": "192.0.2.1"})
     inventory._variables.cache_clear()
-    assert links.api(made) == f"http://{address}:8000/"
+    assert links.address(made, "api") == f"http://{address}:8000/"
     assert f"127.0.0.1:8000:{target}:8000" in links.tunnel(made, "api")[0]
     assert links.only_there(made) is only_there
 

@@ -18,12 +18,12 @@ from streampulse_ops.cli.ending import Terminated
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import journal, ssh
-from streampulse_ops.hosts.journal import Entry, Names
+from streampulse_ops.hosts.journal import Entry
 from streampulse_ops.machines.existing import Existing
 from streampulse_ops.verbs import logs
 from streampulse_ops.verbs.logs import Wish
 
-NAMES = Names(services.all_services())
+LISTED = services.all_services()
 
 
 def line(at: int, text: Any = "x", unit: str = "kafka.service", **more: Any) -> bytes:
@@ -60,14 +60,14 @@ def entry(at: int, host: str = "a") -> Entry:
     ],
 )
 def test_an_entry_as_it_is_shown(given: bytes, shown: str) -> None:
-    found = journal.read(given, "a", NAMES)
+    found = journal.read(given, "a", LISTED)
     assert found is not None
     assert found.line() == shown
 
 
 @pytest.mark.parametrize("given", [b"", b"-- No entries --", b"{", b'{"MESSAGE": "x"}', b"[]"])
 def test_lines_that_are_no_entries_are_skipped(given: bytes) -> None:
-    assert journal.read(given, "a", NAMES) is None
+    assert journal.read(given, "a", LISTED) is None
 
 
 def test_held_entries_are_released_in_the_order_of_time() -> None:
@@ -233,7 +233,7 @@ def test_the_command_that_reads_a_hosts_journal(tmp_path: Path, monkeypatch: pyt
     host = Host("a", frozenset({"kafka"}), {"ansible_host": "192.0.2.1", "ansible_user": "ops"})
     environment = Environment("demo", tmp_path, (host,), {"provider": "existing"})
     session = Session(environment, Existing(environment), Screen())
-    journals = journal.Journals(session, [], NAMES, [], lambda one: session.screen.line(one.line()))
+    journals = journal.Journals(session, [], LISTED, [], lambda one: session.screen.line(one.line()))
     ran: list[list[str]] = []
     monkeypatch.setattr(ssh, "reached", lambda *_: SimpleNamespace(sudo_password=""))
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: ran.append(command))

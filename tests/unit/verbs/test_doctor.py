@@ -140,7 +140,7 @@ def test_an_api_that_does_not_answer_is_behind_a_firewall_or_down(
 
 def api_finding(monkeypatch: pytest.MonkeyPatch, folder: Path, url: str) -> Finding:
     monkeypatch.setattr(links, "only_there", lambda _environment: False)
-    monkeypatch.setattr(links, "api", lambda _environment: f"{url}/")
+    monkeypatch.setattr(links, "address", lambda *_which: f"{url}/")
     (finding,) = doctor.api_answers(sessions.session(folder, running=True, a="api"))
     return finding
 

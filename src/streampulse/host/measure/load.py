@@ -17,13 +17,10 @@ class Load:
 
     :param rate: events per second.
     :param limit: number of events after which it ends; None: unlimited.
-    :param seed: seed of its random numbers.
     """
 
-    def __init__(self, rate: float, limit: int | None = None, seed: int = 1) -> None:
-        self._command = [
-            sys.executable, "-m", "streampulse.host.cli", "generator", "--rate", str(rate), "--seed", str(seed),
-        ]  # fmt: skip
+    def __init__(self, rate: float, limit: int | None = None) -> None:
+        self._command = [sys.executable, "-m", "streampulse.host.cli", "generator", "--rate", str(rate), "--seed", "1"]
         if limit is not None:
             self._command += ["--limit", str(limit)]
         self._process: subprocess.Popen[bytes] | None = None

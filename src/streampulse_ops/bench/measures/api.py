@@ -39,7 +39,7 @@ def measure(place: Place, options: Options) -> Measured:
     """Send events, and request as fast as the API answers."""
     screen = place.session.screen
     client.ensure_wrk(screen.line)
-    url = links.api(place.session.environment).rstrip("/")
+    url = links.address(place.session.environment, "api").rstrip("/")
     plain = url.rpartition(":")[0] + f":{_PLAIN_PORT}"
     with screen.step("api") as step:
         step.note(f"{RATE} events/s and {client.CONNECTIONS} connections")
