@@ -31,9 +31,8 @@ class Job(Processes):
         (scratch / "sitecustomize.py").write_text(customize)
         variables = environment(kafka, postgres, tools, scratch, own=True)
         *words, main = RUNNERS[OWN].command(tools, scratch)
-        quick = "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-        # Hosts have 3 failures.
-        words += ["--conf", quick, "--conf", "spark.task.maxFailures=2", main]
+        # Hosts have 3.
+        words += ["--conf", "spark.task.maxFailures=2", main]
         super().__init__(words, {**variables, "PYTHONPATH": f"{scratch}:{variables['PYTHONPATH']}"}, scratch)
         self._log = scratch / "log"
         self._ended = threading.Event()
