@@ -12,7 +12,7 @@ from postgres import WRITER
 from streampulse.core.errors import OperatorError
 from streampulse.events import partition_of
 from streampulse.job.batches import Batches
-from streampulse.job.decode.slices import Decoder
+from streampulse.job.decode.slices import Decoder, Raw
 from streampulse.job.rows import DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
 from streampulse.job.store import Batch, Store, exclusions
@@ -63,8 +63,8 @@ def slices(clocks: dict[int, int], first: int, records: list[tuple[bytes, bytes]
         mine = [(first + i, k, v) for i, (k, v) in enumerate(records) if partition_of(k, 2) == number]
         if mine:
             offsets, keys, values = (list(column) for column in zip(*mine, strict=True))
-            columns = ([number] * len(mine), offsets, [1_790_000_000_000_000] * len(mine), keys, values)
-            made += Decoder(clocks, 2).slices([columns])
+            raw = Raw(offsets, [1_790_000_000_000_000] * len(mine), keys, values)
+            made.append(Decoder(number, 2, clocks.get(number)).decode([raw]))
     return made
 
 

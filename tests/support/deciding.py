@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from streampulse.events import Event, is_internal
-from streampulse.job.decode.slices import Decoder
+from streampulse.job.decode.slices import Decoder, Raw
 from streampulse.job.rows import Slice
 from streampulse.oracle.decide import ACCEPTED, FUTURE, Decision, PartitionLog, Record
 from streampulse.oracle.tables import Tables, tables
@@ -45,6 +45,7 @@ def decoded(batch: Iterable[Record], clocks: Mapping[int, int], partitions: int)
     pieces: list[Slice] = []
     for number in range(partitions):
         mine = [(each.offset, each.stamp_ms * 1000, each.key, each.value) for each in batch if each.partition == number]
-        columns = [list(column) for column in zip(*mine, strict=True)] or [[]] * 4
-        pieces += Decoder(dict(clocks), partitions).slices([([number] * len(mine), *columns)])  # type: ignore[list-item]
+        if mine:
+            raw = Raw(*(list(column) for column in zip(*mine, strict=True)))
+            pieces.append(Decoder(number, partitions, clocks.get(number)).decode([raw]))
     return pieces

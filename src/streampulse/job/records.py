@@ -14,11 +14,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streampulse.events import MAX_ID_LENGTH
 from streampulse.job.damaged import Batch, examine
-from streampulse.job.decode.slices import Decoder, SuspectFound
+from streampulse.job.decode.slices import Decoder, Raw, SuspectFound
 from streampulse.job.ends import CONSUMER, PATIENCE_SECONDS, LogLost
 from streampulse.job.positions import LastRecord, Position, fingerprint, is_same
 from streampulse.job.ranges import Range
-from streampulse.job.rows import NO_LIMIT, PRODUCER_HEADER, Exclusion, Limit, Rows, Slice, Suspect
+from streampulse.job.rows import NO_LIMIT, PRODUCER_HEADER, Exclusion, Limit, Slice, Suspect
 
 _LOOK_SECONDS: Final = 1.0
 _NOT_HELD: Final = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
@@ -103,16 +103,17 @@ def read_slice(
     :raises LogLost: the log does not hold the position.
     :raises KafkaException: Kafka does not hand out a record for a minute.
     """
-    clocks = {} if position.clock_us is None else {part.partition: position.clock_us}
     if position.until is not None:
         part = replace(part, end=min(part.end, position.until))
     suspect: Suspect | None = None
     while True:
         _outages.clear()
         records = Records(client, topic, part, position)
-        decoder = Decoder(clocks, partitions, part.letter_bytes, limit, excluded, records.producer_of)
+        decoder = Decoder(
+            part.partition, partitions, position.clock_us, part.letter_bytes, limit, excluded, records.producer_of
+        )
         try:
-            slices = list(decoder.slices(records.columns(decoder.is_full)))
+            piece = decoder.decode(records.pieces(decoder.is_full))
         except SuspectFound as found:
             # Rare: what is before it is read again, which says where the slice ends.
             suspect = found.suspect
@@ -127,8 +128,7 @@ def read_slice(
         if not _outages:
             break
     if damaged is not None and damaged.first <= position.offset:
-        slices, records.next_offset = [], position.offset
-    piece = slices[0] if slices else Slice(part.partition, 0, 0, 0, 0, position.clock_us, Rows(part.partition), [])
+        piece, records.next_offset = Decoder(part.partition, partitions, position.clock_us).decode(()), position.offset
     piece.first_offset, piece.next_offset, piece.last = position.offset, records.next_offset, records.last
     if damaged is not None:
         piece.exclude(min(damaged.end, part.end), "value: cannot be unpacked")
@@ -174,26 +174,24 @@ class Records:
         #: The damaged batch that ends the slice, None where there is none.
         self.damaged: Batch | None = None
 
-    def columns(
-        self, is_full: Callable[[], bool]
-    ) -> Iterator[tuple[list[int], list[int], list[int], list[bytes | None], list[bytes | None]]]:
-        """Yield the records in columns: partition, offset, arrival in microseconds, key, value.
+    def pieces(self, is_full: Callable[[], bool]) -> Iterator[Raw]:
+        """Yield the records.
 
         :param is_full: tells after each piece whether the slice can take no more.
         :raises LogLost: the log does not hold the offset.
         :raises KafkaException: Kafka does not hand out a record for a minute.
         """
-        number, end = self._range.partition, self._range.end
+        end = self._range.end
         self._assign(self.next_offset if self._expected is None else self._expected.offset)
         try:
             self._go_on()
             while not self._ended and self.next_offset < end and self._bytes < self._range.max_bytes and not is_full():
                 self._messages = self._messages or self._next_messages()
-                offsets, arrivals, keys, values = self._taken(self._messages)
+                piece = self._taken(self._messages)
                 now = time.monotonic()
-                if offsets:
+                if piece.offsets:
                     self._go_on()
-                    yield [number] * len(offsets), offsets, arrivals, keys, values
+                    yield piece
                 elif now > self._deadline:
                     raise KafkaException(self._error)
                 elif now > self._examine_at and not _outages:
@@ -255,7 +253,7 @@ class Records:
         # Without a wait: the client would otherwise wait until it has as many as it was asked for.
         return deque([first, *self._reader.consume(_CHUNK, 0)])
 
-    def _taken(self, messages: deque[Any]) -> tuple[list[int], list[int], list[bytes | None], list[bytes | None]]:
+    def _taken(self, messages: deque[Any]) -> Raw:
         offsets: list[int] = []
         arrivals: list[int] = []
         keys: list[bytes | None] = []
@@ -293,7 +291,7 @@ class Records:
             last = message
         if last is not None:
             self.last = last_record(last)
-        return offsets, arrivals, keys, values
+        return Raw(offsets, arrivals, keys, values)
 
     def _compare(self, message: Any) -> None:
         """Compare a record before the position with the one that was there when the position was reached.

@@ -2,14 +2,15 @@
 
 import json
 import uuid
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from streampulse.events import InvalidEvent, parse, partition_of
-from streampulse.job.decode.slices import Decoder
-from streampulse.job.rows import TYPE_CODES, DeadLetter, Slice
+from streampulse.events import InvalidEvent, parse, parse_ts, partition_of
+from streampulse.job.decode.slices import Decoder, Raw
+from streampulse.job.rows import NO_LIMIT, TYPE_CODES, DeadLetter, Limit, Slice
 
 PARTITIONS = 4
 ARRIVAL_US = 1_790_000_000_000_000
@@ -22,7 +23,7 @@ stamps = st.sampled_from(
         "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z", "2026-01-01T00:00:00.123456Z", "2026-01-01T00:00:00.1234567Z",
         "2026-01-01T00:00:60Z", "2026-01-01T00:00:59.999999Z", "2026-01-01T00:00:00.Z", "2026-01-01T00:00:0:Z",
         "2026-01-01T00:00:00+00:00", "2026-02-29T00:00:00Z", "1999-12-31T23:59:59.9Z", "2026-01-01T00:00:\u0660\u0660Z",
-        "2026-01-01t00:00:00Z",
+        "2026-01-01t00:00:00Z", "2026-01-01T00:00:00Z 2026-01-01T00:00:00Z", "2026-01-01T00:10:59.123Z", "",
     ]
 )  # fmt: skip
 numbers = st.sampled_from(
@@ -75,10 +76,39 @@ def values(draw: st.DrawFn) -> tuple[str, bytes]:
     return stream, text.encode("utf-8", "surrogatepass")
 
 
+def event(stream: str = "a", ts: str = "2026-09-21T14:13:20Z", user: str = "u") -> bytes:
+    event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, stream + ts + user))
+    document = {"event_id": event_id, "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": user}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+@st.composite
+def cut(draw: st.DrawFn) -> list[bytes]:
+    """Write events as one text, and cut it anywhere."""
+    made = draw(st.lists(st.builds(event, ts=stamps, user=st.sampled_from(["u", "{", "}", "},{", "]"])), max_size=3))
+    text = draw(st.sampled_from([b"", b"\n", b",", b" ", b"\r\n"])).join(made)
+    cuts = [0, *sorted(draw(st.lists(st.integers(0, len(text)), max_size=4))), len(text)]
+    return [text[first:end] for first, end in pairwise(cuts)]
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> list[tuple[bytes | None, bytes | None]]:
+    """Write records, most of them valid events."""
+    usual = st.builds(event, st.sampled_from(["a", "a", "__b"]), stamps)
+    pieces = draw(st.lists(st.one_of(st.lists(usual, max_size=6), cut()), max_size=4))
+    records: list[tuple[bytes | None, bytes | None]] = [
+        (b"__b" if b"__b" in value else b"a", value) for piece in pieces for value in piece
+    ]
+    hostile = [
+        (stream.encode("utf-8", "surrogatepass"), value) for stream, value in draw(st.lists(values(), max_size=2))
+    ]
+    absent: list[tuple[bytes | None, bytes | None]] = [(b"a", None), (None, event()), (b"b", event())]
+    return draw(st.permutations([*records, *hostile, *draw(st.lists(st.sampled_from(absent), max_size=1))]))
+
+
 def decoded(key: bytes | None, value: bytes | None, partition: int) -> Slice:
     # Twice: what the first record looked like decides which way is tried first with the next one.
-    columns = ([partition] * 2, [2, 3], [ARRIVAL_US] * 2, [key] * 2, [value] * 2)
-    (piece,) = Decoder({}, PARTITIONS).slices([columns])
+    piece = Decoder(partition, PARTITIONS, None).decode([Raw([2, 3], [ARRIVAL_US] * 2, [key] * 2, [value] * 2)])
     rows, letters = piece.rows, piece.dead_letters
     assert len(rows) + len(letters) == 2
     assert rows.event_ids[:16] == rows.event_ids[16:]
@@ -119,9 +149,31 @@ def test_decoder_agrees_with_the_contract(record: tuple[str, bytes], right_key: 
     agree(key, value, home if right_partition else (home + 1) % PARTITIONS)
 
 
+# Two values that only together are an event, each with a brace of both kinds.
+_TORN = [b'{"user_id":"}",', event(user="{")[1:]]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(chunks(), st.booleans(), st.booleans())
+@example([(b"a", value) for value in _TORN], False, False)
+@example([(b"a", value) for value in [*_TORN, event() + event()]], False, False)
+@example([(b"a", value) for value in [event(), b"", event()]], False, False)
+def test_a_chunk_is_decoded_as_its_records_one_by_one(
+    records: list[tuple[bytes | None, bytes | None]], early: bool, suspect: bool
+) -> None:
+    arrival_us = ARRIVAL_US - 365 * 86_400_000_000 if early else ARRIVAL_US
+    limit = Limit(parse_ts("2026-01-01T00:00:00Z"), True) if suspect else NO_LIMIT
+    count = len(records)
+    whole = Raw(list(range(count)), [arrival_us] * count, [key for key, _ in records], [value for _, value in records])
+    pieces = [whole] if records else []
+    for number in range(PARTITIONS):
+        together, alone = (Decoder(number, PARTITIONS, None, limit=limit) for _ in range(2))
+        assert together.decode(pieces) == alone.decode(whole.part(slice(row, row + 1)) for row in range(count))
+
+
 @pytest.mark.parametrize("value", ['"x"', "1.5e-3", "null", "{}", "[]", '{"a":1, "b" : "c"}', "[true,-0]", '"\u00e9"'])
 def test_fields_that_the_contract_does_not_know_take_the_quick_way(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = _event("2026-09-21T14:13:20Z")[:-1] + f', "app": {value}, "stream": 1}}'.encode()
+    record = event()[:-1] + f', "app": {value}, "stream": 1}}'.encode()
     home = partition_of(b"a", PARTITIONS)
     agree(b"a", record, home)
     monkeypatch.setattr("streampulse.events.parse", None)
@@ -151,15 +203,8 @@ def test_a_large_record_is_cut_before_the_driver_gets_it() -> None:
     assert piece.dead_letters[1] == expected
 
 
-def _event(ts: str, stream: str = "a") -> bytes:
-    return json.dumps(
-        {"event_id": str(uuid.uuid4()), "ts": ts, "event_type": "viewer_join", "stream_id": stream, "user_id": "u"}
-    ).encode()
-
-
 def test_our_own_streams_move_no_clock() -> None:
     home = partition_of(b"__a", PARTITIONS)
-    (piece,) = Decoder({home: 5}, PARTITIONS).slices(
-        [([home], [0], [ARRIVAL_US], [b"__a"], [_event("2026-09-21T14:13:20Z", "__a")])]
-    )
+    raw = Raw([0], [ARRIVAL_US], [b"__a"], [event("__a")])
+    piece = Decoder(home, PARTITIONS, 5).decode([raw])
     assert (len(piece.rows), piece.clock_us) == (1, 5)

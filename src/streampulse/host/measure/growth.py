@@ -24,7 +24,7 @@ from streampulse.generator.model import MINUTE_US, Model
 from streampulse.host.measure.match import percentile
 from streampulse.host.migrate import sql_directory
 from streampulse.job.counting.engine import Engine
-from streampulse.job.decode.slices import Decoder
+from streampulse.job.decode.slices import Decoder, Raw
 from streampulse.job.rows import Slice
 from streampulse.job.store import Batch, Store
 
@@ -117,7 +117,7 @@ class _Simulation:
         by_partition: dict[int, list[Record]] = {}
         for record in records:
             by_partition.setdefault(partition_of(record.key, _PARTITIONS), []).append(record)
-        decoder = Decoder(self._engine.partition_clocks(), _PARTITIONS)
+        clocks = self._engine.partition_clocks()
         made: list[Slice] = []
         for number, some in sorted(by_partition.items()):
             first = self._offsets[number]
@@ -125,7 +125,8 @@ class _Simulation:
             keys: list[bytes | None] = [record.key for record in some]
             values: list[bytes | None] = [record.value for record in some]
             offsets = list(range(first, first + len(some)))
-            made += decoder.slices([([number] * len(some), offsets, [arrival_us] * len(some), keys, values)])
+            raw = Raw(offsets, [arrival_us] * len(some), keys, values)
+            made.append(Decoder(number, _PARTITIONS, clocks.get(number)).decode([raw]))
         return made
 
     def _commit(self, slices: list[Slice]) -> None:

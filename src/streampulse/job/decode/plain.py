@@ -1,17 +1,21 @@
-"""The quick way to read an event: a typed decoder for the common form, in a few microseconds.
+"""The quick way to read events: one typed call decodes a chunk of records of the common form.
 
-It also reads events with fields that the contract does not know. It returns None for every record that is not plainly
-of the common form; :func:`streampulse.events.parse` decides about those. It therefore never rejects a record, and it
-accepts none that the contract would not.
+It also reads events with fields that the contract does not know. It returns None for every chunk with a record that is
+not plainly of the common form; :func:`streampulse.events.parse` decides about such a record. It therefore never rejects
+a record, and it accepts none that the contract would not.
 """
 
 import re
+from collections.abc import Callable, Sequence
+from struct import iter_unpack
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from streampulse import events
 from streampulse.events import MAX_ID_LENGTH, MAX_INTEGER_DIGITS, MAX_MESSAGE_LEN
-from streampulse.job.rows import CHAT_MESSAGE, DONATION, EVENT_ID_BYTES
+from streampulse.job.counting.changes import WINDOW_US
+from streampulse.job.rows import CHAT_MESSAGE, DONATION, EVENT_ID_BYTES, TYPE_CODES
 
 # JSON after RFC 8259, without escapes: an object whose values nest once at most. Nothing is looked at twice.
 _SPACE = rb"[ \t\r\n]*+"
@@ -29,11 +33,14 @@ def _object_of(value: bytes) -> bytes:
 
 _INNER = rb"(?:" + _SCALAR + rb"|\[" + _separated(_SCALAR) + rb"\]|" + _object_of(_SCALAR) + rb")"
 _SIMPLE_OBJECT = re.compile(_SPACE + _object_of(_INNER) + _SPACE)
+# What is left of a value and a newline when all bytes but these are deleted: see _is_flat.
+_FLAT = b"{}\n"
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b"{}[\\\n"))
 _PLAIN_AMOUNT = re.compile(rb'(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,2})?|"[0-9]{1,9}(?:\.[0-9]{1,2})?"')
-_PLAIN_LENGTH = re.compile(rb"0|[1-9][0-9]{0,9}")
-_FORBIDDEN_IN_ID = re.compile("[\x00\ud800-\udfff]")
-#: Entries kept in a cache of texts. Few are needed in practice, and hostile input cannot add more.
-CACHE_LIMIT = 200_000
+_PLAIN_TIME = re.compile(rb"0000-00-00T00:00:00(?:\.0{1,6})?Z ")
+_DIGITS_AS_ZERO = bytes.maketrans(b"0123456789", b"0" * 10)
+_HEX_AS_ZERO = bytes.maketrans(b"0123456789abcdefABCDEF", b"0" * 22)
+_PLAIN_ID = b"00000000-0000-0000-0000-000000000000 "
 _ABSENT = msgspec.Raw(b"")
 
 
@@ -44,130 +51,156 @@ class AnyEvent(msgspec.Struct, gc=False):
     ts: str
     event_type: str
     stream_id: str
-    user_id: str
-    # Numbers stay text until a strict pattern has looked at them.
-    message_len: msgspec.Raw = _ABSENT
+    # Without escapes a JSON string has neither U+0000 nor lone surrogates.
+    user_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_LENGTH)]
+    message_len: Annotated[int, msgspec.Meta(ge=0, le=MAX_MESSAGE_LEN)] = -1
+    # The number stays text until a strict pattern has looked at it.
     amount_usd: msgspec.Raw = _ABSENT
+    amount: msgspec.Raw = _ABSENT
 
 
 class _PlainEvent(AnyEvent, forbid_unknown_fields=True, gc=False):
     """The common form: the contract's own fields and no others."""
 
 
-class PlainReader:
-    """Reads values of the common form, with caches that serve one batch."""
+class Events(NamedTuple):
+    """Events in columns of equal length. ``event_ids`` has 16 bytes for each, ``ts_us`` is in microseconds."""
 
-    def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder(_PlainEvent).decode
-        self._decode_any = msgspec.json.Decoder(AnyEvent).decode
-        # Whether the last plain record had fields that the contract does not know: the next one most likely has, too.
-        self._others = False
-        self._minutes: dict[str, int] = {}
-        self._lengths: set[bytes] = set()
+    stream_ids: Sequence[str]
+    user_ids: Sequence[str]
+    event_ids: bytes
+    ts_us: list[int]
+    codes: list[int]
+    cents: list[int]
 
-    def typed(self, value: bytes | None) -> AnyEvent | None:
-        """Read a value that is simple JSON with the contract's fields in their types, or return None."""
-        if value is None or len(value) > MAX_INTEGER_DIGITS:
-            return None
-        if not self._others and _is_flat(value):
-            try:
-                return self._decode(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass
-        self._others = _SIMPLE_OBJECT.fullmatch(value) is not None and _is_utf8(value)
-        if self._others:
-            try:
-                return self._decode_any(value)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self._others = False
+    def part(self, rows: slice) -> "Events":
+        """Return some of the events. The slice has both bounds."""
+        ids = self.event_ids[rows.start * EVENT_ID_BYTES : rows.stop * EVENT_ID_BYTES]
+        return Events(
+            self.stream_ids[rows], self.user_ids[rows], ids, self.ts_us[rows], self.codes[rows], self.cents[rows]
+        )
+
+
+_decode_lines = msgspec.json.Decoder(_PlainEvent).decode_lines
+_decode_any_lines = msgspec.json.Decoder(AnyEvent).decode_lines
+
+
+def read(values: Sequence[bytes | None]) -> Events | None:
+    """Read the values of records, or return None if one of them is not plainly of the common form."""
+    found = _typed(values)
+    if found is None:
         return None
-
-    def cents(self, event: AnyEvent, code: int) -> int | None:
-        """Return the donation in cents (0 for other types), or None when a number is not of the plainest form."""
-        amount, length = event.amount_usd, event.message_len
-        if (amount is _ABSENT) is (code == DONATION):
+    event_ids, times, types, stream_ids, user_ids, lengths, amounts, older = zip(
+        *map(msgspec.structs.astuple, found), strict=True
+    )
+    if older.count(_ABSENT) < len(older):
+        if any(_ABSENT not in pair for pair in zip(amounts, older, strict=True)):
             return None
-        if length is _ABSENT:
-            if code == CHAT_MESSAGE:
-                return None
-        else:
-            text = bytes(length)
-            if text not in self._lengths:
-                if _PLAIN_LENGTH.fullmatch(text) is None or int(text) > MAX_MESSAGE_LEN:
-                    return None
-                if len(self._lengths) < CACHE_LIMIT:
-                    self._lengths.add(text)
-        if amount is _ABSENT:
-            return 0
-        text = bytes(amount)
-        return None if _PLAIN_AMOUNT.fullmatch(text) is None else _plain_cents(text.strip(b'"'))
-
-    def ts_us(self, text: str) -> int | None:
-        """Return a time in microseconds since the epoch, or None when it is not of the plainest form."""
-        # YYYY-MM-DDTHH:MM is looked up; :SS.ffffffZ is read: most events of a batch fall into the same few minutes.
-        rest = text[16:]
-        length = len(rest)
-        if length < 4 or length > 11 or length == 5 or rest[0] != ":" or rest[-1] != "Z" or not rest.isascii():
-            return None
-        if length > 4 and rest[3] != ".":
-            return None
-        digits = rest[1:3] + rest[4:-1]
-        if not digits.isdigit():
-            return None
-        within = int(digits.ljust(8, "0"))
-        if within >= 60_000_000:
-            return None
-        minute = text[:16]
-        start = self._minutes.get(minute)
-        if start is None:
-            try:
-                start = events.parse_ts(minute + ":00Z")
-            except events.InvalidEvent:
-                return None
-            if len(self._minutes) >= CACHE_LIMIT:
-                self._minutes.clear()
-            self._minutes[minute] = start
-        return start + within
+        amounts = tuple(old if new is _ABSENT else new for new, old in zip(amounts, older, strict=True))
+    try:
+        codes = [TYPE_CODES[name] for name in types]
+        ts_us = _ts_us(times)
+    except (KeyError, events.InvalidEvent):
+        return None
+    if any(length < 0 and code == CHAT_MESSAGE for length, code in zip(lengths, codes, strict=True)):
+        return None
+    ids, cents = _event_ids(event_ids), _cents(codes, amounts)
+    return None if ids is None or cents is None else Events(stream_ids, user_ids, ids, ts_us, codes, cents)
 
 
-def _is_flat(value: bytes) -> bool:
-    """Tell whether a value, not too long, can hold none of what the typed decoder does not look at.
+def may_be_plain(value: bytes | None) -> bool:
+    """Tell whether a value is short and simple enough for the common form."""
+    if value is None or len(value) > MAX_INTEGER_DIGITS:
+        return False
+    return _is_flat(value, 1) or _SIMPLE_OBJECT.fullmatch(value) is not None
 
-    It passes over the earlier ones of a repeated name unread, so they must not be able to nest, to hold an integer of
-    too many digits or bytes that are not UTF-8; and no escape may hide a lone surrogate.
+
+def _typed(values: Sequence[bytes | None]) -> Sequence[AnyEvent] | None:
+    """Read values that are simple JSON with the contract's fields in their types, or return None.
+
+    They are read as lines of one text. Each line's event is that of its value alone, see :func:`_is_flat`.
     """
-    return b"\\" not in value and b"[" not in value and value.count(b"{") == 1 and _is_utf8(value)
+    present = [value for value in values if value is not None]
+    # The decoder passes over the earlier ones of a repeated name unread, so they must not be able to nest, to hold an
+    # integer of too many digits or bytes that are not UTF-8; and no escape may hide a lone surrogate. Values are only
+    # joined while they are short: one may have 256 MB.
+    if len(present) < len(values) or max(map(len, present)) > MAX_INTEGER_DIGITS:
+        return None
+    lines = b"\n".join(present)
+    if not _is_utf8(lines):
+        return None
+    if _is_flat(lines, len(values)) and (found := _decoded(_decode_lines, lines, len(values))):
+        return found
+    # Each value is one object by itself, so no line can go on in the next one.
+    if all(map(_SIMPLE_OBJECT.fullmatch, present)):
+        return _decoded(_decode_any_lines, lines, len(values))
+    return None
 
 
-def _is_utf8(value: bytes) -> bool:
-    if value.isascii():
+def _decoded(decode: Callable[[bytes], Sequence[AnyEvent]], lines: bytes, count: int) -> Sequence[AnyEvent] | None:
+    try:
+        found = decode(lines)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return found if len(found) == count else None
+
+
+def _is_flat(lines: bytes, count: int) -> bool:
+    """Tell whether each line has one brace of each kind, and neither brackets nor escapes.
+
+    If such lines hold as many objects as there are lines, no brace is part of a string, and each object begins and ends
+    in a line of its own with nothing but white space around it. So a line is no part of the object in another one.
+    """
+    return lines.translate(None, _NOT_STRUCTURE) + b"\n" == _FLAT * count
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
         return True
     try:
-        value.decode("utf-8")
+        text.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True
 
 
-def plain_event_id(text: str) -> bytes | None:
-    """Return a UUID of 36 characters as its 16 bytes, None where it is none."""
-    if len(text) != 36 or not text[8] == text[13] == text[18] == text[23] == "-":
+def _event_ids(texts: Sequence[str]) -> bytes | None:
+    """Return UUIDs of 36 characters as 16 bytes each, None where a text is none."""
+    text = " ".join(texts) + " "
+    if text.encode().translate(_HEX_AS_ZERO) != _PLAIN_ID * len(texts):
         return None
-    try:
-        # Anything but 32 digits between those four hyphens is an error or, as white space may be left out, too short.
-        event_id = bytes.fromhex(text.replace("-", ""))
-    except ValueError:
+    return bytes.fromhex(text.replace("-", ""))
+
+
+def _ts_us(texts: Sequence[str]) -> list[int]:
+    """Return times in microseconds since the epoch.
+
+    :raises events.InvalidEvent: one is not valid.
+    """
+    text = b"%b " % " ".join(texts).encode()
+    form = b"%b " % texts[0].encode().translate(_DIGITS_AS_ZERO)
+    if _PLAIN_TIME.fullmatch(form) and text.translate(_DIGITS_AS_ZERO) == form * len(texts):
+        # YYYY-MM-DDTHH:MM is looked up: most events of a chunk are of the same few minutes. SS.ffffff is read.
+        digits = len(form.replace(b".", b"")) - 19
+        found = list(iter_unpack(f"16sx{digits}s2x", text.replace(b".", b"")))
+        starts = {minute: events.parse_ts(minute.decode() + ":00Z") for minute in {minute for minute, _ in found}}
+        scale = 10 ** (8 - digits)
+        within = [int(rest) * scale for _, rest in found]
+        if max(within) < WINDOW_US:
+            return [starts[minute] + us for (minute, _), us in zip(found, within, strict=True)]
+    return [events.parse_ts(each) for each in texts]
+
+
+def _cents(codes: Sequence[int], amounts: Sequence[msgspec.Raw]) -> list[int] | None:
+    """Return the donations in cents (0 for other types), or None where an amount is not of the plainest form."""
+    cents = [0] * len(codes)
+    donations = [row for row, code in enumerate(codes) if code == DONATION]
+    if amounts.count(_ABSENT) + len(donations) != len(codes):
         return None
-    return event_id if len(event_id) == EVENT_ID_BYTES else None
-
-
-def is_plain_user(user_id: str) -> bool:
-    """Tell whether a user id keeps the contract's rules."""
-    if not 1 <= len(user_id) <= MAX_ID_LENGTH or "\x00" in user_id:
-        return False
-    return user_id.isascii() or _FORBIDDEN_IN_ID.search(user_id) is None
-
-
-def _plain_cents(text: bytes) -> int:
-    whole, _, fraction = text.partition(b".")
-    return int(whole) * 100 + int(fraction.ljust(2, b"0"))
+    for row in donations:
+        text = bytes(amounts[row])
+        if _PLAIN_AMOUNT.fullmatch(text) is None:
+            return None
+        whole, _, fraction = text.strip(b'"').partition(b".")
+        cents[row] = int(whole) * 100 + int(fraction.ljust(2, b"0"))
+    return cents
