@@ -209,7 +209,8 @@ def down(
     session = _session(env, verbose)
     if wipe:
         command = f"inv down{' --full' * full} --wipe --yes --env {env}"
-        confirm(f"This removes all events, numbers and machines of {env}.", yes, command, session.environment.typed)
+        what = "events, numbers and machines" if session.ours else "events and numbers"
+        confirm(f"This removes all {what} of {env}.", yes, command, session.environment.typed)
     return verb.down(session, full, wipe)
 
 

@@ -47,6 +47,7 @@ class Service:
     severity: str = ""
     needed: str = ""
     packaged: bool = False
+    once: bool = False
     ports: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,6 +110,12 @@ def runs(host: Host, service: Service) -> bool:
     if service.group == EVERY:
         return any(other.group in host.groups for other in all_services() if other.group != EVERY)
     return service.group in host.groups
+
+
+def hosts_of(environment: Environment, service: Service) -> list[Host]:
+    """Return the hosts that run a service: of one that runs ``once``, the first host of its group."""
+    hosts = [each for each in environment.hosts if runs(each, service)]
+    return hosts[:1] if service.once else hosts
 
 
 def on_host(host: Host) -> list[Service]:

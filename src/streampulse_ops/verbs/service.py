@@ -24,7 +24,7 @@ def change(
     :raises OperatorError: no host has the service, a host is not running, or the service did not become ready.
     """
     service = services.named(name)
-    hosts = [each for each in session.environment.hosts if services.runs(each, service)]
+    hosts = services.hosts_of(session.environment, service)
     if host and session.environment.host(host) not in hosts:
         there = ", ".join(each.name for each in hosts) or "no host"
         raise OperatorError(f"{host} does not run {name}, {there} does: inv status{session.flag}")

@@ -9,7 +9,7 @@ from streampulse_ops.releases import history
 from streampulse_ops.verbs import silence
 from streampulse_ops.verbs.deploy import variables
 
-#: Hosts of these groups come first, in this order: what has replicas before what everything waits for.
+#: The order by groups: what has replicas before what everything waits for. Hosts without any of them come last.
 ORDER: Final = ("kafka", "spark_worker", "api", "edge", "spark_master", "postgres", "generator", "monitoring")
 TASK: Final = "inv upgrade"
 #: How long a host's alerts are kept quiet.
@@ -25,7 +25,7 @@ def upgrade(session: Session, host: str, reboot: bool, dry_run: bool) -> str:
     :raises OperatorError: a host cannot be spared, reached or upgraded, or a service does not work after it.
     """
     environment = session.environment
-    listed = [each for group in ORDER for each in environment.in_group(group)]
+    listed = [*(each for group in ORDER for each in environment.in_group(group)), *environment.hosts]
     hosts = [environment.host(host)] if host else list(dict.fromkeys(listed))
     for each in hosts:
         session.require_running(each)

@@ -135,7 +135,7 @@ def test_ports_that_are_none_are_named(inventories: Path) -> None:
 
 def seen_by_ansible(made: Environment, folder: Path, expression: str, **variables: Any) -> dict[str, Any]:
     """Return what an expression becomes on each host, once the base role has looked at it."""
-    play = {"tasks": [{"ansible.builtin.import_role": {"name": "base", "tasks_from": "probe.yml"}}]}
+    play = {"tasks": [{"ansible.builtin.import_role": {"name": "base", "tasks_from": "facts.yml"}}]}
     # What an environment has before a play begins: the secrets that a full stack wants are among them.
     variables = {"streampulse_secrets": secrets.generate(), **variables}
     return shown(folder, inventory.sources(made), expression, play=play, variables=variables)
@@ -231,7 +231,7 @@ def test_old_versions_are_removed_when_a_third_has_come(inventories: Path, tmp_p
     artifacts = {"wheels": {"cp313": {"digest": "c"}}, "kafka": {"digest": "c"}, "release": {"digest": "c"}}
     made = demo(inventories, {"streampulse_artifacts": artifacts}, **hosts)
     probe = {"release": "trixie", "artifacts": "{{ there }}"}
-    found = seen_by_ansible(made, tmp_path, "[_base_sets_in_use.kafka, _base_sets_are_many]", base_probe=probe)
+    found = seen_by_ansible(made, tmp_path, "[_base_sets_in_use.kafka, _base_sets_are_many]", base_facts=probe)
     assert found == {"one": ["c", False], "two": ["c", False], "again": ["c", False], "three": ["c", True]}
 
 

@@ -14,7 +14,7 @@ GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api", "generator
 SET = {"version": "1", "digest": "d" * 64, "id": "d" * 12}
 VARIABLES = {
     "full": True,
-    "base_probe": {"release": "trixie", "machine": "x86_64", "packages": [], "artifacts": [], "container": True},
+    "base_facts": {"release": "trixie", "machine": "x86_64", "packages": [], "artifacts": [], "container": True},
     "streampulse_artifacts": {
         **dict.fromkeys(("kafka", "jmx", "spark", "release"), SET), "wheels": {"cp313": SET},
     },

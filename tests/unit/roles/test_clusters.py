@@ -1,4 +1,4 @@
-"""streampulse_probe: PostgreSQL clusters that hold data of an application."""
+"""streampulse_facts: PostgreSQL clusters that hold data of an application."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from ansible_runs import ANSIBLE, load
 
 
 def test_only_a_cluster_with_a_database_of_its_users_counts(tmp_path: Path) -> None:
-    probe = load(ANSIBLE / "playbooks/library/streampulse_probe.py")
+    facts = load(ANSIBLE / "playbooks/library/streampulse_facts.py")
     for name, databases in (("15/main", ("1", "5", "16384")), ("17/main", ("1", "4", "5"))):
         data = tmp_path / "data" / name
         for database in databases:
             (data / "base" / database).mkdir(parents=True)
         (tmp_path / "etc" / name).mkdir(parents=True)
         (tmp_path / "etc" / name / "postgresql.conf").write_text(f"#x\ndata_directory = '{data}'\t# use data\n")
-    assert probe.clusters(tmp_path / "etc") == ["15/main"]
-    assert probe.clusters(tmp_path / "nothing") == []
+    assert facts.clusters(tmp_path / "etc") == ["15/main"]
+    assert facts.clusters(tmp_path / "nothing") == []

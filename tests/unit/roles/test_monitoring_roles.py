@@ -16,7 +16,11 @@ from streampulse_ops.monitoring import rules
 ROOT = paths.repository()
 
 
-FILTERS = load(ROOT / "ansible/plugins/filter/streampulse_monitoring.py").FilterModule().filters()
+FILTERS = {
+    name: each
+    for file in ("bcrypt", "runbooks")
+    for name, each in load(ROOT / f"ansible/plugins/filter/streampulse_{file}.py").FilterModule().filters().items()
+}
 
 
 def test_a_password_has_one_hash_and_the_hash_is_of_that_password() -> None:
@@ -77,8 +81,8 @@ def test_a_runbooks_page_has_the_proof_of_its_drill() -> None:
     assert "KafkaSlow · proven on 0.2.0: told after 34 s, recovered after 41 s, 0 rows differ</p>" in page
 
 
-def test_the_page_of_pages_leads_to_each() -> None:
-    page = FILTERS["streampulse_page_of_pages"]({"kafka-down": RUNBOOK, "api-down": "# The API is down\n"})
+def test_the_index_leads_to_each() -> None:
+    page = FILTERS["streampulse_runbook_index"]({"kafka-down": RUNBOOK, "api-down": "# The API is down\n"})
     links = ['<a href="api-down.html">The API is down</a>', '<a href="kafka-down.html">Kafka is down &amp; out</a>']
     assert all(link in page for link in links)
     assert page.index(links[0]) < page.index(links[1])

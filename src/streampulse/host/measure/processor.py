@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from streampulse.host.measure.load import Load
 from streampulse.host.measure.units import Process, names_by_unit, processes
 
-#: Warm-up time of a load.
+#: Time before the first sample, in which a load warms up. Without a load it is the same, so that both compare.
 _SETTLE_SECONDS = 15.0
 
 
@@ -40,7 +40,7 @@ def cores(
     """Return the cores that each service used between two samples of the processes.
 
     The processor time of an ended process is added to its parent's, so sums over a unit are compared. If the parent has
-    ended too, systemd reaps the process and takes its time: that unit's figure is too low, even below zero.
+    ended too, PID 1 reaps the process, and the time is added to PID 1's: that unit's figure is too low, even below zero.
 
     :param names: service names by unit; other units are left out.
     :param elapsed: seconds between the samples.

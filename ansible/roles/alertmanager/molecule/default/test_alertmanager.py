@@ -38,6 +38,7 @@ def test_a_request_without_the_password_is_refused(password: str) -> None:
 
 def test_it_listens_on_the_private_address_and_for_no_cluster() -> None:
     assert listening(9093) == {ADDRESS}
+    # ss shows 15 characters of a name.
     assert sum("prometheus-aler" in line for line in run("ss", "-Hlntup").splitlines()) == 1
     assert ask("status")[1]["cluster"]["status"] == "disabled"
 
@@ -56,10 +57,11 @@ def test_a_silence_outlives_a_restart_and_a_kill() -> None:
         {"matchers": [matcher], "startsAt": after(), "endsAt": after(hours=1), "createdBy": "verify", "comment": "v"},
     )
     assert status == 200, made
-    # A clean stop saves the silences; after a kill they are still there.
+    # Alertmanager writes its silences when it stops in order, so the restart comes before the kill.
     run("systemctl", "restart", UNIT)
     kill(UNIT)
     until("the silence is back", 60, lambda: ask(f"silence/{made['silenceID']}")[0] == 200)
+    # Alerts are in memory only.
     alert()
 
     def states() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
-module: streampulse_probe
+module: streampulse_facts
 short_description: Look at a host before it is changed
 description:
   - Returns the release of the operating system, the installed packages, the complete artifact sets, the foreign

@@ -1,46 +1,17 @@
-"""Ansible filters for the monitoring roles: password hashes and runbook pages."""
+"""Ansible filters that render runbooks as HTML pages, which Prometheus serves."""
 
-import hashlib
-import hmac
 import html
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import bcrypt
 import yaml
 from ansible.errors import AnsibleFilterError
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-# 2^10 rounds, as in Prometheus' own documentation. The passwords are long and random, and the server caches accepted
-# ones.
-COST = b"10"
-LONGEST = 72
-# The alphabet of bcrypt's salts; the last of their 22 characters carries two bits only.
-ALPHABET = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-LAST = b".Oeu"
-# Another page beside this one, optionally with an anchor.
-BESIDE = re.compile(r"(?P<name>[a-z0-9-]+)\.md(?P<part>#.*)?")
-
-
-def bcrypt_hash(password: object) -> str:
-    """Return the hash of a password as Prometheus and the exporters read it, always the same one for a password.
-
-    The salt is made of the password itself, so that a second run of the role changes nothing. The passwords are random
-    and of one environment each, so that nothing is given away by it.
-
-    :raises AnsibleFilterError: there is no password, or it is longer than bcrypt takes.
-    """
-    text = str(password).encode()
-    if not 0 < len(text) <= LONGEST:
-        raise AnsibleFilterError(
-            f"monitoring_password must have 1 to {LONGEST} bytes: take one that `inv env secrets NAME` prints"
-        )
-    digest = hmac.new(text, b"streampulse monitoring", hashlib.sha256).digest()
-    salt = bytes(ALPHABET[byte % 64] for byte in digest[:21]) + LAST[digest[21] % 4 : digest[21] % 4 + 1]
-    return bcrypt.hashpw(text, b"$2b$" + COST + b"$" + salt).decode()
-
+# A link to another runbook, optionally with an anchor.
+SIBLING = re.compile(r"(?P<name>[a-z0-9-]+)\.md(?P<part>#.*)?")
 
 # Readable by day and night, also on a phone; no script and no external resource.
 PAGE = """\
@@ -73,8 +44,8 @@ def page(text: object, proof: Mapping[str, object] | None = None) -> str:
 
     Links to other runbooks lead to their pages. Other relative links become words.
 
-    :param proof: what the runbook's drill has shown: version, told, recovered (seconds) and rows.
-    :raises AnsibleFilterError: the front matter is not what YAML reads as names with values.
+    :param proof: what the runbook's drill has shown: version, told and recovered (seconds), and rows.
+    :raises AnsibleFilterError: the front matter is not a YAML mapping.
     """
     facts, body = front_matter(str(text))
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -99,7 +70,7 @@ def page(text: object, proof: Mapping[str, object] | None = None) -> str:
 def front_matter(text: str) -> tuple[dict[str, Any], str]:
     """Return a page's front matter and the rest.
 
-    :raises AnsibleFilterError: it is not what YAML reads as names with values.
+    :raises AnsibleFilterError: it is not a YAML mapping.
     """
     if not text.startswith("---\n"):
         return {}, text
@@ -119,14 +90,14 @@ def words(value: object) -> str:
 
 
 def linked(tokens: Sequence[Token]) -> Iterator[Token]:
-    """Yield a line's parts, with links to other pages as they are here."""
+    """Yield a line's parts, with links to other runbooks leading to their HTML pages."""
     inside = False
     for token in tokens:
         target = str(token.attrGet("href") or "") if token.type == "link_open" else ""
         if token.type == "link_close" and not inside:
             continue
         if token.type == "link_open":
-            beside = BESIDE.fullmatch(target)
+            beside = SIBLING.fullmatch(target)
             inside = bool(beside) or target.startswith(("http://", "https://", "#"))
             if not inside:
                 continue
@@ -135,7 +106,7 @@ def linked(tokens: Sequence[Token]) -> Iterator[Token]:
         yield token
 
 
-def contents(pages: Mapping[str, str]) -> str:
+def index(pages: Mapping[str, str]) -> str:
     """Return a page that leads to all runbooks.
 
     :param pages: the runbooks in Markdown, by name.
@@ -154,4 +125,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"streampulse_bcrypt": bcrypt_hash, "streampulse_page": page, "streampulse_page_of_pages": contents}
+        return {"streampulse_page": page, "streampulse_runbook_index": index}
