@@ -8,7 +8,7 @@ from typing import Any
 
 import ansible_runs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SCRIPT = Path(__file__).parents[3] / "ansible/roles/kafka/files/kafka-topics"
@@ -117,6 +117,7 @@ def test_a_topic_that_stores_something_does_not_become_another(tmp_path: Path, r
     run(*before, new=more)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 40), st.sets(st.integers(1, 9), min_size=3), st.sets(st.integers(1, 9)))
 def test_replicas_are_spread_evenly_and_only_those_move_that_must(
     replicas: int, partitions: int, brokers: set[int], others: set[int]
