@@ -32,7 +32,10 @@ _HEAD: Final = "---\n# Written by `inv drill NAME --record`: which runbooks repa
 
 @dataclass(frozen=True)
 class Drill:
-    """One drill; the head of ``drills.yml`` explains the fields. The name is its runbook's."""
+    """One drill; the head of ``drills.yml`` explains the fields. The name is its runbook's.
+
+    A drill of a page of procedure has no alert and no code.
+    """
 
     name: str
     alert: str
@@ -49,7 +52,7 @@ class Drill:
 class Proof:
     """What a drill has shown.
 
-    :param told: seconds from the fault to the alert in Alertmanager.
+    :param told: seconds from the fault to the alert in Alertmanager; 0 for a page of procedure, which has no alert.
     :param recovered: seconds from the runbook's first step until alert and doctor were clear.
     :param rows: rows that differed from their recomputation afterwards.
     """
@@ -62,8 +65,9 @@ class Proof:
 
     def __str__(self) -> str:
         """Return the proof as people read it."""
+        told = f"told after {self.told} s, " if self.told else ""
         return (
-            f"proven on {self.version} ({self.commit}): told after {self.told} s, recovered after {self.recovered} s, "
+            f"proven on {self.version} ({self.commit}): {told}recovered after {self.recovered} s, "
             f"{self.rows} rows differ"
         )
 
@@ -90,18 +94,18 @@ def all_drills() -> dict[str, Drill]:
 
 
 def _drill(name: str, given: dict[str, Any]) -> Drill:
-    hold = max(
+    holds = (
         rules.seconds(str(rule.get("for", "0s")))
         for group in rules.groups()
         for rule in group["rules"]
-        if rule.get("alert") == given["alert"]
+        if rule.get("alert") == given.setdefault("alert", "")
     )
-    given["within"] = given.get("within", hold + MORE_SECONDS)
-    return Drill(name=name, broken=given.pop("break"), needs=frozenset(given.pop("needs", ())), **given)
+    given = {"code": "", "heal": {}, "within": max(holds, default=0) + MORE_SECONDS, **given}
+    return Drill(name=name, broken=given.pop("break", {}), needs=frozenset(given.pop("needs", ())), **given)
 
 
 def without() -> dict[str, str]:
-    """Return the runbooks of alerts that have no drill, each with the reason."""
+    """Return the runbooks that have no drill, each with the reason."""
     return dict(_document()["without"])
 
 

@@ -100,10 +100,10 @@ def _front(book: Runbook) -> Iterator[Fault]:
 def _drill(book: Runbook) -> Iterator[Fault]:
     line = book.line(book.text.index("severity:"))
     drill = drills.all_drills().get(book.name)
-    if book.kind == "alert" and drill is None and book.name not in drills.without():
+    if drill is None and book.name not in drills.without():
         yield line, f"it has no drill: {drills.FILE} names one, or under `without` the reason"
-    if drill is not None and drill.alert not in book.alerts:
-        yield line, f"its drill waits for {drill.alert}, which is another page's alert"
+    if drill is not None and drill.alert not in (book.alerts or ("",)):
+        yield line, f"its drill waits for {drill.alert or 'no alert'}, and the page is about {book.alerts or 'none'}"
     proof = drills.proofs(paths.repository() / drills.PROOFS).get(book.name)
     if proof is not None and drills.old(proof, (paths.repository() / "CHANGELOG.md").read_text(encoding="utf-8")):
         yield (

@@ -63,7 +63,8 @@ def drill(session: Session, name: str, dry_run: bool, control: bool, record: boo
     if dry_run:
         for number, each in enumerate(ready, 1):
             for one in each:
-                session.screen.line(f"  round {number}  {one.name}: {one.cause}; told by {one.alert}, {one.code}")
+                told = f"; told by {one.alert}, {one.code}" if one.alert else ""
+                session.screen.line(f"  round {number}  {one.name}: {one.cause}{told}")
         return "nothing was broken"
     done: list[Result] = []
     with lock.held(session.environment.state / "drill.lock", f"inv drill {name}"):
@@ -96,26 +97,26 @@ class Round:
         self.results = [Result(each, self._host(each)) for each in chosen]
 
     def _host(self, drill: Drill) -> str:
-        """Return the host that a drill breaks."""
-        return self.session.environment.require_group(next(iter(drill.broken)))[0].name
+        """Return the host that a drill breaks; empty: none."""
+        return next((self.session.environment.require_group(each)[0].name for each in drill.broken), "")
 
     def run(self) -> list[Result]:
         """Break, wait for the alerts, ask doctor, run the pages, compare; and undo what was broken in any case.
 
         :raises OperatorError: something was not as it should be; the text names the drill.
         """
-        names = ", ".join(each.drill.name for each in self.results)
-        self._say(f"drill {names}")
+        self._say(f"drill {', '.join(each.drill.name for each in self.results)}")
         self._wait(self._calm, CALM_SECONDS, "no alert fires and doctor finds no fault before the drill")
         try:
             began = {}
             for each in self.results:
-                self._say(f"  break {each.drill.name} on {each.host}: {each.drill.cause}")
+                self._say(f"  {each.drill.name} on {each.host or self.session.name}: {each.drill.cause}")
                 began[each.drill.name] = time.monotonic()
                 self._scripts(each.drill.broken)
             self._told(began)
-            self._diagnosed()
-            if self.control:
+            if any(each.drill.code for each in self.results):
+                self._diagnosed()
+            if self.control and any(each.drill.alert for each in self.results):
                 time.sleep(CONTROL_SECONDS)
                 self._still()
             for each in self.results:
@@ -124,12 +125,13 @@ class Round:
             self._heal()
         verify.verify(self.session)
         for each in self.results:
-            self._say(f"  {each.drill.name}: told after {each.told:.0f} s, recovered after {each.recovered:.0f} s")
+            told = f"told after {each.told:.0f} s, " if each.drill.alert else ""
+            self._say(f"  {each.drill.name}: {told}recovered after {each.recovered:.0f} s")
         return self.results
 
     def _told(self, began: Mapping[str, float]) -> None:
         """Wait until every alert has reached Alertmanager and is not kept quiet."""
-        waiting = list(self.results)
+        waiting = [each for each in self.results if each.drill.alert]
         while waiting:
             firing = self._loud()
             for each in list(waiting):
@@ -148,7 +150,7 @@ class Round:
 
     def _diagnosed(self) -> None:
         """See that doctor names every cause, and one of them before everything else."""
-        expected = {each.drill.code for each in self.results}
+        expected = {each.drill.code for each in self.results if each.drill.code}
 
         def first() -> bool:
             codes = list(dict.fromkeys(each.code for each in self._faults()))
@@ -164,7 +166,7 @@ class Round:
 
     def _still(self) -> None:
         """See that the alerts still fire, since nothing was repaired."""
-        missing = {each.drill.alert for each in self.results} - set(self._loud())
+        missing = {each.drill.alert for each in self.results if each.drill.alert} - set(self._loud())
         if missing:
             raise OperatorError(f"{', '.join(sorted(missing))} ended without the runbook")
         self._say(f"  control: without the runbook everything still fires after {CONTROL_SECONDS:.0f} s")
@@ -189,7 +191,7 @@ class Round:
                 self._say(f"  doctor still names {', '.join(dict.fromkeys(each.code for each in mine))}")
             return not mine
 
-        self._wait(clear, CLEAR_SECONDS, f"{result.drill.alert} and doctor are clear after {book.name}")
+        self._wait(clear, CLEAR_SECONDS, f"alerts and doctor are clear after {book.name}")
         result.recovered = time.monotonic() - began
         self._say(f"  {book.name} recovered after {took(result.recovered)}")
 

@@ -30,8 +30,9 @@ def test_every_drill_names_a_page_an_alert_a_code_and_groups() -> None:
     groups = {each.group for each in all_services()} | {page.CONTROL}
     for each in drills.all_drills().values():
         assert each.name in pages
-        assert each.alert in alerts
-        assert each.code in findings.codes()
+        assert bool(each.alert) == bool(each.code) == (pages[each.name].kind == "alert")
+        assert each.alert in {"", *alerts}
+        assert each.code in {"", *findings.codes()}
         assert {*each.broken, *each.heal} <= groups
         assert not any("systemctl stop" in script for script in each.broken.values())
     assert not drills.without().keys() & drills.all_drills().keys()
@@ -84,6 +85,7 @@ def test_proofs_are_kept_and_read_back(tmp_path: Path) -> None:
     assert list(found) == ["api-down", "kafka-down"]
     assert str(found["kafka-down"]).endswith("told after 34 s, recovered after 41 s, 0 rows differ")
     assert found["kafka-down"].version == __version__
+    assert str(drills.Proof("9.2.0", "abc", 0, 41, 0)) == "proven on 9.2.0 (abc): recovered after 41 s, 0 rows differ"
     assert drills.proofs(tmp_path / "none.yml") == {}
 
 
