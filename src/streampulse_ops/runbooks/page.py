@@ -1,7 +1,9 @@
 """Pages of docs/runbooks, which people read and whose commands programs run.
 
 A page has front matter (:data:`FACTS`), the sections of :data:`SECTIONS`, and commands in fences whose info string says
-where they run and what they do::
+where they run and what they do. Each fence is a step, and its item of the list has its number over the whole page::
+
+    1. Is it running?
 
     ```sh host=kafka changes=no expect="^active$" else=3
     systemctl is-active kafka.service

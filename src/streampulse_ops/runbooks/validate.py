@@ -124,6 +124,8 @@ def _steps(book: Runbook) -> Iterator[Fault]:
     groups = {service.group for service in services.all_services()}
     names = {file.stem for file in page.files(paths.repository())}
     for step in book.steps:
+        if re.findall(r"^(\d+)\. ", step.text, re.MULTILINE) != [str(step.number)]:
+            yield step.line, f"the item of the list before it, and no other one, must have its number, {step.number}"
         if step.section not in ("Diagnosis", "Resolution"):
             yield step.line, f"a command in {step.section}: only Diagnosis and Resolution have some"
         if step.section == "Diagnosis" and step.changes and "./inv smoke" not in step.script:

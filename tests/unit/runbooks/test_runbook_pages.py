@@ -22,7 +22,7 @@ Producers cannot send, see `kafka_heap` and [the disk](disk-almost-full.md).
 
 ## Diagnosis
 
-Is it running?
+1. Is it running?
 
 ```sh host=kafka changes=no expect="^active$" timeout=5 retry=20 else=2
 systemctl is-active kafka.service
@@ -32,6 +32,8 @@ systemctl is-active kafka.service
 - `No space left on device`: the disk under `/var/lib/kafka/data` is full.
 
 ## Resolution
+
+2. Start it:
 
 ```sh host=control changes=yes
 ./inv up --env "${ENV:-local}"
@@ -77,7 +79,7 @@ def test_a_page_is_read(tmp_path: Path) -> None:
     assert (book.alerts, book.last_updated) == (("KafkaDown",), datetime.date(2026, 2, 3))
     look, repair = book.steps
     assert (look.section, look.host, look.changes, look.line) == ("Diagnosis", "kafka", False, 17)
-    assert (look.timeout, look.retry, look.otherwise, look.text) == (5, 20, "2", "Is it running?")
+    assert (look.timeout, look.retry, look.otherwise, look.text) == (5, 20, "2", "1. Is it running?")
     assert look.expect is not None
     assert look.expect.search("x\nactive\ny")
     assert look.script.splitlines()[0] == "systemctl is-active kafka.service"
@@ -107,29 +109,30 @@ def test_a_page_is_read(tmp_path: Path) -> None:
         ("[KafkaDown]", "[]", 5, "a page of kind alert has no alert"),
         ("kind: alert", "kind: procedure", 5, "a procedure has an alert"),
         ("severity: page", "severity: ticket", 3, "the alerts say page"),
-        ("Three hosts in the group `kafka`.", "None.", 32, "the section Prevention says nothing"),
+        ("Three hosts in the group `kafka`.", "None.", 34, "the section Prevention says nothing"),
         ("host=kafka", "host=kafkas", 17, "there is no group kafkas"),
+        ("2. Start it", "3. Start it", 28, "must have its number, 2"),
         ("else=2", "else=3", 17, "else=3 is no later step"),
         ("else=2", "then=1", 17, "then=1 is no later step"),
         ("else=2", "then=over", 17, "must be a later step or end"),
         ("else=2", "else=kafka-dwn", 17, "else=kafka-dwn is no runbook"),
         ("host=kafka changes=no", "host=kafka changes=yes", 17, "Diagnosis changes something"),
         ("is-active kafka", "stop kafka", 17, "changes=no is not what the commands do"),
-        ("changes=yes\n./inv up", "changes=no\n./inv stop kafka", 26, "changes=no is not what the commands do"),
+        ("changes=yes\n./inv up", "changes=no\n./inv stop kafka", 28, "changes=no is not what the commands do"),
         ("is-active kafka.service", "is-active kafka.service | (", 18, "shell: "),
-        ("./inv up", "./inv upp", 26, "there is no task upp"),
-        ("./inv up", "./inv up --ful", 26, "inv up has no option --ful"),
-        (' --env "${ENV:-local}"', "", 26, "does not name the environment"),
-        ("host=control", "host=kafka", 26, "tasks run on the control machine"),
+        ("./inv up", "./inv upp", 28, "there is no task upp"),
+        ("./inv up", "./inv up --ful", 28, "inv up has no option --ful"),
+        (' --env "${ENV:-local}"', "", 28, "does not name the environment"),
+        ("host=control", "host=kafka", 28, "tasks run on the control machine"),
         ("is-active kafka.service", "is-active kafak.service", 18, "there is no unit kafak.service"),
         ("/var/lib/kafka/data", "/var/lib/kafak/data", 22, "there is no path /var/lib/kafak/data"),
         ("`kafka_heap`", "`kafka_heep`", 11, "no role has the variable kafka_heep"),
         ("disk-almost-full.md", "disk-full.md", 11, "the link leads nowhere: disk-full.md"),
-        ("table is `batch_ledger`", "table `batch_leger`", 30, "there is no table batch_leger"),
-        ("stream.events", "stream.event", 30, "there is no topic stream.event"),
-        ("`streampulse-kafka`", "`streampulse-kafak`", 38, "there is no dashboard streampulse-kafak"),
-        ("`JobDown`", "`JobDwn`", 38, "there is no alert JobDwn"),
-        ("lag_seconds", "lag_secnds", 38, "there is no metric streampulse_pipeline_lag_secnds"),
+        ("table is `batch_ledger`", "table `batch_leger`", 32, "there is no table batch_leger"),
+        ("stream.events", "stream.event", 32, "there is no topic stream.event"),
+        ("`streampulse-kafka`", "`streampulse-kafak`", 40, "there is no dashboard streampulse-kafak"),
+        ("`JobDown`", "`JobDwn`", 40, "there is no alert JobDwn"),
+        ("lag_seconds", "lag_secnds", 40, "there is no metric streampulse_pipeline_lag_secnds"),
     ],
 )
 def test_each_fault_is_named_with_file_and_line(tmp_path: Path, old: str, new: str, line: int, says: str) -> None:
