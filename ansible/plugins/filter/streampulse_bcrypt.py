@@ -8,8 +8,8 @@ from typing import Any
 import bcrypt
 from ansible.errors import AnsibleFilterError
 
-# 2^10 rounds, as in Prometheus' own documentation. The passwords are long and random. Prometheus caches those that it has
-# accepted, so more rounds would slow the first request only.
+# 2^10 rounds, as in Prometheus' own documentation. The passwords are long and random. Prometheus caches those that it
+# has accepted, so more rounds would slow the first request only.
 COST = b"10"
 LONGEST = 72
 # The alphabet of bcrypt's salts; the last of their 22 characters carries two bits only.

@@ -40,7 +40,7 @@ def cores(
     """Return the cores that each service used between two samples of the processes.
 
     The processor time of an ended process is added to its parent's, so sums over a unit are compared. If the parent has
-    ended too, PID 1 reaps the process, and the time is added to PID 1's: that unit's figure is too low, even below zero.
+    ended too, the process is reaped by PID 1, which gets the time: that unit's figure is too low, even below zero.
 
     :param names: service names by unit; other units are left out.
     :param elapsed: seconds between the samples.
