@@ -488,7 +488,9 @@ def test_two_hosts_that_lose_each_other_for_a_minute_cost_no_number(
         longest = gap(staging, time.monotonic() + 60)
     finally:
         subprocess.run([*inside, "--delete", *rule], check=True)
-    after = gap(staging, time.monotonic() + 15)
-    print(f"longest time without a commit: {longest:.0f} s, afterwards {after:.0f} s")  # noqa: T201
-    assert gap(staging, time.monotonic() + 3) < 15
+    over = time.monotonic()
+    while gap(staging, time.monotonic() + 1) > 5:
+        assert time.monotonic() < over + 120, "nothing is committed"
+    after = time.monotonic() - over
+    print(f"longest time without a commit: {longest:.0f} s, committing again after {after:.0f} s")  # noqa: T201
     assert "all equal" in staging.ok("verify")
