@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 #: Stands for what is known only when the letter is written.
 PLACEHOLDER = "\x00"
 #: Functions that get a detail, with the position of that argument.
-WRITERS = {"InvalidEvent": 0, "exclude": 1, "_refuse": 3}
+WRITERS = {"InvalidEvent": 0, "exclude": 1, "_refuse": 2}
 
 
 def texts(node: ast.expr, names: Mapping[str, object]) -> list[str]:
