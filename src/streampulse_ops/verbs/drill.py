@@ -33,9 +33,9 @@ DOCTOR_SECONDS: Final = 45.0
 CONTROL_SECONDS: Final = 90.0
 BREAK_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 2.0
-#: Faults that are over by themselves some minutes after the cause: restarts are counted over ten minutes, and budgets
-#: that an outage has burned are told as alerts.
-FADING: Final = frozenset({"SP-UNIT-003", "SP-ALERT-001"})
+#: Faults that are over by themselves some time after the cause: restarts are counted over ten minutes, budgets that an
+#: outage has burned are told as alerts, and lost records are told for an hour.
+FADING: Final = frozenset({"SP-UNIT-003", "SP-ALERT-001", "SP-JOB-002"})
 
 
 def drill(session: Session, name: str, dry_run: bool, control: bool, record: bool) -> str:
