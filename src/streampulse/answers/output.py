@@ -24,7 +24,7 @@ def database(settings: PostgresSettings, purpose: str) -> Iterator[psycopg2.exte
             yield connection
     except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn) as error:
         raise OperatorError(
-            f"the schema of {settings.database} is older than this release ({str(error).splitlines()[0]}): inv up"
+            f"the schema of {settings.database} is older than this release ({error.diag.message_primary}): inv up"
         ) from None
     except psycopg2.Error as error:
         raise OperatorError(

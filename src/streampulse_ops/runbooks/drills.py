@@ -46,6 +46,7 @@ class Drill:
     heal: Mapping[str, str]
     within: int
     needs: frozenset[str] = frozenset()
+    leaves: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _drill(name: str, given: dict[str, Any]) -> Drill:
         if rule.get("alert") == given.setdefault("alert", "")
     )
     given = {"code": "", "heal": {}, "within": max(holds, default=0) + MORE_SECONDS, **given}
-    return Drill(name=name, broken=given.pop("break", {}), needs=frozenset(given.pop("needs", ())), **given)
+    needs, leaves = frozenset(given.pop("needs", ())), frozenset(given.pop("leaves", ()))
+    return Drill(name=name, broken=given.pop("break", {}), needs=needs, leaves=leaves, **given)
 
 
 def without() -> dict[str, str]:

@@ -103,7 +103,8 @@ def _drill(book: Runbook) -> Iterator[Fault]:
     if drill is None and book.name not in drills.without():
         yield line, f"it has no drill: {drills.FILE} names one, or under `without` the reason"
     if drill is not None and drill.alert not in (book.alerts or ("",)):
-        yield line, f"its drill waits for {drill.alert or 'no alert'}, and the page is about {book.alerts or 'none'}"
+        about = ", ".join(book.alerts) or "no alert"
+        yield line, f"its drill waits for {drill.alert or 'no alert'}, and the page is about {about}"
     proof = drills.proofs(paths.repository() / drills.PROOFS).get(book.name)
     if proof is not None and drills.old(proof, (paths.repository() / "CHANGELOG.md").read_text(encoding="utf-8")):
         yield (

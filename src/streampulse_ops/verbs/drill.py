@@ -33,9 +33,9 @@ DOCTOR_SECONDS: Final = 45.0
 CONTROL_SECONDS: Final = 90.0
 BREAK_SECONDS: Final = 60.0
 PAUSE_SECONDS: Final = 2.0
-#: Faults that are over by themselves some time after the cause: restarts are counted over ten minutes, budgets that an
-#: outage has burned are told as alerts, and lost records are told for an hour.
-FADING: Final = frozenset({"SP-UNIT-003", "SP-ALERT-001", "SP-JOB-002"})
+#: Faults that are over by themselves some minutes after the cause: restarts are counted over ten minutes, and budgets
+#: that an outage has burned are told as alerts.
+FADING: Final = frozenset({"SP-UNIT-003", "SP-ALERT-001"})
 
 
 def drill(session: Session, name: str, dry_run: bool, control: bool, record: bool) -> str:
@@ -183,7 +183,8 @@ class Round:
         def clear() -> bool:
             if result.drill.alert in self._loud():
                 return False
-            left = [each for each in self._faults() if each.code not in FADING]
+            stays = FADING.union(*(each.drill.leaves for each in self.results))
+            left = [each for each in self._faults() if each.code not in stays]
             # Another drill of the round, not repaired yet, may have the same code.
             others = {each.drill.code for each in self.results if each is not result and not each.recovered}
             mine = [each for each in left if last or each.code in {result.drill.code} - others]

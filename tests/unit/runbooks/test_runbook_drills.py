@@ -32,7 +32,7 @@ def test_every_drill_names_a_page_an_alert_a_code_and_groups() -> None:
         assert each.name in pages
         assert bool(each.alert) == bool(each.code) == (pages[each.name].kind == "alert")
         assert each.alert in {"", *alerts}
-        assert each.code in {"", *findings.codes()}
+        assert {each.code, *each.leaves} <= {"", *findings.codes()}
         assert {*each.broken, *each.heal} <= groups
         assert not any("systemctl stop" in script for script in each.broken.values())
     assert not drills.without().keys() & drills.all_drills().keys()

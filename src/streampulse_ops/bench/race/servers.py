@@ -46,11 +46,15 @@ class Server:
     """One server's process, which a ``with`` block starts and ends.
 
     :param log: the file of its output.
+    :param ending: the signal that ends it in order.
     :param options: of :class:`subprocess.Popen`.
     """
 
-    def __init__(self, words: Sequence[str], log: Path, **options: Any) -> None:
+    def __init__(
+        self, words: Sequence[str], log: Path, ending: signal.Signals = signal.SIGTERM, **options: Any
+    ) -> None:
         self.log = log
+        self._ending = ending
         self.process: subprocess.Popen[bytes] | None = None
         self._words, self._options = words, options
 
@@ -91,11 +95,11 @@ class Server:
             else:
                 return
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End it by a signal, and kill it after half a minute. For PostgreSQL, SIGINT ends all sessions as well."""
+    def stop(self, how: signal.Signals | None = None) -> None:
+        """End it, in order or by another signal, and kill it after half a minute."""
         process, self.process = self.process, None
         if process is not None:
-            process.send_signal(how)
+            process.send_signal(how or self._ending)
             try:
                 process.wait(timeout=30)
             except subprocess.TimeoutExpired:
@@ -197,7 +201,8 @@ def postgres_server(base: Path, password: str, options: Mapping[str, object], *l
         raise OperatorError(f"PostgreSQL's folder cannot be made: {made.stderr.strip()}")
     given = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", **options}
     chosen = [word for name, value in given.items() for word in ("-c", f"{name}={value}")]
-    return Server([str(binaries / "postgres"), "-D", f"{base}/data", *chosen], base / "log", **who)
+    # SIGTERM would wait for the sessions to end.
+    return Server([str(binaries / "postgres"), "-D", f"{base}/data", *chosen], base / "log", signal.SIGINT, **who)
 
 
 @contextlib.contextmanager
