@@ -290,10 +290,14 @@ def test_a_hanging_service_is_named_by_its_own_code(world: World, port: int, cod
 def test_the_open_files_of_the_process_nearest_its_limit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     said = f"MainPID={os.getpid()}\nTasksCurrent=3\nTasksMax=infinity\n"
     monkeypatch.setattr(Host, "command", lambda *_words: said)
-    # A child with a limit of its own, as a worker of a service may have.
-    child = subprocess.Popen(["/bin/sleep", "60"])
+    # One child has a limit of its own, as a worker of a service may have, and one ends during the look.
+    child, ended = subprocess.Popen(["/bin/sleep", "60"]), subprocess.Popen(["/bin/sleep", "60"])
+    children = [psutil.Process(each.pid) for each in (ended, child)]
+    monkeypatch.setattr(psutil.Process, "children", lambda _self, **_options: children)
     try:
         psutil.Process(child.pid).rlimit(psutil.RLIMIT_NOFILE, (6, 6))
+        ended.kill()
+        ended.wait()
         ((what, used, limit),) = Host().usage("this.service")
     finally:
         child.kill()

@@ -1,5 +1,6 @@
 """What a look has: a host, its findings, and the registry of all looks."""
 
+import contextlib
 import json
 import os
 import socket
@@ -81,14 +82,14 @@ class Host:
         found = []
         if seen.get("TasksCurrent", "").isdigit() and seen.get("TasksMax", "").isdigit():
             found.append(("tasks", int(seen["TasksCurrent"]), int(seen["TasksMax"])))
-        try:
+        with contextlib.suppress(psutil.Error, ValueError):  # not running: the looks at units tell it
             main = psutil.Process(int(seen.get("MainPID") or 0) or -1)
-            processes = (main, *main.children(recursive=True))
-            opened = [(each.num_fds(), each.rlimit(psutil.RLIMIT_NOFILE)[0]) for each in processes]
+            opened = []
+            for process in (main, *main.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):  # ended since
+                    opened.append((process.num_fds(), process.rlimit(psutil.RLIMIT_NOFILE)[0]))
             # The limit of infinity is -1 and comes last.
-            found.append(("open files", *max(opened, key=lambda each: each[0] / each[1])))
-        except (psutil.Error, ValueError):
-            pass  # not running, or a process ended: the looks at units tell it
+            found.append(("open files", *max(opened, key=lambda each: each[0] / (each[1] or 1))))
         return [each for each in found if each[2] > 0]
 
     def failed(self) -> list[str]:
