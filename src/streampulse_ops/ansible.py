@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
+
 from streampulse.core.errors import OperatorError
 from streampulse_ops.cli.console import NAME_WIDTH, Screen, took
 from streampulse_ops.cli.ending import Terminated
@@ -20,8 +22,6 @@ from streampulse_ops.command import program_environment
 from streampulse_ops.environments import inventory, lock
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.machines import tools
-from streampulse_ops.machines.processes import Process
-from streampulse_ops.machines.supervisor import started_at
 
 TOOLS = {"rsync": "rsync", "ssh": "openssh-client"}
 POLL_SECONDS = 0.05
@@ -31,8 +31,6 @@ WORKERS_SECONDS = 2.0
 STOPPING = ("stop", "monitoring_stop")
 # Environment variable with the file of a run's events, for the callback plugin.
 PROGRESS = "STREAMPULSE_PROGRESS"
-
-
 #: Text between the reasons of a task that failed in several items of its loop.
 BETWEEN = "; and: "
 # Variable files, or JSON texts.
@@ -222,19 +220,16 @@ def _end_workers(progress: str) -> None:
 
     :param progress: this run's own event file, which every process of it has in its environment.
     """
-    mark = f"{PROGRESS}={progress}".encode()
     workers = []
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-            pid = int(file.parent.name)
-            started = started_at(pid)
-            if started and mark in file.read_bytes().split(b"\0"):
-                workers.append(Process(pid, started))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or belongs to another user
+            if process.environ().get(PROGRESS) == progress:
+                workers.append(process)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for worker in workers:
-            worker.send(number)
-        deadline = time.monotonic() + WORKERS_SECONDS
-        workers = [worker for worker in workers if not worker.ended_within(deadline - time.monotonic())]
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(number)
+        _, workers = psutil.wait_procs(workers, WORKERS_SECONDS)
 
 
 def failure(progress: Progress, playbook: str, log: Path, environment: Environment, code: int, seconds: float) -> str:

@@ -6,6 +6,8 @@ import socket
 import sys
 from pathlib import Path
 
+import psutil
+
 from streampulse_ops.command import CommandError, program_environment, run
 from streampulse_ops.machines import cgroups, supervisor
 
@@ -69,20 +71,16 @@ def make_room_for_nspawn() -> None:
 
 def take_room_back() -> None:
     """Unmount that tmpfs, unless other machines use it."""
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
-    if "streampulse-nspawn /run/systemd/nspawn " in mounts:
+    if any(each.device == "streampulse-nspawn" for each in psutil.disk_partitions(all=True)):
         with contextlib.suppress(CommandError):  # machines of other programs may use it
             run(["umount", "-R", "/run/systemd/nspawn"])
 
 
 def _is_tmpfs(place: Path) -> bool:
-    best, kind = Path("/"), ""
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, where, filesystem, *_ = line.split()
-        point = Path(where)
-        if (place == point or point in place.parents) and len(point.parts) >= len(best.parts):
-            best, kind = point, filesystem
-    return kind == "tmpfs"
+    above = [each for each in psutil.disk_partitions(all=True) if place.is_relative_to(each.mountpoint)]
+    # Of several mounts at one place, the last one counts; the sort is stable.
+    above.sort(key=lambda each: len(each.mountpoint))
+    return [each.fstype for each in above[-1:]] == ["tmpfs"]
 
 
 def ssh_answers(address: str) -> bool:

@@ -6,7 +6,8 @@ import signal
 import time
 from pathlib import Path
 
-MOUNTS = Path("/proc/self/mounts")
+import psutil
+
 PARENT = "streampulse"
 GONE_SECONDS = 15.0
 
@@ -17,12 +18,12 @@ def hierarchies() -> list[Path]:
     If systemd is this host's first process, it owns the unified hierarchy and starts the machines, so the list is
     empty.
     """
-    found = []
-    for line in MOUNTS.read_text(encoding="utf-8").splitlines():
-        _, where, kind, options, *_ = line.split()
-        if kind == "cgroup2" or (kind == "cgroup" and {"name=systemd", "memory", "pids"} & set(options.split(","))):
-            found.append(Path(where))
-    return found
+    wanted = {"name=systemd", "memory", "pids"}
+    return [
+        Path(each.mountpoint)
+        for each in psutil.disk_partitions(all=True)
+        if each.fstype == "cgroup2" or (each.fstype == "cgroup" and wanted & set(each.opts.split(",")))
+    ]
 
 
 def booted_with_systemd() -> bool:

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
 from streampulse_ops.machines import Report, locked
@@ -86,8 +88,7 @@ class Image:
 
 def _remove(folder: Path) -> None:
     """Remove a half-made image. The next build removes the rest (files of a killed build's children)."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
-    if any(Path(mount).is_relative_to(folder) for mount in mounts):
+    if any(Path(each.mountpoint).is_relative_to(folder) for each in psutil.disk_partitions(all=True)):
         raise OperatorError(f"something is mounted below {folder}: umount it, then run the task again")
     shutil.rmtree(folder, ignore_errors=True)
 
