@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
@@ -39,22 +39,22 @@ def which(program: str) -> str | None:
     return shutil.which(program, path=program_environment()["PATH"])
 
 
-def run(
+def ended(
     arguments: Sequence[str | Path],
     *,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
     stdin: str | None = None,
-) -> str:
-    """Run a program to its end and return its standard output.
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and return its exit code, its output and its errors.
 
     :param timeout: seconds after which it is killed.
-    :raises CommandError: it is missing, ended with a code other than 0, or took longer than ``timeout``.
+    :raises CommandError: it is missing, or took longer than ``timeout``.
     """
     words = [str(argument) for argument in arguments]
     try:
-        done = subprocess.run(  # noqa: S603 - the one place that starts programs: always a list, never a shell
+        return subprocess.run(  # noqa: S603 - always a list, never a shell
             words,
             cwd=cwd,
             env=program_environment(environment),
@@ -70,8 +70,24 @@ def run(
         raise CommandError(f"{words[0]} is not installed") from None
     except subprocess.TimeoutExpired:
         raise CommandError(f"`{shlex.join(words)}` did not end within {timeout:.0f} s") from None
+
+
+def run(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    stdin: str | None = None,
+) -> str:
+    """Run a program as :func:`ended` does and return its standard output.
+
+    :raises CommandError: as :func:`ended`, or it ended with a code other than 0.
+    """
+    done = ended(arguments, cwd=cwd, environment=environment, timeout=timeout, stdin=stdin)
     if done.returncode != 0:
-        raise CommandError(f"`{shlex.join(words)}` failed: {last_words(done.stderr or done.stdout, done.returncode)}")
+        said = last_words(done.stderr or done.stdout, done.returncode)
+        raise CommandError(f"`{shlex.join(done.args)}` failed: {said}")
     return done.stdout
 
 
@@ -80,11 +96,6 @@ def last_words(output: str, code: int) -> str:
     plain = ESCAPE.sub("", output)
     lines = [line.strip() for line in plain.splitlines() if line.strip() and not line.lstrip().startswith(NO_CAUSE)]
     return lines[-1] if lines else f"exit code {code}"
-
-
-def missing_programs(programs: Iterable[str]) -> list[str]:
-    """Return the missing programs, in the order given."""
-    return [program for program in programs if which(program) is None]
 
 
 def commit(root: Path, *others: str) -> str:

@@ -11,7 +11,6 @@ import re
 import resource
 import select
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import httpx
 
 from streampulse.core import http
 from streampulse.core.errors import OperatorError
+from streampulse_ops.command import ended
 from streampulse_ops.machines import Report, tools
 
 CONNECTIONS: Final = 64
@@ -72,13 +72,7 @@ def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int 
         script.write(f"function delay() return {pause} end\n")
         script.flush()
         waiting = ["-s", script.name] if pause else []
-        done = subprocess.run(  # noqa: S603 - a list made here, no shell
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *waiting, "--latency", address],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = ended(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *waiting, "--latency", address])
     rate = _NUMBER.search(done.stdout)
     times = {name: float(value) * _IN_SECONDS[unit] for name, value, unit in _PERCENTILE.findall(done.stdout)}
     if done.returncode != 0 or rate is None or set(times) != {"50", "99"}:

@@ -8,14 +8,13 @@ import base64
 import json
 import re
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops import paths
-from streampulse_ops.command import CommandError, last_words, program_environment, run
+from streampulse_ops.command import CommandError, ended, last_words, run
 from streampulse_ops.environments import inventory, secrets
 from streampulse_ops.environments.environment import Environment
 
@@ -126,17 +125,8 @@ def effective(command: Sequence[str]) -> dict[str, str]:
 def _ssh(command: Sequence[str], options: Sequence[str], words: str, typed: str = "") -> tuple[int, str, str]:
     """Run a command on the host and return its exit code, its output and its errors."""
     try:
-        done = subprocess.run(  # noqa: S603 - a list made here; ssh hands the words to the other side's shell
-            [command[0], *options, *command[1:], words],
-            env=program_environment(),
-            input=typed,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=LOGIN_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        done = ended([command[0], *options, *command[1:], words], timeout=LOGIN_SECONDS, stdin=typed)
+    except CommandError:
         return SSH_FAILED, "", f"Connection timed out after {LOGIN_SECONDS:g} s"
     return done.returncode, done.stdout, done.stderr
 

@@ -4,13 +4,8 @@ import os
 from collections.abc import Mapping
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.command import CommandError, missing_programs, run, which
+from streampulse_ops.command import CommandError, run, which
 from streampulse_ops.machines import Report
-
-
-def install_command(programs: Mapping[str, str]) -> str:
-    """Return one command that installs the packages of these programs."""
-    return f"apt-get install -y --no-install-recommends {' '.join(sorted(set(programs.values())))}"
 
 
 def ensure(programs: Mapping[str, str], why: str, report: Report) -> None:
@@ -20,16 +15,17 @@ def ensure(programs: Mapping[str, str], why: str, report: Report) -> None:
     :param why: their purpose, in a few words.
     :raises OperatorError: some are missing and cannot be installed from here; the text has the command.
     """
-    missing = {program: programs[program] for program in missing_programs(programs)}
+    missing = {program: package for program, package in programs.items() if which(program) is None}
     if not missing:
         return
-    command = install_command(missing)
+    packages = " ".join(sorted(set(missing.values())))
+    command = f"apt-get install -y --no-install-recommends {packages}"
     if which("apt-get") is None:
         raise OperatorError(f"{', '.join(missing)} not found, which {why} needs: install with your system's packages")
     prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if prefix and which("sudo") is None:
         raise OperatorError(f"{', '.join(missing)} not found, which {why} needs; as root: {command}")
-    report(f"installing {' '.join(sorted(set(missing.values())))} with apt, for {why}")
+    report(f"installing {packages} with apt, for {why}")
     try:
         environment = {"DEBIAN_FRONTEND": "noninteractive"}
         run([*prefix, "apt-get", "update", "-qq"], environment=environment)

@@ -8,13 +8,13 @@ pytest-testmon knows nothing before a whole run, and sees no child process, SQL,
 
 import ast
 import re
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
+from streampulse_ops.command import CommandError, ended
 
 EVERYTHING = ("tests",)
 MACHINES = ("tests/molecule", "tests/e2e", "tests/drills")
@@ -142,13 +142,8 @@ def git(root: Path, *arguments: str) -> str:
     :raises OperatorError: git complained, or is not there.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - a list made here, no shell
-            ["git", "-C", str(root), *arguments],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except FileNotFoundError:
+        done = ended(["git", "-C", root, *arguments])
+    except CommandError:
         raise OperatorError("git is not there, and it knows what changed: apt-get install -y git") from None
     if done.returncode != 0:
         raise OperatorError(

@@ -1,6 +1,5 @@
 """``inv drill``: break an environment on purpose, and see that alert, doctor and runbook repair it."""
 
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -10,7 +9,7 @@ from streampulse.host.slo.report import Firing
 from streampulse_ops import paths
 from streampulse_ops.cli.console import took
 from streampulse_ops.cli.entry import INCOMPLETE
-from streampulse_ops.command import program_environment
+from streampulse_ops.command import ended
 from streampulse_ops.environments import lock
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
@@ -220,15 +219,8 @@ class Round:
         """
         for group, script in scripts.items():
             if group == CONTROL:
-                done = subprocess.run(  # noqa: S603 - a script of this checkout
-                    ["/bin/sh", "-euc", script],
-                    cwd=paths.repository(),
-                    env=program_environment({"ENV": self.session.name}),
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
+                words = ["/bin/sh", "-euc", script]
+                done = ended(words, cwd=paths.repository(), environment={"ENV": self.session.name})
                 code, said, where = done.returncode, done.stdout + done.stderr, "the control machine"
                 # Everything but an optional part was done.
                 code = 0 if code == INCOMPLETE else code
