@@ -77,6 +77,13 @@ class Place:
         """
         return self.run([command.COMMAND, *words])
 
+    def verify(self) -> None:
+        """Compare every number with its recomputation, as a step on the screen."""
+        with self.session.screen.step("verify") as step:
+            step.note("computing every number again")
+            said = self.command(["verify"]).splitlines()
+            step.done(said[-1].strip() if said else "")
+
     def measure(self, words: Sequence[str]) -> Any:
         """Run a measurement on the host and return its result.
 

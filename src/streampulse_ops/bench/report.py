@@ -12,6 +12,7 @@ from rich.table import Table
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.bench.figures import Figure, in_digits, missed
+from streampulse_ops.docs.markdown import table
 
 #: Version of the JSON file's format.
 FORM: Final = 1
@@ -71,8 +72,7 @@ class Report:
         """Return the run as a page of Markdown."""
         lines = ["# Benchmark", ""]
         lines += [f"- {name.replace('_', ' ')}: {_words(value)}" for name, value in self.about.items()]
-        lines += ["", f"| {' | '.join(self.columns())} |", f"|{'---|' * len(self.columns())}"]
-        lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self.rows()]
+        lines += ["", *table(self.columns(), self.rows())]
         notes = [f"- {figure.title}: {figure.note}" for figure in self.figures if figure.note]
         lines += ["", *notes] if notes else []
         lines += ["", *(f"- MUST missed: {line}" for line in missed(self.figures))] if missed(self.figures) else []

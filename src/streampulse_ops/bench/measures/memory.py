@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from streampulse_ops import services
@@ -15,13 +16,17 @@ AIM_MIB: Final = 2_560
 
 def measure(place: Place, options: Options) -> Measured:
     """Apply a load and sample every process of every service."""
-    units = [f"{service.name}={service.unit}" for service in services.base_on_host(place.host)]
     with place.session.screen.step("memory") as step:
         step.note(f"300 events/s for {options.seconds} s")
-        answer = place.measure(["memory", "--seconds", str(options.seconds), *units])
+        answer = place.measure(["memory", "--seconds", str(options.seconds), *units(services.base_on_host(place.host))])
         found = figures(answer)
         step.done(f"{found[0].value:,.0f} MiB in all")
     return Measured(found, answer)
+
+
+def units(chosen: Iterable[services.Service]) -> list[str]:
+    """Return services as ``streampulse measure`` takes them."""
+    return [f"{service.name}={service.unit}" for service in chosen]
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:

@@ -40,7 +40,7 @@ def measure(place: Place, options: Options) -> Measured:
     watched = _processor(place, every, options.seconds)
     with session.screen.step("memory") as step:
         step.note(f"{RATE:,} events/s for {options.seconds} s")
-        rows = place.measure(["memory", "--rate", str(RATE), "--seconds", str(options.seconds), *_units(every)])
+        rows = place.measure(["memory", "--rate", str(RATE), "--seconds", str(options.seconds), *memory.units(every)])
         step.done(f"{sum(row['pss_kib'] for row in rows) / 1024:,.0f} MiB in all")
     answer = {
         "up_seconds": first,
@@ -53,14 +53,10 @@ def measure(place: Place, options: Options) -> Measured:
     return Measured(figures(answer), answer)
 
 
-def _units(chosen: list[services.Service]) -> list[str]:
-    return [f"{service.name}={service.unit}" for service in chosen]
-
-
 def _processor(place: Place, chosen: list[services.Service], seconds: int) -> dict[str, float]:
     with place.session.screen.step("processor") as step:
         step.note(f"at rest for {seconds} s")
-        found: dict[str, float] = place.measure(["processor", "--seconds", str(seconds), *_units(chosen)])
+        found: dict[str, float] = place.measure(["processor", "--seconds", str(seconds), *memory.units(chosen)])
         step.done(f"{sum(found.values()):.2f} cores in all")
     return found
 

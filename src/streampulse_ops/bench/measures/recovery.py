@@ -17,16 +17,12 @@ def measure(place: Place, options: Options) -> Measured:
     """Kill the services one after the other under a steady load, then verify."""
     del options
     targets = [name if name == "executor" else f"{name}={place.unit(name)}" for name in KILLED]
-    screen = place.session.screen
-    with screen.step("recovery") as step:
+    with place.session.screen.step("recovery") as step:
         step.note("kill -9 of " + ", ".join(KILLED))
         answer = place.measure(["recovery", *targets])
         slowest = max(answer, key=lambda name: float(answer[name]["to_commit_seconds"]))
         step.done(f"slowest: {slowest}, {answer[slowest]['to_commit_seconds']:.1f} s")
-    with screen.step("verify") as step:
-        step.note("computing every number again")
-        said = place.command(["verify"]).splitlines()
-        step.done(said[-1].strip() if said else "")
+    place.verify()
     return Measured(figures(answer), answer)
 
 
