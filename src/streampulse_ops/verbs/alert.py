@@ -9,11 +9,13 @@ from streampulse_ops.cli.console import took
 from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts import command, monitoring
+from streampulse_ops.hosts import monitoring
 from streampulse_ops.monitoring import receivers
 from streampulse_ops.monitoring.receivers import Way
 
 NAME: Final = "AlertTest"
+#: Seconds for a host's answer, which may wait for its receivers.
+SECONDS: Final = 60.0
 SETTINGS: Final = "docs/reference/settings.md#role-alertmanager"
 
 
@@ -115,7 +117,7 @@ def _way(session: Session, host: Host, severity: str) -> Way | None:
 
     :raises OperatorError: the host or its Alertmanager cannot be asked.
     """
-    answer = _ask(session, host, ["--config"])
+    answer = monitoring.answer(session, host, ["alert", "--config"], seconds=SECONDS)
     try:
         return None if answer is None else receivers.way(answer["config"], severity, datetime.now(UTC))
     except KeyError:
@@ -131,20 +133,7 @@ def _send(
 
     :param way: the integrations to wait for; None: the alert ends by itself.
     """
-    words = ["--send", json.dumps({"labels": labels, "annotations": annotations}), "--receiver", receiver]
+    words = ["alert", "--send", json.dumps({"labels": labels, "annotations": annotations}), "--receiver", receiver]
     if way:
         words += ["--notified", ",".join(way.notified), "--resolved", ",".join(way.resolved)]
-    return dict(_ask(session, host, words))
-
-
-def _ask(session: Session, host: Host, words: list[str]) -> Any:
-    """Run ``streampulse alert`` on a host and return its answer.
-
-    :raises OperatorError: the host cannot be reached, or Alertmanager does not answer.
-    """
-    code, output, errors = command.run(
-        session, host, ["alert", *words], full=True, timeout=2 * monitoring.ANSWER_SECONDS
-    )
-    if code != 0:
-        raise OperatorError(command.with_environment(command.said(code, "", errors), session.name))
-    return json.loads(output)
+    return dict(monitoring.answer(session, host, words, seconds=SECONDS))
