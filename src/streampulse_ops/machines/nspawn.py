@@ -260,8 +260,7 @@ class Nspawn(Provider):
             _make_key(temporary, f"streampulse {self.folder.name}")
             temporary.with_suffix(".new.pub").replace(key.with_suffix(".pub"))
             temporary.replace(key)
-            give_to_invoker(key)
-            give_to_invoker(key.with_suffix(".pub"))
+            give_to_invoker(key, key.with_suffix(".pub"))
 
     def _disk(self, host: Host) -> Path:
         return self.folder / host.name
@@ -352,11 +351,11 @@ class Nspawn(Provider):
             kept.chmod(0o644)
 
     def _wait_for_ssh(self, host: Host, address: str) -> None:
-        deadline = time.monotonic() + BOOT_SECONDS
         begun = time.monotonic()
         while not ssh_answers(address):
-            gone = time.monotonic() - begun > 2 and "supervisor" not in self._processes(host)
-            if gone or time.monotonic() > deadline:
+            waited = time.monotonic() - begun
+            gone = waited > 2 and "supervisor" not in self._processes(host)
+            if gone or waited > BOOT_SECONDS:
                 what = "ended while it booted" if gone else f"did not answer on SSH within {BOOT_SECONDS:.0f} s"
                 # The log is inside the machine's folder, which stays: only the running parts are rolled back.
                 raise OperatorError(
@@ -394,7 +393,6 @@ class Nspawn(Provider):
 
 
 def _make_key(file: Path, comment: str) -> None:
-    """Make an SSH key pair without a passphrase."""
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", file])
 
 

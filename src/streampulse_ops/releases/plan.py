@@ -6,9 +6,6 @@ from typing import Any
 
 from streampulse_ops import ansible, services
 
-#: The link that every service of streampulse's own release is started through.
-CURRENT = "/opt/streampulse/current"
-
 
 @dataclass
 class Host:

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -267,7 +266,7 @@ def this_machine_has_room(session: Session) -> Iterator[Finding]:
 def secrets_are_private(session: Session) -> Iterator[Finding]:
     """Check that only their owner can read keys and secrets."""
     for name in ("secrets.json", "id_ed25519"):
-        file = Path(session.environment.state / name)
+        file = session.environment.state / name
         if not file.exists():
             continue
         if file.stat().st_mode & 0o077:
