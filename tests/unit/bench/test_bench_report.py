@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.bench.figures import Figure, in_digits, missed
+from streampulse_ops.bench.figures import Figure, missed
 from streampulse_ops.bench.report import Report, earlier_figures
 
 FAST = Figure("a.p95", "a, p95", 1.2, "s", aim=1.5, must=2.5)
@@ -28,13 +28,6 @@ def test_verdicts_follow_from_the_limits() -> None:
 
 def test_a_missed_figure_is_reported_with_its_limit() -> None:
     assert missed(ALL) == ["b | p95: 3 s, must be at most 2.5", "d: 90,000 events/s, must be at least 100,000"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.0123, "0.0123"), (1.234, "1.23"), (99.4, "99.4"), (123456.7, "123,457")]
-)
-def test_numbers_are_written_with_three_digits(value: float, text: str) -> None:
-    assert in_digits(value) == text
 
 
 def test_markdown_has_a_row_for_each_figure_and_its_notes() -> None:

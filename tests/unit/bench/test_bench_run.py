@@ -1,13 +1,11 @@
 """A benchmark run on a substitute stack: refusals, removal of the machine, results after a failure."""
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
@@ -36,8 +34,7 @@ def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn", benchm
         "all": {"vars": {"provider": provider, "benchmark": benchmark}, "children": dict.fromkeys(GROUPS, members)}
     }
     made = environment.parse("x", Path("inventories/x"), content)
-    screen = Screen(Console(file=io.StringIO(), width=200, highlight=False))
-    return Session(made, Provider(), screen)  # type: ignore[arg-type]
+    return Session(made, Provider(), Screen())  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -61,29 +61,18 @@ def task_names() -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
-def test_every_task_that_is_named_exists(page: Path) -> None:
+def test_every_task_subcommand_and_page_that_is_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     # In code only: "inv" is no word of a sentence, and a command may be broken over two lines.
     named = set(re.findall(r"(?:\./|`|# |\$ |^ {4})inv\s+(?:--env\s+\S+\s+)?([A-Za-z][\w-]*)", text, re.MULTILINE))
     assert named - PLACEHOLDERS <= task_names()
+    assert set(re.findall(r"`streampulse ([a-z][\w-]*)", text)) <= set(cli.COMMANDS)
+    assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(services.pages())
 
 
 def test_the_readme_lists_every_task() -> None:
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Tasks")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == task_names()
-
-
-@pytest.mark.parametrize("page", PAGES, ids=names)
-def test_every_subcommand_and_page_that_is_named_exists(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    subcommands = set(re.findall(r"`streampulse ([a-z][\w-]*)", text))
-    assert subcommands <= set(cli.COMMANDS)
-    assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(services.pages())
-
-
-def default_ports() -> dict[str, int]:
-    document = yaml.safe_load((ROOT / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))
-    return dict(document["all"]["vars"]["streampulse_default_ports"])
 
 
 def test_the_versions_of_the_jars_are_those_that_are_pinned() -> None:
@@ -147,8 +136,8 @@ def test_the_producer_sends_events_that_count(monkeypatch: pytest.MonkeyPatch) -
 
     (producer,) = Producer.made
     variables = yaml.safe_load((ROOT / "ansible/playbooks/group_vars/all/streampulse.yml").read_text(encoding="utf-8"))
-    ports = default_ports()
-    assert producer.settings["bootstrap_servers"].endswith(f":{ports['kafka']}")
+    ports = yaml.safe_load((ROOT / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))["all"]["vars"]
+    assert producer.settings["bootstrap_servers"].endswith(f":{ports['streampulse_default_ports']['kafka']}")
     events = []
     for topic, key, value in producer.sent:
         assert topic == variables["streampulse_topic"]

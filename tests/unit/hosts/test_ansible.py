@@ -1,13 +1,11 @@
 """Ansible's events, and the lines that sum them up."""
 
-import io
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from streampulse_ops import ansible, paths
 from streampulse_ops.cli.console import Screen, took
@@ -16,18 +14,12 @@ from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
 
 
-def screen() -> tuple[Screen, io.StringIO]:
-    out = io.StringIO()
-    return Screen(Console(file=out, width=200, highlight=False, markup=False)), out
-
-
 def event(kind: str, part: str, **more: Any) -> dict[str, Any]:
     return {"event": kind, "part": part, "task": "Do it", "host": "h", **more}
 
 
-def test_each_role_is_one_line_with_its_changes() -> None:
-    shown, out = screen()
-    progress = ansible.Progress(shown)
+def test_each_role_is_one_line_with_its_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ansible.Progress(Screen())
     for kind, part in [
         ("task", "spark_master"),
         ("changed", "spark_master"),
@@ -37,19 +29,18 @@ def test_each_role_is_one_line_with_its_changes() -> None:
     ]:
         progress.take(event(kind, part))
     progress.leave()
-    lines = out.getvalue().splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines] == [["spark-master", "2", "changed"], ["kafka", "as", "it"]]
     assert progress.changed == 2
 
 
-def test_one_line_in_all_when_it_has_a_name() -> None:
-    shown, out = screen()
-    progress = ansible.Progress(shown, "services")
+def test_one_line_in_all_when_it_has_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ansible.Progress(Screen(), "services")
     for part in ("Stop Kafka", "Stop PostgreSQL"):
         progress.take(event("task", part))
         progress.take(event("changed", part))
     progress.leave()
-    assert [line.split()[:2] for line in out.getvalue().splitlines()] == [["services", "2"]]
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["services", "2"]]
 
 
 @pytest.fixture
@@ -72,7 +63,7 @@ def test_a_failure_names_task_host_reason_and_log(
 ) -> None:
     log = tmp_path / "site.log"
     log.write_text("...\nplaybook syntax is wrong\n\n")
-    progress = ansible.Progress(screen()[0])
+    progress = ansible.Progress(Screen())
     for one in events:
         progress.take(one)
     text = ansible.failure(progress, "site", log, environment, 2, 3.0)
@@ -100,7 +91,7 @@ def played(folder: Path, play: str, hosts: str, playbook: str) -> subprocess.Com
 
 def test_statistics_of_tasks_reach_the_caller(tmp_path: Path) -> None:
     assert played(tmp_path, SAYING, "one: , two: ", "monitoring").returncode == 0
-    progress = ansible.Progress(screen()[0])
+    progress = ansible.Progress(Screen())
     for line in (tmp_path / "progress").read_text().splitlines():
         progress.take(json.loads(line))
     assert progress.said == {"streampulse_missing": {"one": "gone", "two": "gone"}}

@@ -150,16 +150,8 @@ def test_a_machine_is_connected_with_the_packet_size_of_the_way_out(
     monkeypatch.setattr(network, "NAMESPACES", tmp_path)
     fake = facts(monkeypatch, [UPLINK, OURS], [], rules=True)
     NET.connect("one", "10.99.0.11")
-    veth = NET.veth("one")
-    assert fake.changes() == [
-        "ip netns add demo.one",
-        f"ip link add name {veth} mtu 1400 type veth peer name eth0 netns demo.one mtu 1400",
-        f"ip link set {veth} master sp-demo up",
-        "ip -netns demo.one link set lo up",
-        "ip -netns demo.one address add 10.99.0.11/24 dev eth0",
-        "ip -netns demo.one link set eth0 up",
-        "ip -netns demo.one route add default via 10.99.0.1",
-    ]
+    pair = f"ip link add name {NET.veth('one')} mtu 1400 type veth peer name eth0 netns demo.one mtu 1400"
+    assert pair in fake.changes()
 
 
 def test_a_veth_pair_that_the_kernel_has_just_removed_is_no_error(

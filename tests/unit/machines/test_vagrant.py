@@ -88,7 +88,6 @@ def test_an_error_of_the_machine_readable_output_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("addresses", "said"),
     [
-        (["192.168.56.11"], "Vagrantfile validated successfully"),
         (["192.168.56.11", "192.168.56.12", "192.168.56.13"], "Vagrantfile validated successfully"),
         (["192.168.56.11", ""], "host-2 has no private_address"),
     ],

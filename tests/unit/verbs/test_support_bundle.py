@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import io
 import json
 import tarfile
 import urllib.parse
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from sessions import FakeRemote
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
@@ -36,12 +34,7 @@ FOUND = [
 
 
 @pytest.fixture
-def printed() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: io.StringIO) -> Session:
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "hosts.yml").write_text("all: {hosts: {db-1: {ansible_host: 203.0.113.31}}}\n")
@@ -52,7 +45,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: io.StringI
     monkeypatch.setattr(doctor, "examine", lambda _session: FOUND)
     monkeypatch.setattr(status, "collect", lambda _session: [])
     monkeypatch.setattr(inventory, "variables", lambda _environment, host: host.variables)
-    return Session(environment, own, Screen(Console(file=printed, width=1000)))
+    return Session(environment, own, Screen())
 
 
 @pytest.fixture
@@ -136,7 +129,7 @@ def test_an_archive_with_a_secret_inside_base64_is_refused(session: Session, hos
 
 
 def test_a_host_that_does_not_answer_is_named_and_the_rest_is_collected(
-    session: Session, hosts: Any, tmp_path: Path, printed: io.StringIO
+    session: Session, hosts: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def answer(host: str, _words: str) -> tuple[int, str, str]:
         if host == "db-10":
@@ -149,7 +142,7 @@ def test_a_host_that_does_not_answer_is_named_and_the_rest_is_collected(
     (file,) = tmp_path.glob("support-*.tar.gz")
     assert "hosts/host-1/journal.log" in read(file)
     support_bundle.findings(file, session.screen)
-    assert "the archive lacks host-2: host-2 cannot be reached over SSH" in printed.getvalue()
+    assert "the archive lacks host-2: host-2 cannot be reached over SSH" in capsys.readouterr().out
 
 
 def test_doctor_finds_in_the_archive_what_it_found_on_the_hosts(session: Session, hosts: Any, tmp_path: Path) -> None:
@@ -167,9 +160,9 @@ def test_doctor_finds_in_the_archive_what_it_found_on_the_hosts(session: Session
         doctor.show(session.screen, found, as_json=False)
 
 
-def test_a_dry_run_collects_nothing(session: Session, tmp_path: Path, printed: io.StringIO) -> None:
+def test_a_dry_run_collects_nothing(session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert support_bundle.make(session, "2h", dry_run=True) == "nothing was collected"
-    assert "db-10: journal.log, configuration.txt, system.txt of the last 2h" in printed.getvalue()
+    assert "db-10: journal.log, configuration.txt, system.txt of the last 2h" in capsys.readouterr().out
     assert not list(tmp_path.glob("support-*"))
     with pytest.raises(UsageError, match="--since yesterday is not a duration"):
         support_bundle.make(session, "yesterday", dry_run=True)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from streampulse.core.errors import IncompleteError, OperatorError
 from streampulse_ops import ansible, artifacts
@@ -42,18 +40,18 @@ class FakeProvider(Existing):
         self.did, self.up = did, set[str]()
 
     def start(self, host: Host) -> bool:
-        started = host.name not in self.up
+        if host.name in self.up:
+            return False
         self.up.add(host.name)
-        if started:
-            self.did.append(f"start {host.name}")
-        return started
+        self.did.append(f"start {host.name}")
+        return True
 
     def stop(self, host: Host) -> bool:
-        stopped = host.name in self.up
-        self.up.discard(host.name)
-        if stopped:
-            self.did.append(f"stop {host.name}")
-        return stopped
+        if host.name not in self.up:
+            return False
+        self.up.remove(host.name)
+        self.did.append(f"stop {host.name}")
+        return True
 
     def destroy(self, host: Host) -> bool:
         self.up.discard(host.name)
@@ -74,18 +72,15 @@ class World:
     session: Session
     provider: FakeProvider
     did: list[str]
-    out: io.StringIO
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     did: list[str] = []
-    out = io.StringIO()
     hosts = (Host("a", GROUPS), Host("b", frozenset({"spark_worker"})))
     environment = Environment("demo", tmp_path / "inventory", hosts, {"provider": "vagrant"})
     provider = FakeProvider(environment, did)
-    screen = Screen(Console(file=out, width=200, highlight=False, markup=False))
 
     def play(_environment: Environment, playbook: str, _extra: Any, *_more: Any, **named: Any) -> int:
         limit: Sequence[Host] = named.get("hosts", ())
@@ -109,7 +104,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(history, "look", lambda _session: Look([], {}, [], False))
     monkeypatch.setattr(history, "note", lambda *_event, **_more: None)
     monkeypatch.setattr(command, "on_master", lambda *_words: (0, "", ""))
-    return World(Session(environment, provider, screen), provider, did, out)
+    return World(Session(environment, provider, Screen()), provider, did)
 
 
 def test_up_makes_configures_and_checks(world: World) -> None:
@@ -129,16 +124,18 @@ def test_down_stops_in_reverse_and_the_second_does_nothing(world: World) -> None
     assert world.did == []
 
 
-def test_down_of_machines_of_which_one_has_crashed(world: World) -> None:
+def test_down_of_machines_of_which_one_has_crashed(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     up(world.session, full=False)
     world.provider.up.discard("b")
     world.did.clear()
     down(world.session, full=False, wipe=False)
     assert world.did == ["stop a", "stop a"]  # the playbook limited to a, then the machine
-    assert "not running, left alone: b" in world.out.getvalue()
+    assert "not running, left alone: b" in capsys.readouterr().out
 
 
-def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_that_cannot_be_reached_are_halted_nevertheless(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     up(world.session, full=False)
 
     def unreachable(*_arguments: Any, **_named: Any) -> int:
@@ -148,7 +145,7 @@ def test_machines_that_cannot_be_reached_are_halted_nevertheless(world: World, m
     world.did.clear()
     down(world.session, full=False, wipe=False)
     assert world.did == ["stop b", "stop a"]
-    assert "a cannot be reached" in world.out.getvalue()
+    assert "a cannot be reached" in capsys.readouterr().out
 
 
 def test_wiping_removes_the_machines_and_the_kept_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +202,10 @@ def test_reset_without_kafka_stops_nothing(world: World, monkeypatch: pytest.Mon
     assert world.did[1:] == ["reset_check"]
 
 
-GROUPS_IN_FULL = GROUPS | {"monitoring"}
-
-
 @pytest.fixture
 def watched(world: World) -> World:
     """Make one of the hosts one that watches."""
-    hosts = (Host("a", GROUPS_IN_FULL), Host("b", frozenset({"spark_worker"})))
+    hosts = (Host("a", GROUPS | {"monitoring"}), Host("b", frozenset({"spark_worker"})))
     environment = dataclasses.replace(world.session.environment, hosts=hosts)
     return dataclasses.replace(world, session=dataclasses.replace(world.session, environment=environment))
 
