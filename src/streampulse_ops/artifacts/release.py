@@ -38,20 +38,14 @@ sql = "streampulse/sql"
 
 
 def inputs(root: Path) -> list[Path]:
-    """Return the files that determine the release, relative to the checkout.
-
-    :param root: the checkout.
-    """
+    """Return the files that determine the release, relative to the checkout."""
     found = {file for pattern in SOURCES for file in root.glob(pattern) if file.is_file()}
     relative = {file.relative_to(root) for file in found if "__pycache__" not in file.parts}
     return sorted(relative | {Path(LOCK)})
 
 
 def release_set(root: Path) -> ArtifactSet:
-    """Return the set with the project's wheel.
-
-    :param root: the checkout.
-    """
+    """Return the set with the project's wheel."""
     files = inputs(root)
     number = version(root)
     build = BUILD.format(version=number)

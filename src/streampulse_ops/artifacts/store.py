@@ -53,7 +53,6 @@ class Store:
     """The sets on this machine."""
 
     def __init__(self, root: Path) -> None:
-        """Store the folder's path; it is created on first use."""
         self.root = root
 
     def folder(self, item: ArtifactSet) -> Path:
@@ -90,7 +89,7 @@ class Store:
                     f"{parent} has {free / 2**30:.1f} GiB free and building artifacts needs {NEEDED_BYTES / 2**30:.0f} "
                     "GiB: make room there, or set XDG_CACHE_HOME to another folder"
                 )
-            report(f"{item.purpose}")
+            report(item.purpose)
             self._make(item, report)
         return True
 

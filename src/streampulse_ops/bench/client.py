@@ -88,8 +88,6 @@ def load(address: str, seconds: int, connections: int = CONNECTIONS, pause: int 
 def readers(url: str, count: int, seconds: float) -> Audience:
     """Connect many readers to /live at once.
 
-    :param count: number of readers.
-    :param seconds: how long they read.
     :raises OperatorError: the API does not answer, or the limit of open files is too low.
     """
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80

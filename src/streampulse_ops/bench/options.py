@@ -18,15 +18,7 @@ PEERS: Final = ("bytewax", "quix", "spark")
 
 @dataclass(frozen=True)
 class Options:
-    """The options of ``inv bench``.
-
-    :param only: names of the measurements; empty for all.
-    :param rates: of the latency measurement, in events per second.
-    :param seconds: duration of a steady load.
-    :param backlog: events to catch up with.
-    :param repeats: number of job starts.
-    :param days: marks of the growth measurement, in simulated days.
-    """
+    """The options of ``inv bench``, which the help of the task explains."""
 
     only: tuple[str, ...] = ()
     rates: tuple[int, ...] = (300, 3_000, 10_000)

@@ -12,7 +12,6 @@ class Terminated(KeyboardInterrupt):
     """A signal that is sent to this process alone; Ctrl-C reaches all processes of the terminal."""
 
     def __init__(self, number: int) -> None:
-        """Keep the number of the signal."""
         super().__init__(signal.Signals(number).name)
         self.number = number
 

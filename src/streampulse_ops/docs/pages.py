@@ -42,10 +42,7 @@ _CLASSES: Final[Sequence[tuple[type[BaseSettings], str]]] = (
 
 
 def settings_page(root: Path) -> str:
-    """Return the settings reference.
-
-    :param root: the checkout.
-    """
+    """Return the settings reference."""
     parts = [
         "# Settings\n",
         _HEADER,
@@ -127,10 +124,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def services_page(root: Path) -> str:
-    """Return the reference of services.
-
-    :param root: the checkout.
-    """
+    """Return the reference of services."""
     ports = yaml.safe_load((root / "ansible/ports/defaults.yml").read_text(encoding="utf-8"))
     numbers = ports["all"]["vars"]["streampulse_default_ports"]
     rows = [
@@ -159,10 +153,7 @@ def services_page(root: Path) -> str:
 
 
 def commands_page(root: Path) -> str:
-    """Return the command reference.
-
-    :param root: the checkout.
-    """
+    """Return the command reference."""
     parts = [
         "# Commands\n",
         _HEADER,
@@ -184,10 +175,7 @@ def commands_page(root: Path) -> str:
 
 
 def tasks(root: Path) -> Collection:
-    """Return the collection of the tasks in ``tasks.py``.
-
-    :param root: the checkout.
-    """
+    """Return the collection of the tasks in ``tasks.py``."""
     module, folder = FilesystemLoader(start=str(root)).load("tasks")
     return Collection.from_module(module, loaded_from=folder)
 

@@ -102,7 +102,6 @@ def holder(task: str) -> dict[str, str | int]:
 def described(name: str, text: str) -> str:
     """Return the message of an environment's lock that another process holds.
 
-    :param name: the environment's name.
     :param text: the lock's content.
     """
     try:

@@ -28,10 +28,7 @@ _KEY: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z
 
 
 class Masks:
-    """The secrets of an environment, as what removes them from a text.
-
-    :param values: the secrets.
-    """
+    """The secrets of an environment, as what removes them from a text."""
 
     def __init__(self, values: Iterable[str]) -> None:
         """Note the secrets, the longest first: one may be a part of another."""

@@ -20,27 +20,30 @@ _CLASSES = {
 
 
 class Provider(ABC):
-    """Makes, starts, stops and removes the machines of one environment. Every method is idempotent."""
+    """Makes, starts, stops and removes the machines of one environment. Every method is idempotent.
+
+    As written here, hosts exist and stay.
+    """
 
     def __init__(self, environment: Environment, report: Report = lambda _line: None) -> None:
         self.environment = environment
         self.report = report
 
-    @abstractmethod
-    def create(self, host: Host, /) -> bool:
+    def create(self, _host: Host, /) -> bool:
         """Make the machine without starting it; False if it exists."""
+        return False
 
     @abstractmethod
     def start(self, host: Host, /) -> bool:
         """Start the machine and return when SSH answers; False if it was running."""
 
-    @abstractmethod
-    def stop(self, host: Host, /) -> bool:
+    def stop(self, _host: Host, /) -> bool:
         """Shut the machine down and keep its disk; False if it was not running."""
+        return False
 
-    @abstractmethod
-    def destroy(self, host: Host, /) -> bool:
+    def destroy(self, _host: Host, /) -> bool:
         """Remove the machine and its disk; False if there was none."""
+        return False
 
     def retire(self) -> list[Host]:
         """Stop the provider's machines that the inventory no longer names; keep their disks."""

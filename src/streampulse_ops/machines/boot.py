@@ -15,9 +15,7 @@ from streampulse_ops.machines import cgroups, supervisor
 def boot(name: str, hostname: str, disk: Path, namespace: str) -> None:
     """Boot a machine under a separate supervisor, and return at once.
 
-    :param name: the machine's name on this host.
     :param disk: its folder; the console's output is appended to ``console.log`` there, ``pid`` names the processes.
-    :param namespace: its network namespace.
     """
     make_room_for_nspawn()
     command = [

@@ -13,24 +13,12 @@ class Existing(Provider):
         """Return a short description."""
         return "existing hosts"
 
-    def create(self, _host: Host) -> bool:
-        """Do nothing: the host exists."""
-        return False
-
     def start(self, host: Host) -> bool:
         """Check the login and sudo.
 
         :raises OperatorError: one of them fails; the text names the cause and the fix.
         """
         ssh.reached(self.environment, host)
-        return False
-
-    def stop(self, _host: Host) -> bool:
-        """Leave the host running: the operator owns it."""
-        return False
-
-    def destroy(self, _host: Host) -> bool:
-        """Keep the host: the operator owns it."""
         return False
 
     def running(self, host: Host) -> bool:

@@ -12,7 +12,6 @@ def ensure(programs: Mapping[str, str], why: str, report: Report) -> None:
     """Install missing programs if possible.
 
     :param programs: program to Debian package.
-    :param why: their purpose, in a few words.
     :raises OperatorError: some are missing and cannot be installed from here; the text has the command.
     """
     missing = {program: package for program, package in programs.items() if which(program) is None}

@@ -69,7 +69,6 @@ ROUTES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 def alertmanager_configuration(root: Path, **given: Any) -> str:
     """Return Alertmanager's configuration as the role writes it.
 
-    :param root: the checkout.
     :param given: the role's variables that are set; the others are empty. ``streampulse_etc``: the folder of the keys.
     """
     environment = jinja2.Environment(  # noqa: S701 - no HTML
@@ -92,7 +91,6 @@ def combinations() -> Iterator[dict[str, Any]]:
 def commands(root: Path, scratch: Path) -> Iterator[list[str]]:
     """Yield each command line that must end with 0.
 
-    :param root: the checkout.
     :param scratch: an empty folder for what is looked at.
     :raises promtools.Unavailable: a program is not here and cannot be fetched.
     """

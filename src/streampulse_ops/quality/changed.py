@@ -50,10 +50,7 @@ class Graph:
     """The Python files of a checkout, and which of them use which."""
 
     def __init__(self, root: Path) -> None:
-        """Read every Python file under version control.
-
-        :param root: the checkout.
-        """
+        """Read every Python file under version control."""
         listed = git(root, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "*.py").split("\0")
         self.files = {name for name in listed if name and (root / name).is_file()}
         self._modules = {_module(name): name for name in self.files}
@@ -103,7 +100,6 @@ class Graph:
 def tests_for(root: Path, revision: str | None) -> list[str]:
     """Return the test files and folders that what differs from a revision can have touched.
 
-    :param root: the checkout.
     :param revision: a commit; None for the merge base with the upstream branch, else with ``main``.
     :raises OperatorError: git knows no such commit.
     """

@@ -23,10 +23,7 @@ PINS: Final = ("requirements/npm/package.json", "requirements/npm/package-lock.j
 
 
 def check(root: Path) -> list[str]:
-    """Return a line for each file that is not as vendor.json says.
-
-    :param root: the checkout.
-    """
+    """Return a line for each file that is not as vendor.json says."""
     wrong = []
     for name, package in _manifest(root).items():
         for file, described in package["files"].items():

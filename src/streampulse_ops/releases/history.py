@@ -129,10 +129,7 @@ def _event(host: Host, line: str) -> dict[str, Any]:
 
 
 def note(session: Session, deploy: str, event: str, release: str, **more: object) -> None:
-    """Append an event to the log of every host, and remove the oldest bundles beyond the last five there.
-
-    :param deploy: identity of the deploy.
-    """
+    """Append an event to the log of every host, and remove the oldest bundles beyond the last five there."""
     line = json.dumps(
         {
             "at": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -67,10 +67,7 @@ class Plan:
 
 
 def outages(kafka_hosts: int, restarts: Mapping[str, Host]) -> list[str]:
-    """Return the outages that the plan cannot avoid.
-
-    :param kafka_hosts: number of brokers.
-    """
+    """Return the outages that the plan cannot avoid."""
     unit = services.named("kafka").unit
     if kafka_hosts < 3 and any(unit in host.restarts for host in restarts.values()):
         return [f"  outage: Kafka has {kafka_hosts} broker and no second replica, so sending waits while it restarts"]

@@ -105,7 +105,6 @@ class Runbook:
 def load(root: Path) -> dict[str, Runbook]:
     """Return every runbook by its name, which is the page's without its ending.
 
-    :param root: the checkout.
     :raises RunbookError: a page is not what it must be.
     """
     return {file.stem: read(file) for file in files(root)}

@@ -97,8 +97,6 @@ def inform(session: Session, name: str, summary: str, release: str) -> None:
     """Tell the receivers of info about a deploy. Without monitoring or such receivers nothing is sent.
 
     A failure is printed and not raised: the deploy is done.
-
-    :param name: the name of the alert.
     """
     for host in session.environment.in_group("monitoring")[:1]:
         try:

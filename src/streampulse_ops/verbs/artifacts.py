@@ -9,8 +9,6 @@ from streampulse_ops.environments import environment as environments
 def fetch(name: str, screen: Screen, verify: bool) -> str:
     """Fetch or build the artifacts of an environment and return the closing words.
 
-    :param name: the environment.
-    :param verify: hash every file again.
     :raises OperatorError: an artifact cannot be fetched, or is not as pinned.
     """
     environment = environments.load(name)

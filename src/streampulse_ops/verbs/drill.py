@@ -41,9 +41,6 @@ def drill(session: Session, name: str, dry_run: bool, control: bool, record: boo
     """Run drills and return the closing words.
 
     :param name: a drill, several separated by commas, which are broken together, or ``all``, round by round.
-    :param dry_run: only print what would be broken.
-    :param control: wait before each runbook, and see that the alert still fires without it.
-    :param record: write the proofs into the repository instead of the environment's state.
     :raises OperatorError: the inventory allows no drills, or a drill failed; the text says where.
     """
     chosen = drills.named(name)
@@ -91,7 +88,6 @@ class Round:
     """Drills that are broken together and repaired one after the other."""
 
     def __init__(self, session: Session, chosen: Sequence[Drill], control: bool) -> None:
-        """Open nothing yet."""
         self.session, self.control = session, control
         self.results = [Result(each, self._host(each)) for each in chosen]
 

@@ -17,10 +17,7 @@ LOST_SECONDS = 30.0
 
 
 def shown(report: Report, name: str) -> RenderableType:
-    """Return the report as it is shown: promises, firing alerts, and a few lines of figures.
-
-    :param name: the environment.
-    """
+    """Return the report as it is shown: promises, firing alerts, and a few lines of figures."""
     parts: list[RenderableType] = [_promises(report.promises), Text(), _alerts(report), Text(), _figures(report)]
     parts += [Text(f"not known: {with_environment(problem, name)}", style="yellow") for problem in report.problems]
     return Group(*parts)

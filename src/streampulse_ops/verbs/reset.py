@@ -45,10 +45,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
 
 
 def plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
-    """Return the steps of a reset, line by line.
-
-    :param keep: the state that is left alone, of KEEPABLE.
-    """
+    """Return the steps of a reset, line by line."""
     _check(session, full)
     hosts = ", ".join(host.name for host in session.environment.hosts)
     stored = _stored(session, full)
@@ -67,10 +64,7 @@ def plan(session: Session, full: bool, keep: Sequence[str] = ()) -> list[str]:
 
 
 def question(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
-    """Return the question before a reset.
-
-    :param keep: the state that is left alone, of KEEPABLE.
-    """
+    """Return the question before a reset."""
     gone = [text for word, text in _stored(session, full).items() if word not in keep]
     return f"This removes {', '.join(gone) or 'nothing, and restarts all'} of {session.name}."
 

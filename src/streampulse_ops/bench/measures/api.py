@@ -54,9 +54,7 @@ def measure(place: Place, options: Options) -> Measured:
 def ask(url: str, plain: str, seconds: int) -> dict[str, Any]:
     """Return the results of the clients.
 
-    :param url: the API's address.
     :param plain: the plain pool's.
-    :param seconds: duration of each load.
     :raises OperatorError: one of them does not answer, or there are no rows.
     """
     deadline = time.monotonic() + _READY_SECONDS
