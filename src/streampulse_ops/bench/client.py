@@ -4,8 +4,6 @@ Runs on the control machine. wrk (apt) makes the load against one address for a 
 number of connections. Each sends its next request on a response, or after a pause.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import resource

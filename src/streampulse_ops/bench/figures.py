@@ -1,7 +1,5 @@
 """A figure, its limits and the verdict; the result of a measurement."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The benchmark's environment: created and removed by the run, never one that holds data."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The report: a table on the screen, the same in Markdown, and JSON for later comparison."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """One run: the environment, the selected measurements, the report."""
 
-from __future__ import annotations
-
 import os
 import platform
 from dataclasses import asdict

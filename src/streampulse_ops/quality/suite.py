@@ -1,7 +1,5 @@
 """Lint and tests, as a person and as CI run them."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The race: rows compared with the oracle's, ratios by rounds, the table, seeded kills."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import sys

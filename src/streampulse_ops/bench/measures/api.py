@@ -1,7 +1,5 @@
 """The API under load while events arrive, beside a plain pool that runs a query for each request."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Catching up on a backlog; the numbers are verified afterwards."""
 
-from __future__ import annotations
-
 import json
 from typing import Any, Final
 

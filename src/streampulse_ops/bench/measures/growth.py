@@ -1,7 +1,5 @@
 """The cost of a batch and the size of tables and state after simulated days."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from streampulse_ops.bench.figures import Figure, Measured

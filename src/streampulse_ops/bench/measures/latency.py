@@ -1,7 +1,5 @@
 """Latency from an event to its row, at several rates."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from streampulse_ops.bench.figures import Figure, Measured

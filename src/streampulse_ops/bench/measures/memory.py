@@ -1,7 +1,5 @@
 """The memory of each process under a steady load."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """The cost of monitoring: time until it is up, memory, processor time, and the cost of scrapes in other services."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from streampulse_ops import services

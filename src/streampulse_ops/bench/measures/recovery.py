@@ -1,7 +1,5 @@
 """Recovery from kill -9 to current numbers, for each service."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from streampulse_ops.bench.figures import Figure, Measured

@@ -1,7 +1,5 @@
 """Time from the start of the job to its first commit, with and without class-data archives."""
 
-from __future__ import annotations
-
 import statistics
 from typing import Any, Final
 

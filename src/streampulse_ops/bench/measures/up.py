@@ -1,7 +1,5 @@
 """The duration of up and down."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """What races: commands, environments, and the tree of processes of each."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The race's own Kafka broker and PostgreSQL server: on loopback, in one folder, removed with it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pwd
@@ -13,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import psycopg2
 from kafka import KafkaAdminClient
@@ -58,7 +56,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self._words, self._options = words, options
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -6,8 +6,6 @@ stored together in the recovery folder; after a crash both go back to the last s
 so a row that is written twice is the same row.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import UTC, datetime, timedelta
 

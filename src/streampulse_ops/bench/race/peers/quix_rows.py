@@ -7,8 +7,6 @@ written twice is the same row. Unique viewers are left out: a window's state is 
 each record.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import UTC, datetime, timedelta
 

@@ -5,8 +5,6 @@ enters the number in the transaction of its rows, as the guide to ``foreachBatch
 no state is kept. Unique viewers are left out: Spark counts the different values of a stream only approximately.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any, Final
 
