@@ -158,11 +158,10 @@ def commands_page(root: Path) -> str:
         "# Commands\n",
         _HEADER,
         "## Tasks: `./inv TASK`\n",
-        "They run on the control machine. [README](../../README.md#tasks) says what each does, `./inv --help TASK`",
-        "what its options do.\n",
+        "They run on the control machine. `./inv --help TASK` explains the options.\n",
     ]
-    collection = tasks(root)
-    parts += table(("task", "options"), (_task(name, collection[name]) for name in sorted(collection.task_names)))
+    found = tasks(root)
+    parts += table(("task", "does", "options"), (_task(name, found[name]) for name in sorted(found.task_names)))
     parts += [
         "\n## The `streampulse` command on a host\n",
         "Services and checks, run by their units and by the tasks above. By hand: `./inv ssh HOST`, then",
@@ -180,8 +179,8 @@ def tasks(root: Path) -> Collection:
     return Collection.from_module(module, loaded_from=folder)
 
 
-def _task(name: str, task: Task[Any]) -> tuple[str, str]:
-    """Return how a task is called, and its options."""
+def _task(name: str, task: Task[Any]) -> tuple[str, str, str]:
+    """Return how a task is called, what it does, and its options."""
     # Invoke does not mark optional positional arguments; those with a default are optional.
     parameters = inspect.signature(task.body).parameters
     words, options = [name], []
@@ -192,7 +191,7 @@ def _task(name: str, task: Task[Any]) -> tuple[str, str]:
         else:
             # A parameter named like a Python keyword ends in an underscore; its option does not.
             options.append(f"`--{argument.name.rstrip('_-').replace('_', '-')}`")
-    return f"`{' '.join(words)}`", ", ".join(options)
+    return f"`{' '.join(words)}`", (task.__doc__ or "").partition("\n")[0], ", ".join(options)
 
 
 def _subcommand(name: str, module: str, summary: str) -> tuple[str, str, str]:

@@ -70,11 +70,6 @@ def test_every_task_subcommand_and_page_that_is_named_exists(page: Path) -> None
     assert set(re.findall(r"inv open ([a-z]+)", text)) <= set(services.pages())
 
 
-def test_the_readme_lists_every_task() -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Tasks")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == task_names()
-
-
 def test_the_versions_of_the_jars_are_those_that_are_pinned() -> None:
     jars = yaml.safe_load((ROOT / "artifacts.yml").read_text(encoding="utf-8"))
     text = (ROOT / "docs/decisions/0002-jars-from-maven-central.md").read_text(encoding="utf-8")

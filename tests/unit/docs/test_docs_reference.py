@@ -28,7 +28,7 @@ def test_the_commands_page_says_how_a_task_is_called(tmp_path: Path) -> None:
         'def look(c, where, what="", at_most=3, for_=""):\n    """Look at things."""\n',
         encoding="utf-8",
     )
-    assert "| `look WHERE [WHAT]` | `--at-most`, `--for` |" in docs.commands_page(tmp_path)
+    assert "| `look WHERE [WHAT]` | Look at things. | `--at-most`, `--for` |" in docs.commands_page(tmp_path)
 
 
 def test_check_names_stale_files_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

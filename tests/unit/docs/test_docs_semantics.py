@@ -96,9 +96,9 @@ def read_examples() -> list[Example]:
     for part in PAGE.read_text(encoding="utf-8").split("### Example: ")[1:]:
         # The last one ends where the next heading begins.
         part = part.split("\n## ", 1)[0]
-        settings = re.search(r"^Settings: (\d+) partitions?, viewer time-out (\d+) (min|h)\.$", part, re.MULTILINE)
-        assert settings, part
-        partitions, span, unit = int(settings[1]), int(settings[2]), settings[3]
+        split = re.search(r"^Partitions: (\d+)\.$", part, re.MULTILINE)
+        minutes = re.search(r"^Viewer time-out: (\d+) min\.$", part, re.MULTILINE)
+        partitions = int(split[1]) if split else 1
         shown = markdown_tables(part)
         assert set(shown) == {EVENTS, ROWS, STATE}, part.splitlines()[0]
         offsets: dict[int, int] = {}
@@ -112,7 +112,7 @@ def read_examples() -> list[Example]:
             Example(
                 name=part.splitlines()[0],
                 partitions=partitions,
-                timeout_us=span * MINUTE_US * (60 if unit == "h" else 1),
+                timeout_us=(int(minutes[1]) if minutes else 360) * MINUTE_US,
                 records=[record(row, partitions, offsets) for row in shown[EVENTS]],
                 expected=expected,
             )
