@@ -161,11 +161,8 @@ def _maven(plugin: str, dependencies: str, goal: str, report: Report) -> None:
         try:
             run(["mvn", "--batch-mode", "--quiet", "--file", pom, f"{PLUGIN}:{goal}"], cwd=Path(scratch))
         except CommandError as error:
+            first = str(error).partition("[ERROR]")[2].partition("[ERROR]")[0].strip()
             raise OperatorError(
-                f"Maven could not fetch: {_first_error(str(error))}; check that this machine reaches Maven's central "
+                f"Maven could not fetch: {first or error}; check that this machine reaches Maven's central "
                 "repository or that ~/.m2/settings.xml names a mirror, then run inv artifacts again"
             ) from None
-
-
-def _first_error(text: str) -> str:
-    return text.partition("[ERROR]")[2].partition("[ERROR]")[0].strip() or text

@@ -44,7 +44,9 @@ def wheel_set(root: Path, python: str, machine: str) -> ArtifactSet:
             builder = virtual_environment(Path(scratch) / "venv", build)
             arguments = ["wheel", "--no-deps", "--no-build-isolation", "--require-hashes", "--wheel-dir", str(folder)]
             pip(builder, [*arguments, "-r", str(source)], ", ".join(SOURCE_ONLY), REPRODUCIBLE)
-        _refuse_foreign(folder)
+        for name in SOURCE_ONLY:
+            if not any(folder.glob(f"{name}-*-none-any.whl")):
+                raise OperatorError(f"{name} was built for this machine only: choose a version of it that has wheels")
 
     return ArtifactSet(
         f"wheels-{python}",
@@ -93,10 +95,3 @@ def for_python(lock: str, python: str, machine: str) -> dict[str, str]:
 def _write(file: Path, entries: list[str]) -> Path:
     file.write_text("\n".join(entries) + "\n", encoding="utf-8")
     return file
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Check that no wheel was built only for this machine's Python."""
-    for name in SOURCE_ONLY:
-        if not any(folder.glob(f"{name}-*-none-any.whl")):
-            raise OperatorError(f"{name} was built for this machine only: choose a version of it that has wheels")

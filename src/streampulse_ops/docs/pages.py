@@ -96,7 +96,8 @@ def _options(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...
 
 def _settings_class(kind: type[BaseSettings], file: str) -> Iterator[str]:
     prefix = str(kind.model_config["env_prefix"])
-    yield f"### {_sentence(inspect.getdoc(kind))} (`{'`, `'.join(file.split(', '))}`)\n"
+    about = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split()).removesuffix(".")
+    yield f"### {about} (`{'`, `'.join(file.split(', '))}`)\n"
     # pydantic's types and limits in the one form that does not depend on their notation.
     schema = kind.model_json_schema()["properties"]
     rows = []
@@ -203,11 +204,6 @@ def _subcommand(name: str, module: str, summary: str) -> tuple[str, str, str]:
         if action.help != argparse.SUPPRESS:
             shown.append(action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest))
     return f"`{name}`", summary, ", ".join(f"`{each}`" for each in shown)
-
-
-def _sentence(text: str | None) -> str:
-    """Return the first paragraph without its full stop."""
-    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".")
 
 
 def _value(value: object) -> str:

@@ -37,9 +37,9 @@ class Layers:
         if (disk / NAME).exists():
             raise OperatorError(f"{disk.name} is made on a layer: only a machine on the bare image becomes one")
         with locked(self.folder):
-            for other in self.names():
-                if other != name and not self._used(other):
-                    shutil.rmtree(self.folder / other)
+            used = {file.read_text(encoding="utf-8") for file in self.folder.parent.glob(f"*/*/{NAME}")}
+            for other in {*self.names()} - used - {name}:
+                shutil.rmtree(self.folder / other)
             if name in self.names():
                 return
             made = self.folder / name
@@ -71,6 +71,3 @@ class Layers:
         """Return overlayfs' ``lowerdir`` of a machine: its layer, if any, over its image."""
         file = disk / NAME
         return f"{self.folder / file.read_text(encoding='utf-8') / 'diff'}:{image}" if file.exists() else str(image)
-
-    def _used(self, name: str) -> bool:
-        return any(file.read_text(encoding="utf-8") == name for file in self.folder.parent.glob(f"*/*/{NAME}"))

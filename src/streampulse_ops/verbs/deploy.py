@@ -155,7 +155,8 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
             _go_back(session, back, options, str(seen.unfinished["deploy"]))
         _refuse(session, target.bundle, options, seen)
         planned = _plan(target, options, before, missing)
-        if not options.dry_run and not planned and not seen.unfinished and _same(before, target.bundle.name):
+        same = before.rpartition("-")[2] == target.bundle.digest
+        if same and not options.dry_run and not planned and not seen.unfinished:
             smoke(session)
             return 0, missing
         _prove(target, options, before)
@@ -211,11 +212,6 @@ def start_together(session: Session, target: Release, full: bool, seconds: int =
     smoke(session, seconds)
     _mark_good(session, deploy_id, target.bundle, full)
     return changed, missing
-
-
-def _same(one: str, other: str) -> bool:
-    """Return whether two names are of releases with the same content."""
-    return one.rpartition("-")[2] == other.rpartition("-")[2]
 
 
 def _way_back(session: Session, seen: Look, options: Options) -> Release | None:

@@ -52,7 +52,7 @@ class Wish:
         silence.matchers(self.alert, self.service, self.host, everything=self.everything)
         reason = silence.why(self.reason)
         if self.alert:
-            known(self.alert, alert_names(), "an alert")
+            known(self.alert, sorted({alert.name for alert in rules.alerts()}), "an alert")
         if self.service:
             known(self.service, [*(each.name for each in services.all_services()), *OTHERS], "a service")
         if self.host:
@@ -93,16 +93,12 @@ def run(session: Session, wish: Wish, as_json: bool) -> str | None:
 def lines(answers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the hosts' answers as lines: once when they agree, else each line with its host."""
     said = {name: silence.said(answer) for name, answer in answers.items()}
-    shown = {name: [_without_identity(line) for line in each] for name, each in said.items()}
+    # A silence's identity, the first word of its line, differs from host to host.
+    shown = {name: [line.partition(" ")[2] for line in each] for name, each in said.items()}
     first = next(iter(said.values()), [])
     if all(each == next(iter(shown.values())) for each in shown.values()):
         return first
     return [f"{name}: {line}" for name, each in said.items() for line in each]
-
-
-def _without_identity(line: str) -> str:
-    """Return a line without its identity, which differs from host to host."""
-    return line.partition(" ")[2]
 
 
 def _end(session: Session, hosts: Sequence[Host], text: str, more: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -133,11 +129,6 @@ def _ask(session: Session, host: Host, words: Sequence[str]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise OperatorError(f"{host.name} does not answer as it should: inv up --full --env {session.name}") from None
     return answer
-
-
-def alert_names() -> list[str]:
-    """Return the names of all alerts that have a rule."""
-    return sorted({alert.name for alert in rules.alerts()})
 
 
 def known(name: str, names: Iterable[str], what: str, error: type[OperatorError] = UsageError) -> None:

@@ -151,13 +151,15 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
         state = f"{found.get('ActiveState', 'not installed')} ({found.get('SubState', '')})"
         if "ActiveState" not in found:
             state = "not installed"
+        # A running unit's StateChangeTimestamp also moves on reload.
+        since = found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")
         rows.append(
             Row(
                 service.name,
                 host.name,
                 state,
-                # A running unit's StateChangeTimestamp also moves on reload.
-                _since(found.get("ActiveEnterTimestamp" if running else "StateChangeTimestamp", "")),
+                # systemd writes the day of the week in front.
+                since.partition(" ")[2] or since,
                 round(int(found.get("PssKiB", "0")) / 1024),
                 found.get("Version", ""),
                 cpu_percent=_percent(found.get("Ticks", ""), found.get("TicksLater", "")),
@@ -173,11 +175,6 @@ def _percent(before: str, after: str) -> int:
     ticks = sum(int(count) - int(then[pid]) for pid, count in (each.split(":") for each in new) if pid in then)
     seconds = float(ended) - float(began)
     return round(100 * ticks / TICKS / seconds) if seconds > 0 else 0
-
-
-def _since(timestamp: str) -> str:
-    """Return ``2026-01-31 12:00:00 UTC`` from systemd's ``Sat 2026-01-31 12:00:00 UTC``."""
-    return timestamp.partition(" ")[2] or timestamp
 
 
 def show(session: Session, rows: list[Row], as_json: bool) -> None:
