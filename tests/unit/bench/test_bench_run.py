@@ -17,15 +17,9 @@ from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import environment
 from streampulse_ops.environments.session import Session
+from streampulse_ops.machines.existing import Existing
 
 GROUPS = ("kafka", "spark_master", "spark_worker", "postgres", "api")
-
-
-class Provider:
-    """Says what it is, and no more."""
-
-    def describe(self) -> str:
-        return "facts"
 
 
 def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn", benchmark: bool = True) -> Session:
@@ -34,7 +28,7 @@ def session(hosts: tuple[str, ...] = ("sp-x",), provider: str = "nspawn", benchm
         "all": {"vars": {"provider": provider, "benchmark": benchmark}, "children": dict.fromkeys(GROUPS, members)}
     }
     made = environment.parse("x", Path("inventories/x"), content)
-    return Session(made, Provider(), Screen())  # type: ignore[arg-type]
+    return Session(made, Existing(made), Screen())
 
 
 @pytest.fixture

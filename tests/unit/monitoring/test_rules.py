@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[3]
 VALUES = rules.values()
 RULES: list[dict[str, Any]] = [rule for group in rules.groups() for rule in group["rules"]]
 ALERTS = [rule for rule in RULES if "alert" in rule]
-every_alert = pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
 
 
 def services_of_units() -> dict[str, str]:
@@ -23,8 +22,8 @@ def services_of_units() -> dict[str, str]:
     return dict(re.findall(r'if match "\^(\S+)\$" \$labels.name }}([a-z-]+)', rule["labels"]["service"]))
 
 
-@every_alert
-def test_an_alert_has_every_annotation(rule: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}-{rule['labels']['severity']}")
+def test_an_alert_has_every_annotation_and_is_about_a_service_that_exists(rule: dict[str, Any]) -> None:
     told = rule["annotations"]
     assert set(told) == {"summary", "description", "runbook_url", "dashboard_url"}
     assert told["description"].endswith(".")
@@ -34,10 +33,6 @@ def test_an_alert_has_every_annotation(rule: dict[str, Any]) -> None:
     assert uid[1] in dashboards.names()
     if uid[2] and "$value" not in told["summary"]:
         assert "$labels.host" in told["summary"]
-
-
-@every_alert
-def test_an_alert_is_about_a_service_that_exists(rule: dict[str, Any]) -> None:
     of_a_promise = rule["alert"].endswith("BudgetBurning")
     assert set(rule["labels"]) == {"severity", "service"} | ({"slo"} if of_a_promise else set())
     named = rule["labels"]["service"]
