@@ -159,7 +159,7 @@ def test_it_may_only_read(database: Database, ledger: Ledger) -> None:
 def test_a_missing_table_is_said(postgres_server: PostgresServer) -> None:
     name = postgres_server.create_database()
     made = Ledger(postgres_server.settings(name), PATIENCE, None)
-    with pytest.raises(Unreadable, match="batch_ledger"):
+    with pytest.raises(Unreadable, match="counted_up_to"):
         made.read()
     migrate(postgres_server.settings(name))
     made.close()

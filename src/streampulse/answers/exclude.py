@@ -29,7 +29,7 @@ _ENTER: Final = (
     " (topic_id, partition, generation, first_offset, last_offset, reason, pending, excluded_by)"
     " VALUES (%s, %s, %s, %s, %s, %s, true, %s) ON CONFLICT DO NOTHING"
 )
-_REACHED: Final = "SELECT coalesce((offsets ->> %s)::bigint, 0) FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+_REACHED: Final = "SELECT coalesce((offsets ->> %s)::bigint, 0) FROM counted_up_to"
 _LIST: Final = (
     "SELECT topic_id, partition, generation, first_offset, last_offset, reason, pending, excluded_by, excluded_at"
     " FROM excluded_records ORDER BY excluded_at DESC, partition, first_offset"
@@ -163,7 +163,7 @@ def listed(server: PostgresSettings) -> list[str]:
     """Return the exclusions as lines, the newest first."""
     with database(server, "exclude") as connection:
         rows = postgres.execute(connection, _LIST)
-        newest = postgres.execute(connection, "SELECT topic_id FROM batch_ledger ORDER BY seq DESC LIMIT 1")
+        newest = postgres.execute(connection, "SELECT topic_id FROM counted_up_to")
     if not rows:
         return ["no record is excluded"]
     lines = [("partition", "offsets", "reason", "state", "by", "at")]

@@ -40,7 +40,7 @@ def read_facts(connection: psycopg2.extensions.connection, reader: TopicReader, 
     :raises OperatorError: the job has committed nothing of this topic yet.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT topic_id, offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1")
+        cursor.execute("SELECT topic_id, offsets FROM counted_up_to")
         newest = cursor.fetchone()
         if newest is None or newest[0] is None or uuid_of(newest[0]) not in (None, reader.topic_id(topic)):
             raise OperatorError(f"the job has committed no batch of {topic} yet: inv status, inv logs job")

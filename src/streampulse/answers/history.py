@@ -48,8 +48,8 @@ class Positions:
             cursor.itersize = 50_000
             cursor.execute(
                 "SELECT seq, coalesce((offsets ->> %(p)s)::bigint, 0), coalesce((clocks ->> %(p)s)::bigint, %(none)s)"
-                " FROM batch_ledger WHERE topic_id = %(topic)s ORDER BY seq",
-                {"p": str(partition), "topic": topic_id, "none": _NO_CLOCK},
+                " FROM batch_ledger WHERE topic_id = %(topic)s AND %(n)s %% shards = shard ORDER BY seq",
+                {"p": str(partition), "n": partition, "topic": topic_id, "none": _NO_CLOCK},
             )
             for seq, offset, clock in cursor:
                 self.seqs.append(seq)

@@ -319,9 +319,7 @@ class Replay:
                 reached[each.sent[0]] = max(reached.get(each.sent[0], 0), each.sent[1] + 1)
         deadline = time.monotonic() + _COUNT_SECONDS
         while True:
-            ((offsets,),) = postgres.execute(
-                self._connection, "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1"
-            )
+            ((offsets,),) = postgres.execute(self._connection, "SELECT offsets FROM counted_up_to")
             if all(offsets.get(str(number), 0) >= offset for number, offset in reached.items()):
                 return
             if time.monotonic() > deadline:

@@ -76,7 +76,7 @@ _TOTALS: Final = f"""
     FROM stream_metrics_minute
     WHERE {_ORDINARY} AND window_start BETWEEN %(first)s AND %(last)s GROUP BY window_start ORDER BY window_start
 """  # noqa: S608
-_CLOCK: Final = "SELECT clock FROM event_clock"
+_CLOCK: Final = "SELECT max(clock) FROM event_clock"
 _SUMS: Final = f"""
     SELECT stream_id, sum(chat_messages)::bigint AS chat_messages, sum(donations)::bigint AS donations,
         sum(donations_usd)::text AS donations_usd, sum(joins)::bigint AS joins, sum(leaves)::bigint AS leaves,

@@ -152,7 +152,15 @@ class JobSettings(CountingSettings):
         7, 1, 3650, "how long entries of the ledger of batches are kept, in days; one a minute after two days"
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the job's scrape endpoint listens on")
-    metrics_port: Port = Field(description="port of the job's scrape endpoint")
+    metrics_port: Port = Field(description="port of the job's scrape endpoint, that of shard 0 where there are several")
+    shards: int = _within(1, 1, 64, "number of drivers that count the topic together, each its own partitions")
+    shard: int = _within(0, 0, 63, "number of this driver among them, from 0")
+
+    @model_validator(mode="after")
+    def _among(self) -> "JobSettings":
+        if self.shard >= self.shards:
+            raise ValueError(f"STREAMPULSE_JOB_SHARD: {self.shard} is not below STREAMPULSE_JOB_SHARDS, {self.shards}")
+        return self
 
 
 class WorldSettings(BaseSettings):

@@ -42,7 +42,7 @@ EXPECTED: Final[dict[str, int | Decimal]] = {
     "active_viewers": 0,
 }
 
-#: The newest driver's first batch, if it counted more records than the offsets that it added.
+#: The first batch of each shard's newest driver, if it counted more records than the offsets that it added.
 _REPEATED: Final = """
     SELECT seq, records, added FROM (
         SELECT this.seq, this.accepted + this.duplicates
@@ -50,9 +50,10 @@ _REPEATED: Final = """
             AS records,
             (SELECT sum(at::bigint - coalesce((before.offsets->>number)::bigint, 0))
              FROM jsonb_each_text(this.offsets) AS o(number, at)) AS added
-        FROM (SELECT * FROM batch_ledger WHERE query_id = (SELECT query_id FROM batch_ledger ORDER BY seq DESC LIMIT 1)
-              ORDER BY seq LIMIT 1) AS this,
-        LATERAL (SELECT * FROM batch_ledger WHERE seq < this.seq AND topic_id = this.topic_id
+        FROM newest_batches AS newest,
+        LATERAL (SELECT * FROM batch_ledger WHERE query_id = newest.query_id AND shard = newest.shard
+                 ORDER BY seq LIMIT 1) AS this,
+        LATERAL (SELECT * FROM batch_ledger WHERE seq < this.seq AND topic_id = this.topic_id AND shard = this.shard
                  ORDER BY seq DESC LIMIT 1) AS before
         WHERE NOT EXISTS (SELECT FROM lost_spans WHERE topic_id = this.topic_id AND noted_at >= before.committed_at)
     ) AS first WHERE records > added
@@ -127,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="the whole must be done within this (default: %(default)g)",
     )
+    parser.add_argument("--shard", type=int, metavar="N", help="send to this shard of the job, where it has several")
     parser.add_argument("--no-api", action="store_true", help="only up to PostgreSQL: the API is not asked")
     parser.add_argument(
         "--api-url", metavar="URL", help="address of the API (default: $STREAMPULSE_API_URL, else this host's own)"
@@ -140,7 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     kafka.silence()
     api_url = "" if arguments.no_api else arguments.api_url or _api_url(os.environ)
-    smoke = Smoke(load(KafkaSettings), load(PostgresSettings), api_url, arguments.timeout)
+    smoke = Smoke(load(KafkaSettings), load(PostgresSettings), api_url, arguments.timeout, arguments.shard)
     started = time.monotonic()
     failure = None
     try:
@@ -193,8 +195,14 @@ class Smoke:
     """One run of the smoke test. ``hops`` holds the seconds of each hop. Without ``api_url`` no API is asked."""
 
     def __init__(
-        self, kafka_settings: KafkaSettings, postgres_settings: PostgresSettings, api_url: str, timeout: float
+        self,
+        kafka_settings: KafkaSettings,
+        postgres_settings: PostgresSettings,
+        api_url: str,
+        timeout: float,
+        shard: int | None = None,
     ) -> None:
+        self.shard = shard
         self.kafka = kafka_settings
         self.postgres = postgres_settings
         self.api_url = api_url.rstrip("/")
@@ -214,6 +222,7 @@ class Smoke:
         try:
             before = self._newest_batch(connection)
             lag = None if self.api_url else self._lag(connection)
+            self._choose(connection)
             with self._hop("kafka"):
                 partition, offset = self._send()
             try:
@@ -301,13 +310,24 @@ class Smoke:
         ((seq,),) = postgres.execute(connection, "SELECT coalesce(max(seq), 0) FROM batch_ledger")
         return int(seq)
 
+    def _shards(self, connection: psycopg2.extensions.connection) -> int:
+        found = postgres.execute(connection, "SELECT shards FROM counted_up_to")
+        return int(found[0][0]) if found else 1
+
+    def _choose(self, connection: psycopg2.extensions.connection) -> None:
+        """Choose a stream that the shard counts."""
+        shards = self._shards(connection)
+        partitions = len(self._log().starts) if self.shard is not None and shards > 1 else 1
+        while partitions > 1 and partition_of(self.plan.stream_id.encode(), partitions) % shards != self.shard:
+            self.plan = plan(datetime.datetime.now(datetime.UTC))
+
     def _counted(self, connection: psycopg2.extensions.connection, before: int, partition: int, offset: int) -> None:
         """Wait for a batch, committed after the sending, that has read past the events; return its time."""
         newest = postgres.execute(
             connection,
             "SELECT seq, (offsets->>%s)::bigint, extract(epoch FROM now() - committed_at)::float8 "
-            "FROM batch_ledger ORDER BY seq DESC LIMIT 1",
-            (str(partition),),
+            "FROM newest_batches WHERE shard = %s",
+            (str(partition), partition % self._shards(connection)),
         )
         if not newest:
             raise _NotYet("Kafka has the events, but the job has not committed any batch")
@@ -330,15 +350,17 @@ class Smoke:
 
     def _lag(self, connection: psycopg2.extensions.connection) -> int:
         """Return how many offsets of the topic the job has not counted yet."""
+        found = postgres.execute(connection, "SELECT offsets FROM counted_up_to")
+        return self._log().behind(found[0][0] if found else {})
+
+    def _log(self) -> kafka.Log:
         from kafka.errors import KafkaError
 
         try:
             with kafka.Topic(self.kafka, "streampulse-smoke", seconds=self._left()) as topic:
-                log = topic.log()
+                return topic.log()
         except (KafkaError, OSError) as error:
             raise NotPassed("Kafka", one_line(error), "inv logs kafka") from None
-        found = postgres.execute(connection, "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1")
-        return log.behind(found[0][0] if found else {})
 
     # PostgreSQL -------------------------------------------------------------------------------------------------------
 

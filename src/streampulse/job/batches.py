@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psycopg2
 
@@ -16,7 +16,7 @@ from streampulse.job.positions import Border, Position, position
 from streampulse.job.report import Report
 from streampulse.job.rows import FUTURE, DeadLetter, Exclusion, Slice
 from streampulse.job.source import Start
-from streampulse.job.store import Batch, Store
+from streampulse.job.store import Batch, Store, SupersededError
 from streampulse.job.store.exclusions import Exclusions, joined
 from streampulse.job.store.groups import LetterGroups
 from streampulse.job.store.state import LedgerRow
@@ -55,15 +55,18 @@ class Batches:
         self._groups = LetterGroups()
         #: When a batch last got a step further or PostgreSQL was asked whether it is back, on the monotonic clock.
         self.alive_at = time.monotonic()
+        #: When the event clock of the other shards was last followed, on the monotonic clock.
+        self.followed_at = 0.0
 
-    def open(self) -> LedgerRow:
-        """Become the writer, load the state and return the newest row of the ledger.
+    def open(self, fence: Callable[[int], int] | None = None) -> LedgerRow:
+        """Become the writer, load the state and return the shard's newest row of the ledger.
 
+        :param fence: see :meth:`Store.open`.
         :raises OperatorError: another driver is the writer.
         :raises psycopg2.OperationalError: the server does not answer.
         """
         started = time.monotonic()
-        self._store.open()
+        self._store.open(fence)
         self._engine, newest = self._store.load()
         size = self._engine.size()
         log.info(
@@ -141,10 +144,7 @@ class Batches:
                 if self._store.seq != newest:
                     # A database that was restored from a backup, or a recount: these records are not the next ones for
                     # it, or were decided by other clocks.
-                    raise OperatorError(
-                        f"PostgreSQL came back at {self.read_up_to} where {goes_on_from} was committed;"
-                        " reading goes on from there after a restart"
-                    )
+                    raise OperatorError(_other_position(self.read_up_to, goes_on_from))
                 self.alive_at = time.monotonic()
                 self.commit(query_id, batch_id, slices, begun, decoded)
                 self._retain()
@@ -173,6 +173,7 @@ class Batches:
             # their letters already out.
             self._store.exclude(self._topic_id, excluded)
         self._store.hold()
+        self._move_clock()
         with metrics.PHASE_SECONDS.labels("dead_letters").time():
             self._letters.write(letters, {piece.partition: piece.next_offset for piece in slices}, self._got_further)
         self._got_further()
@@ -200,6 +201,7 @@ class Batches:
             log.error("records %d to %d of partition %d are excluded: %s", first, final, partition, why)
             metrics.EXCLUDED.labels(reason).inc(final - first + 1)
         self.commits += 1
+        self.followed_at = time.monotonic()
         self.read_up_to = engine.next_offsets()
         now = time.time()
         records = sum(piece.records for piece in slices)
@@ -221,6 +223,37 @@ class Batches:
             "rows_written": written,
         }
         self._report.committed(batch_id, time.monotonic() - begun, numbers, reasons)
+
+    def _move_clock(self) -> bool:
+        """Move the event clock to the newest of all shards, and tell whether it was behind."""
+        engine, clock = self._state(), self._store.event_clock()
+        if clock is None or (engine.event_clock_us is not None and engine.event_clock_us >= clock):
+            return False
+        engine.clocks.move_event(clock)
+        return True
+
+    def follow(self) -> None:
+        """Extend the rows to the event clock of the other shards, if it has moved.
+
+        :raises OperatorError: another driver has become the writer, or the database is not the one it was.
+        """
+        self.alive_at = self.followed_at = time.monotonic()
+        reached = self.read_up_to
+        try:
+            self._store.hold()
+            if self._move_clock():
+                engine = self._state()
+                changes, accepted = engine.apply([])
+                self._store.commit(Batch(str(uuid.uuid4()), 0, self._topic_id, {}), engine, changes, accepted)
+                metrics.LAST_COMMIT.set(time.time())
+                metrics.EVENT_CLOCK.set((engine.event_clock_us or 0) / 1_000_000)
+            else:
+                self._store.release()
+        except _PASSING as error:
+            log.warning("PostgreSQL went away: %s", " ".join(str(error).split()))
+            self._reopen()
+            if self.read_up_to != reached:
+                raise OperatorError(_other_position(self.read_up_to, reached)) from None
 
     def clocks(self) -> dict[int, int]:
         """Return each partition's clock in microseconds since the epoch; a partition without one is absent."""
@@ -267,6 +300,8 @@ class Batches:
                 self.open()
             except _PASSING as error:
                 log.warning("PostgreSQL does not answer yet: %s", " ".join(str(error).split()))
+            except SupersededError:
+                raise
             except OperatorError:
                 # Most likely our own lost connection, which the server has not noticed yet.
                 lock_deadline = lock_deadline or time.monotonic() + _LOCK_PATIENCE_SECONDS
@@ -277,6 +312,10 @@ class Batches:
         if self._engine is None:
             raise RuntimeError("open() first")
         return self._engine
+
+
+def _other_position(found: Mapping[int, int], expected: Mapping[int, int]) -> str:
+    return f"PostgreSQL came back at {found} where {expected} was committed; reading goes on from there after a restart"
 
 
 def _by_reason(letters: Sequence[DeadLetter]) -> dict[str, int]:

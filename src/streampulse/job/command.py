@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 
 from streampulse.core import logs as logfmt
 from streampulse.core.errors import OperatorError, SettingsError, one_line
-from streampulse.core.kafka import Topic, silence
+from streampulse.core.kafka import Log, Topic, silence
 from streampulse.core.metrics import serve
 from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.job import collect_seldom, metrics
@@ -32,6 +32,7 @@ from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.lost import Read, RecordReader, first_difference
 from streampulse.job.overlap import InBackground, Overlap
 from streampulse.job.reading import Reading
+from streampulse.job.shards import Shard
 from streampulse.job.source import Start, decide_start
 from streampulse.job.store import Store
 from streampulse.job.store.exclusions import Exclusions
@@ -43,6 +44,8 @@ Result = TypeVar("Result")
 _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 15.0
+# The rows of a shard without records follow the event clock within five seconds.
+_FOLLOW_SECONDS: Final = 2.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
 # The last line of a Python traceback.
 _KAFKA: Final = re.compile(r"^[\w.]*\b(?:LogLost|KafkaException): (.+)", re.MULTILINE)
@@ -76,35 +79,48 @@ def _drive() -> int:
     silence()
     logging.getLogger("py4j").setLevel(logging.WARNING)
     kafka, postgres, settings = load(KafkaSettings), load(PostgresSettings), load(JobSettings)
-    store = Store(postgres, settings.viewer_timeout_seconds * 1_000_000, settings.history_days, settings.ledger_days)
-    letters = DeadLetters(kafka)
+    shard = Shard(settings.shard, settings.shards)
+    timeout_us = settings.viewer_timeout_seconds * 1_000_000
+    store = Store(postgres, timeout_us, settings.history_days, settings.ledger_days, shard=shard)
+    letters = DeadLetters(kafka, shard)
     batches = Batches(store, letters)
     # Spark's own start takes longer than everything else here, so the two run side by side.
-    session = InBackground(_session)
+    session = InBackground(lambda: _session(shard.name))
     try:
         start = begin(kafka, store, letters, batches)
     except psycopg2.Error as error:
         raise OperatorError(f"PostgreSQL at {postgres.host}:{postgres.port}: {one_line(error)} (inv doctor)") from None
     except (KafkaError, KafkaException) as error:
         raise OperatorError(f"Kafka at {kafka.bootstrap_servers}: {one_line(error)} (inv doctor)") from None
-    serve_metrics(settings.metrics_host, settings.metrics_port)
+    serve_metrics(settings.metrics_host, settings.metrics_port + shard.number, shard.name)
     collect_seldom()
     excluded = batches.exclusions_ahead(letters.written)
-    suspects = Suspects(Clocks(kafka, postgres), len(start.offsets), excluded.covers)
+    suspects = Suspects(Clocks(kafka, postgres), start.partitions, excluded.covers)
     return Driver(batches, settings, kafka, suspects, excluded).run(session.result(), start)
 
 
 def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Batches) -> Start:
     """Become the writer, load the state, and find where reading goes on.
 
-    :raises OperatorError: another driver is the writer, or there is no topic.
+    :raises OperatorError: another driver is the writer, or there is no topic, or it has fewer partitions than shards.
     :raises psycopg2.Error: PostgreSQL does not answer.
     :raises KafkaError: Kafka does not answer.
     :raises KafkaException: the same.
     """
-    ledger = _patiently("PostgreSQL", batches.open)
-    with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
-        topic = _patiently("Kafka", reader.log)
+
+    def look() -> Log:
+        with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
+            found = _patiently("Kafka", reader.log)
+        store.shard.check(kafka.topic, len(found.starts))
+        return found
+
+    def fence(count: int) -> int:
+        partitions = len(look().starts)
+        _patiently("Kafka", lambda: letters.fence(count))
+        return partitions
+
+    ledger = _patiently("PostgreSQL", lambda: batches.open(fence))
+    topic = look()
 
     def read(number: int) -> Read:
         return Read(
@@ -121,6 +137,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
             topic,
             ledger,
             lambda number: _patiently("Kafka", lambda: first_difference(record_reader, number, topic, read(number))),
+            store.shard,
         )
     _patiently("Kafka", lambda: letters.open(len(topic.starts), topic.topic_id))
     batches.start_topic(topic.topic_id, start)
@@ -172,6 +189,7 @@ class Driver:
                     log.info("running", extra={"fields": {"query_id": query.id}})
                 self._excluded.look()
                 self._suspects.look()
+                self._follow(ready)
                 moved = ready and self._moves(query)
                 # A batch under way has the stall limit, which is longer than the watchdog's.
                 if not ready or moved or self._reading.since is not None or self._overlap.busy:
@@ -183,6 +201,15 @@ class Driver:
             self._notifier.notify("STOPPING=1")
         return 1
 
+    def _follow(self, ready: bool) -> None:
+        """Have the rows extended to the event clock of the other shards, where there are no records.
+
+        Not while executors read: a shard whose executors hang must look as old as it is.
+        """
+        due = ready and self._reading.since is None
+        if self._settings.shards > 1 and due and time.monotonic() > self._batches.followed_at + _FOLLOW_SECONDS:
+            self._overlap.offer(self._batches.follow)
+
     def _which(self) -> dict[str, dict[str, int | None]]:
         return {"fields": {"batch_id": self._batches.batch_id}}
 
@@ -193,9 +220,10 @@ class Driver:
         positions = self._batches.positions(start)
         client = self._kafka.librdkafka_options("streampulse-job")
         limit = self._settings.max_offsets_per_trigger
-        self._options = options(client, self._kafka.topic, start.offsets, len(positions), limit)
+        self._options = options(client, self._kafka.topic, start.offsets, start.partitions, limit)
         session.dataSource.register(LogSource)
-        checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir))
+        folder = f"shard-{self._settings.shard}" if self._settings.shards > 1 else ""
+        checkpoint = fresh_checkpoint(Path(self._settings.checkpoint_dir, folder))
         self._reading = Reading(self._batches, self._overlap, self._suspects, self._excluded, positions)
         return (
             session.readStream.format(LogSource.name())
@@ -275,20 +303,20 @@ def _patiently(name: str, action: Callable[[], Result]) -> Result:
             time.sleep(_LOOK_EVERY_SECONDS)
 
 
-def _session() -> Any:
+def _session(name: str) -> Any:
     from pyspark.sql import SparkSession
 
-    session = SparkSession.builder.appName("streampulse-job").getOrCreate()
+    session = SparkSession.builder.appName(name).getOrCreate()
     session.sparkContext.setLogLevel("WARN")
     return session
 
 
-def serve_metrics(host: str, port: int) -> None:
+def serve_metrics(host: str, port: int, unit: str = "streampulse-job") -> None:
     """Serve the metrics. If the port is taken, log one line: the job counts without its metrics."""
     try:
         serve(host, port)
     except OperatorError as error:
-        log.error("no metrics, the job counts without them: %s, then: systemctl restart streampulse-job", error)
+        log.error("no metrics, the job counts without them: %s, then: systemctl restart %s", error, unit)
 
 
 def fresh_checkpoint(parent: Path) -> Path:

@@ -15,10 +15,10 @@ from kafka.structs import OffsetAndMetadata
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
 from streampulse.job.rows import PRODUCER_HEADER, DeadLetter, DueLetter
+from streampulse.job.shards import ALONE, Shard
 
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"
-TRANSACTIONAL_ID: Final = "streampulse-dead-letters"
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
 
@@ -50,10 +50,12 @@ class DeadLetters:
     """Writes dead letters. :meth:`open` first.
 
     :param settings: where Kafka is and what the topics are called.
+    :param shard: whose letters they are.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, shard: Shard = ALONE) -> None:
         self._settings = settings
+        self._shard = shard
         self._producer: Any = None
         self._topic_id = ""
         self._written: dict[int, int] = {}
@@ -69,16 +71,29 @@ class DeadLetters:
         """
         self.close()
         self._topic_id = topic_id
+        self._start(self._shard)
+        self._written = self._committed(GROUP, topic_id, partitions)
+
+    def fence(self, count: int) -> None:
+        """Fence the drivers of another number of shards: no letter of theirs comes after this.
+
+        :raises kafka.errors.KafkaError: the broker does not answer.
+        """
+        for number in range(count):
+            self._start(Shard(number, count))
+            self.close()
+
+    def _start(self, shard: Shard) -> None:
+        """Start a shard's producer, which fences the one before."""
         self._producer = KafkaProducer(
             **self._settings.client_arguments("streampulse-job"),
-            transactional_id=TRANSACTIONAL_ID,
+            transactional_id=shard.transactional_id,
             transaction_timeout_ms=60_000,
             compression_type="zstd",
             # A record without key and value is a dead letter like another; the client refuses to send None for both.
             value_serializer=_unwrapped,
         )
         self._producer.init_transactions()
-        self._written = self._committed(GROUP, topic_id, partitions)
 
     def _committed(self, group: str, metadata: str, partitions: int) -> dict[int, int]:
         """Return a group's offsets, 0 where one is missing or has other metadata."""

@@ -51,6 +51,7 @@ class Overlap:
 
     def __init__(self) -> None:
         self._counting: InBackground[None] | None = None
+        self._handing_over = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -67,6 +68,16 @@ class Overlap:
 
         :raises BaseException: the failure of the batch before; nothing is counted after it.
         """
-        if self._counting is not None:
-            self._counting.result()
-        self._counting = InBackground(count)
+        with self._handing_over:
+            if self._counting is not None:
+                self._counting.result()
+            self._counting = InBackground(count)
+
+    def offer(self, count: Callable[[], None]) -> None:
+        """Have something else counted, if nothing is, and nothing waits or has failed."""
+        if self._handing_over.acquire(blocking=False):
+            try:
+                if not self.busy and self.failure is None:
+                    self._counting = InBackground(count)
+            finally:
+                self._handing_over.release()

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streampulse.core.kafka import Log
 from streampulse.job.lost import Difference
 from streampulse.job.positions import LastRecord
+from streampulse.job.shards import ALONE, Shard
 from streampulse.job.store.state import LedgerRow, Span
 
 log = logging.getLogger(__name__)
@@ -14,22 +15,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """By partition the first offset to read and the record before it, and the spans that were found to be lost."""
+    """By partition the first offset to read and the record before it, and the spans that were found to be lost.
+
+    ``partitions`` is the topic's number of partitions, of which the shard reads its own.
+    """
 
     offsets: dict[int, int]
     last: dict[int, LastRecord | None]
     spans: list[Span]
+    partitions: int = field(default=0, compare=False)
 
 
-def decide_start(topic: Log, ledger: LedgerRow, compare: Callable[[int], Difference | None]) -> Start:
+def decide_start(
+    topic: Log, ledger: LedgerRow, compare: Callable[[int], Difference | None], shard: Shard = ALONE
+) -> Start:
     """Decide from where each partition is read, and log what cannot be read any more.
 
     :param ledger: the newest row; a partition without an offset is read from its beginning.
     :param compare: returns where a partition's log begins to differ from what was read, None where it does not.
+    :param shard: whose partitions are read.
     """
     remade = ledger.topic_id is not None and ledger.topic_id != topic.topic_id
-    start = Start({}, {}, [])
+    start = Start({}, {}, [], len(topic.starts))
     for number, earliest in sorted(topic.starts.items()):
+        if not shard.has(number):
+            continue
         reached, last = ledger.offsets.get(number, 0), ledger.last.get(number)
         offset = reached
         difference = None if remade or reached < earliest else compare(number)

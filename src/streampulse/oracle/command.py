@@ -19,7 +19,7 @@ from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.kafka import silence
 from streampulse.core.postgres import connect, execute
 from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
-from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, is_internal
+from streampulse.events import ALLOWED_FUTURE_US, ALLOWED_LATENESS_US, Event, is_internal, partition_of
 from streampulse.oracle.compare import (
     ExpectedLetter,
     Horizon,
@@ -48,8 +48,9 @@ DEFAULT_SHOWN: Final = 20
 
 
 class Snapshot(NamedTuple):
-    """The newest ledger row and the tables' ordinary streams, from one transaction.
+    """The newest ledger rows and the tables' ordinary streams, from one transaction.
 
+    ``ledger_clocks_us`` and ``table_clocks_us`` are the event clocks of the job's shards.
     ``committed`` is False while the ledger is empty. ``topics`` is the number of different topics that the ledger was
     read from. ``letters_end`` is the offset after the last dead letter that had been sent before the last recount.
     Times are microseconds since the epoch.
@@ -60,13 +61,17 @@ class Snapshot(NamedTuple):
     topics: int
     offsets: dict[int, int]
     clocks: dict[int, int]
-    ledger_clock_us: int | None
-    table_clock_us: int | None
+    ledger_clocks_us: Sequence[int | None]
+    table_clocks_us: Sequence[int | None]
     minutes: dict[tuple[int, str], MinuteRow]
     states: dict[str, StateRow]
     lost: Sequence[LostSpan] = ()
     excluded: Sequence[Exclusion] = ()
     letters_end: int = 0
+
+    def shard(self, partition: int) -> int:
+        """Return the shard of the job that counts a partition."""
+        return partition % max(1, len(self.ledger_clocks_us))
 
 
 @dataclass
@@ -239,7 +244,17 @@ def verify_snapshot(
     topic, dlq_topic = topics
     log = read_log(reader, topic, snapshot, progress)
     clocks = log.clocks_with(snapshot.clocks)
-    expected = tables(log.accepted, clocks, counting.viewer_timeout_seconds * 1_000_000, counting.history_days)
+
+    def clock_of(stream_id: str) -> int | None:
+        return snapshot.ledger_clocks_us[snapshot.shard(partition_of(stream_id.encode(), log.partitions))]
+
+    expected = tables(
+        log.accepted,
+        clocks,
+        counting.viewer_timeout_seconds * 1_000_000,
+        counting.history_days,
+        clock_of=clock_of if len(snapshot.ledger_clocks_us) > 1 else None,
+    )
     newest = event_clock(clocks)
     edge_us = newest - counting.history_days * DAY_US if newest is not None else 0
     horizon = Horizon(edge_us, log.certain_from(), log.partitions, log.complete_before_us)
@@ -283,10 +298,19 @@ def _clock_differences(snapshot: Snapshot, log: Log, clocks: dict[int, int]) -> 
             shown = [instant(each) if each is not None else "none" for each in (theirs, ours)]
             yield f"batch_ledger: the clock of partition {partition} is {shown[0]}, by the log {shown[1]}"
     newest = event_clock(clocks)
-    for where, clock in (("batch_ledger", snapshot.ledger_clock_us), ("event_clock", snapshot.table_clock_us)):
+    for where, found in (("batch_ledger", snapshot.ledger_clocks_us), ("event_clock", snapshot.table_clocks_us)):
+        clock = max((each for each in found if each is not None), default=None)
         if clock != newest:
             shown = [instant(each) if each is not None else "none" for each in (clock, newest)]
             yield f"{where}: the event clock is {shown[0]}, by the log {shown[1]}"
+    for shard, (ledger, table) in enumerate(itertools.zip_longest(snapshot.ledger_clocks_us, snapshot.table_clocks_us)):
+        own = event_clock({number: clock for number, clock in clocks.items() if snapshot.shard(number) == shard})
+        if len(snapshot.ledger_clocks_us) > 1 and (ledger != table or (own is not None and (ledger or 0) < own)):
+            shown = [instant(each) if each is not None else "none" for each in (ledger, table, own)]
+            yield (
+                f"batch_ledger: the event clock of shard {shard} is {shown[0]}, in event_clock {shown[1]},"
+                f" and that of its own partitions {shown[2]}"
+            )
 
 
 def _not_checked(
@@ -438,7 +462,7 @@ def _note(log: Log, partition_log: PartitionLog, record: Record, excluded: str |
 
 
 def take_snapshot(settings: PostgresSettings) -> Snapshot:
-    """Read the newest ledger row and the tables in one repeatable-read transaction.
+    """Read the newest ledger rows and the tables in one repeatable-read transaction.
 
     :raises OperatorError: PostgreSQL does not answer or its schema is missing.
     """
@@ -459,16 +483,23 @@ def take_snapshot(settings: PostgresSettings) -> Snapshot:
 def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
     ledger = execute(
         connection,
-        f"SELECT topic_id, offsets, clocks, {epoch_us('event_clock')} FROM batch_ledger ORDER BY seq DESC LIMIT 1",  # noqa: S608 - no value in it
+        f"SELECT topic_id, offsets, clocks, {epoch_us('event_clock')} FROM newest_batches ORDER BY shard",  # noqa: S608 - no value in it
     )
-    topic_id, offsets, clocks, ledger_clock = ledger[0] if ledger else (None, {}, {}, None)
+    ids = {row[0] for row in ledger if row[0] is not None}
+    if len(ids) > 1:
+        raise OperatorError(
+            "the topic was made again, and not every shard of the job has a ledger row since: "
+            "wait for their next batches (inv logs job), or inv reset"
+        )
+    topic_id = next(iter(ids), None)
+    offsets, clocks = ({name: value for row in ledger for name, value in row[column].items()} for column in (1, 2))
     with connection.cursor() as cursor:
         lost, excluded = read_spans(cursor, topic_id)
     ((overruled,),) = execute(
         connection, "SELECT coalesce(max(letters_end), 0) FROM recounts WHERE topic_id = %s", (topic_id,)
     )
     ((topics,),) = execute(connection, "SELECT count(*) FROM topics_read")
-    table_clock = execute(connection, f"SELECT {epoch_us('clock')} FROM event_clock")  # noqa: S608 - no value in it
+    table_clocks = execute(connection, f"SELECT {epoch_us('clock')} FROM event_clock ORDER BY shard")  # noqa: S608 - no value in it
     rows_of_state = execute(
         connection,
         f"SELECT stream_id, active_viewers, {epoch_us('updated_at')} FROM stream_state "  # noqa: S608 - no value in it
@@ -490,8 +521,8 @@ def _read_snapshot(connection: psycopg2.extensions.connection) -> Snapshot:
         topics=topics,
         offsets={int(partition): int(offset) for partition, offset in offsets.items()},
         clocks={int(partition): int(each) for partition, each in clocks.items() if each is not None},
-        ledger_clock_us=ledger_clock,
-        table_clock_us=table_clock[0][0] if table_clock else None,
+        ledger_clocks_us=[row[3] for row in ledger],
+        table_clocks_us=[clock for (clock,) in table_clocks],
         minutes=minutes,
         states={stream_id: StateRow(*columns) for stream_id, *columns in rows_of_state},
         lost=lost,

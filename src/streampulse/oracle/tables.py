@@ -5,7 +5,7 @@ Times are microseconds since the epoch, money is hundredths of a dollar.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from streampulse.events import Event, is_internal
@@ -170,6 +170,7 @@ def tables(
     viewer_timeout_us: int,
     history_days: int,
     own_clocks: Mapping[str, int] | None = None,
+    clock_of: Callable[[str], int | None] | None = None,
 ) -> Tables:
     """Compute both tables.
 
@@ -179,12 +180,14 @@ def tables(
     :param history_days: rows that begin more than this many days before the event clock are left out, and the state
         of streams that have no row any more.
     :param own_clocks: the newest time of each internal stream.
+    :param clock_of: returns the event clock of a stream's rows; None: the newest clock, for all.
     """
-    clock = event_clock(clocks)
+    newest = event_clock(clocks)
     minutes: dict[tuple[int, str], MinuteRow] = {}
     states: dict[str, StateRow] = {}
     last_events: dict[str, int] = {}
     for stream_id, events in accepted.items():
+        clock = newest if clock_of is None else clock_of(stream_id)
         known = [clock] if clock is not None else []
         if is_internal(stream_id):
             known.append((own_clocks or {})[stream_id])

@@ -21,7 +21,7 @@ from streampulse.probe.part import Unreadable
 log = logging.getLogger(__name__)
 
 _NEWEST: Final = """
-    SELECT seq, offsets, topic_id, extract(epoch FROM committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1
+    SELECT seq, offsets, topic_id, extract(epoch FROM committed_at)::float8 FROM counted_up_to
 """
 # Read in pieces, so that no statement takes long.
 _PIECE: Final = 20_000

@@ -144,6 +144,11 @@ class _Run:
     def _check(self, row: LedgerRow, topic: Log) -> None:
         if row.topic_id is None:
             raise OperatorError("the job has committed no batch yet: there is nothing to count again (inv status)")
+        if row.shards > 1:
+            raise OperatorError(
+                f"the job has {row.shards} drivers, and a recount counts for one: set job_shards to 1, inv up, then"
+                " inv recount; then set it back"
+            )
         if row.topic_id != topic.topic_id:
             raise OperatorError(
                 f"{self._kafka.topic} was made again since the newest ledger row: wait for the job's next batch "

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse.job.store import state
+from streampulse.job import shards
 from streampulse_ops import paths
 from streampulse_ops.artifacts import release
 from streampulse_ops.artifacts.store import digest_of
@@ -221,8 +221,8 @@ def _formats(root: Path) -> dict[str, Any]:
     return {
         "schema": int(migrations[-1].name[:4]),
         "oldest_schema": max(ended, default=0),
-        "state_read": [state.FORMAT - 1, state.FORMAT],
-        "state_written": state.FORMAT,
+        "state_read": list(range(shards.OLDEST_FORMAT, shards.SHARD_FORMAT + 1)),
+        "state_written": shards.FORMAT,
         "kafka_metadata": ".".join(str(lock["kafka"]["version"]).split(".")[:2]),
     }
 

@@ -147,8 +147,8 @@ class World:
             return self.event_clocks
         if "lost_spans" in statement:
             return self.spans
-        assert "batch_ledger" in statement
-        return self.ledger
+        assert "newest_batches" in statement
+        return [(shard, len(self.ledger), *row) for shard, row in enumerate(self.ledger)]
 
     def log(self) -> Log:
         if self.kafka_error is not None:
@@ -332,6 +332,20 @@ def test_the_jobs_progress(world: World) -> None:
     assert world.fault().cause == "1 records wait, and the job has never committed a batch"
     world.host.units["streampulse-job.service"]["ActiveEnterTimestampMonotonic"] = str(int((UPTIME - 5) * 1e6))
     assert world.faults() == [], "it has only just started"
+
+
+def test_a_shard_that_stands_is_named_beside_one_that_counts(world: World) -> None:
+    world.ledger, world.ends = [({"0": 100}, 1.0), ({"1": 20}, 31.0)], {0: (0, 100), 1: (0, 50)}
+    assert world.fault().cause == "30 records wait, and shard 1 of the job committed its newest batch 31 s ago"
+    world.ends[0] = 0, 120
+    assert world.fault().check == "job.progress.1"
+
+
+def test_spark_has_an_application_for_each_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMPULSE_JOB_SHARDS", "2")
+    assert world.fault().cause == "1 applications are running (app-1), not 2"
+    world.host.master["activeapps"] *= 2
+    assert world.faults() == []
 
 
 def test_a_service_that_does_not_answer_is_a_fault_and_not_a_traceback(

@@ -63,11 +63,11 @@ def test_the_state_of_349fb85_is_continued_to_the_oracles_numbers(before: dict[s
 
 
 def test_an_unknown_format_is_one_line_that_names_both(before: dict[str, Any]) -> None:
-    newer = [(seq, 3, payload) for seq, _, payload in stored(before["deltas"])]
+    newer = [(seq, 4, payload) for seq, _, payload in stored(before["deltas"])]
     with pytest.raises(OperatorError) as refused:
         StateTables(before["viewer_timeout_us"]).rebuild(LedgerRow({}, {}), None, newer)
     message = str(refused.value)
-    assert "job_state_delta has state of format 3, and this release reads formats 1 and 2: " in message
+    assert "job_state_delta has state of format 4, and this release reads formats 1 to 3: " in message
     assert "\n" not in message
     check_format("batch_ledger", 2)
     with pytest.raises(OperatorError, match="batch_ledger has state of format 0"):

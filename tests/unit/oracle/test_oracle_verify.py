@@ -146,8 +146,8 @@ def snapshot_of(kafka: Kafka) -> Snapshot:
         topics=1,
         offsets={number: log.next_offset for number, log in logs.items()},
         clocks=clocks,
-        ledger_clock_us=max(clocks.values(), default=None),
-        table_clock_us=max(clocks.values(), default=None),
+        ledger_clocks_us=[max(clocks.values(), default=None)],
+        table_clocks_us=[max(clocks.values(), default=None)],
         minutes=dict(computed.minutes),
         states=dict(computed.states),
     )
@@ -183,7 +183,7 @@ def test_only_the_records_of_an_entrys_generation_are_excluded() -> None:
 
 
 def test_a_world_without_a_batch_says_that_nothing_was_checked() -> None:
-    nothing = Snapshot(False, None, 0, {}, {}, None, None, {}, {})
+    nothing = Snapshot(False, None, 0, {}, {}, [], [], {}, {})
     report = verify_snapshot(Kafka(), nothing, (TOPIC, DLQ), COUNTING)
     assert report.difference_count == 0
     assert report.not_checked == ["any record: the job has committed no batch yet"]
@@ -250,7 +250,7 @@ def test_rows_missing_and_rows_too_many() -> None:
     window, stream = sorted(snapshot.minutes)[0]
     snapshot.minutes[window, "stranger"] = snapshot.minutes.pop((window, stream))
     del snapshot.states["stream-1"]
-    snapshot.states["stranger"] = StateRow(0, snapshot.ledger_clock_us or 0)
+    snapshot.states["stranger"] = StateRow(0, snapshot.ledger_clocks_us[0] or 0)
     assert stream == "stream-1"
     assert differences(kafka, snapshot) == [
         "stream_metrics_minute 2026-03-01T12:00:00Z 'stranger': the row should not be there",
@@ -273,8 +273,8 @@ def test_the_clocks_are_compared() -> None:
     kafka, snapshot = a_right_world()
     moved = {number: clock + 1 for number, clock in snapshot.clocks.items()}
     assert len(differences(kafka, snapshot._replace(clocks=moved))) == PARTITIONS
-    assert len(differences(kafka, snapshot._replace(ledger_clock_us=None))) == 1
-    assert len(differences(kafka, snapshot._replace(table_clock_us=5))) == 1
+    assert len(differences(kafka, snapshot._replace(ledger_clocks_us=[None]))) == 1
+    assert len(differences(kafka, snapshot._replace(table_clocks_us=[5]))) == 1
 
 
 def test_an_event_that_was_not_counted_is_found() -> None:
@@ -491,14 +491,14 @@ def test_rows_older_than_the_history_may_be_there_or_not() -> None:
     assert "stream-1" not in snapshot.states
     assert differences(kafka, snapshot) == []
     snapshot.minutes[old_key] = old_row._replace(chat_messages=99)
-    snapshot.states["stream-1"] = StateRow(0, snapshot.ledger_clock_us or 0)
+    snapshot.states["stream-1"] = StateRow(0, snapshot.ledger_clocks_us[0] or 0)
     report = verify_snapshot(kafka, snapshot, (TOPIC, DLQ), COUNTING)
     assert report.differences == []
     assert report.not_checked == [
         "1 rows that are older than 30 days",
         "the state of 1 streams that are older than 30 days",
     ]
-    edge = (snapshot.ledger_clock_us or 0) - 30 * DAY_US
+    edge = (snapshot.ledger_clocks_us[0] or 0) - 30 * DAY_US
     at_edge = edge - edge % MINUTE_US + MINUTE_US
     snapshot.minutes[at_edge, "stream-1"] = old_row
     assert differences(kafka, snapshot)[0].endswith("'stream-1': the row should not be there")

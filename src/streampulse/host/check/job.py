@@ -17,19 +17,24 @@ JOB_SILENT_SECONDS: Final = 30
 def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     """Look whether the job commits while events wait."""
     newest = query(
-        "SELECT offsets, extract(epoch FROM now() - committed_at)::float8 FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+        "SELECT shard, shards, offsets, extract(epoch FROM now() - committed_at)::float8 FROM newest_batches"
+        " ORDER BY shard"
     )
-    offsets, age = newest[0] if newest else ({}, None)
-    lag = _log().behind(offsets)
+    log = _log()
     running = host.uptime() - int(host.properties(services["job"]).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-    silent = running if age is None else min(age, running)
-    if lag and silent > JOB_SILENT_SECONDS:
-        last = "has never committed a batch" if age is None else f"committed its newest batch {age:.0f} s ago"
-        yield fault("SP-JOB-001", "job.progress", f"{lag:,} records wait, and the job {last}", "inv logs job")
-    elif age is None:
-        yield fine("job.progress", "nothing to read yet")
-    else:
-        yield fine("job.progress", f"newest batch {age:.0f} s ago, {lag:,} records behind")
+    for shard, shards, offsets, age in newest or [(0, 1, {}, None)]:
+        others = {str(number): end for number, end in log.ends.items() if number % shards != shard}
+        lag = log.behind(others | offsets)
+        silent = running if age is None else min(age, running)
+        who = "the job" if shards == 1 else f"shard {shard} of the job"
+        name = "job.progress" if shards == 1 else f"job.progress.{shard}"
+        if lag and silent > JOB_SILENT_SECONDS:
+            last = "has never committed a batch" if age is None else f"committed its newest batch {age:.0f} s ago"
+            yield fault("SP-JOB-001", name, f"{lag:,} records wait, and {who} {last}", "inv logs job")
+        elif age is None:
+            yield fine(name, "nothing to read yet")
+        else:
+            yield fine(name, f"newest batch {age:.0f} s ago, {lag:,} records behind")
 
 
 @look("job.ledger", "job")
@@ -92,7 +97,7 @@ def clocks(_: Host, __: dict[str, str]) -> Iterator[Finding]:
     """Look whether a partition's event clock is ahead, and whether a partition waits because clocks differ."""
     found = query(
         "SELECT key, value::float8 / 1e6 - extract(epoch FROM now())::float8 FROM jsonb_each_text("
-        "  (SELECT clocks FROM batch_ledger ORDER BY seq DESC LIMIT 1)) ORDER BY key::integer"
+        "  (SELECT clocks FROM counted_up_to)) ORDER BY key::integer"
     )
     ahead = [each for each in found if each[1] > ALLOWED_FUTURE_US / 1_000_000]
     for partition, seconds in ahead:
@@ -108,22 +113,24 @@ def clocks(_: Host, __: dict[str, str]) -> Iterator[Finding]:
 
 
 def _waiting() -> list[tuple[str, str, int]]:
-    """Return partition, clock and offset of each partition that waits, as the job's scrape endpoint has them."""
+    """Return partition, clock and offset of each partition that waits, as the job's scrape endpoints have them."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    settings = load(JobSettings)
-    url = f"http://{reachable(settings.metrics_host)}:{settings.metrics_port}/metrics"
-    try:
-        text = http.get(url, seconds=ANSWER_SECONDS).text
-    except http.NoAnswer:
-        # The check of the ports names a job that does not answer.
-        return []
-    return [
-        (sample.labels["partition"], sample.labels["clock"], int(sample.value))
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "streampulse_job_waiting_partition_offset"
-    ]
+    settings, found = load(JobSettings), []
+    for shard in range(settings.shards):
+        url = f"http://{reachable(settings.metrics_host)}:{settings.metrics_port + shard}/metrics"
+        try:
+            text = http.get(url, seconds=ANSWER_SECONDS).text
+        except http.NoAnswer:
+            # Another host's, or the check of the ports names a job that does not answer.
+            continue
+        found += [
+            (sample.labels["partition"], sample.labels["clock"], int(sample.value))
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "streampulse_job_waiting_partition_offset"
+        ]
+    return found
 
 
 def _log() -> kafka.Log:

@@ -33,11 +33,12 @@ def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     if "job" not in services:
         return
     running = [each for each in state.get("activeapps", []) if each.get("state") == "RUNNING"]
-    if len(running) == 1:
-        yield fine("spark.job", f"{running[0].get('id')} running on {running[0].get('cores')} cores")
+    wanted = int(os.environ.get("STREAMPULSE_JOB_SHARDS") or 1)
+    names = ", ".join(str(each.get("id")) for each in running)
+    if len(running) == wanted:
+        yield fine("spark.job", f"{names} running on {sum(each.get('cores') or 0 for each in running)} cores")
     elif running:
-        names = ", ".join(str(each.get("id")) for each in running)
-        cause = f"{len(running)} applications are running ({names})"
+        cause = f"{len(running)} applications are running ({names})" + (f", not {wanted}" if wanted > 1 else "")
         yield fault("SP-SPARK-004", "spark.job", cause, "inv logs job")
     else:
         waiting = ", ".join(f"{each.get('id')} is {each.get('state')}" for each in state.get("activeapps", []))

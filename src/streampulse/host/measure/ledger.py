@@ -30,6 +30,7 @@ class LedgerWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._last = 0
+        self._reached: dict[int, int] = {}
         #: Rows in the order in which they were seen.
         self.commits: list[Commit] = []
 
@@ -75,7 +76,9 @@ class LedgerWatch:
         now = time.time()
         for seq, offsets in rows:
             self._last = int(seq)
-            self.commits.append(Commit(int(seq), now, {int(number): int(at) for number, at in offsets.items()}))
+            # A row of one of several shards has the offsets of its own partitions only.
+            self._reached.update({int(number): int(at) for number, at in offsets.items()})
+            self.commits.append(Commit(int(seq), now, dict(self._reached)))
 
     def _connected(self) -> psycopg2.extensions.connection:
         if self._connection is None:

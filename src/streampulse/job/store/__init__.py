@@ -5,7 +5,9 @@ position in Kafka is the ledger's: a checkpoint of Spark is only good for the ru
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Final
 
@@ -19,21 +21,24 @@ from streampulse.job.counting.changes import Changes
 from streampulse.job.counting.engine import Engine
 from streampulse.job.positions import Border, LastRecord
 from streampulse.job.rows import DeadLetter, DueLetter, Exclusion, Rows
+from streampulse.job.shards import ALONE, LOCK_KEY, Shard
 from streampulse.job.store import exclusions
 from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
 from streampulse.job.store.exclusions import Exclusions
 from streampulse.job.store.groups import LetterGroup, write_groups
-from streampulse.job.store.retention import forget_old, thin_ledger
+from streampulse.job.store.retention import forget_entries, forget_old, thin_ledger
 from streampulse.job.store.state import LedgerRow, Span, StateTables, accepted_ids, last_record, position_columns
+from streampulse.job.store.takeover import present_shards, take_over
 
-#: Key of the advisory lock that the one driver holds while it may write.
-LOCK_KEY: Final = 0x73_70_6A_6F_62  # "spjob"
 # After this many removed rows of the ledger there are probably more.
 _MUCH_THINNED: Final = 1_000
+log = logging.getLogger(__name__)
 #: Key of the advisory lock that a batch shares from before its letters until its commit, and a swap has alone.
 SWAP_KEY: Final = 0x73_70_73_77_70  # "spswp"
 #: The schema that a recount counts into.
 SCHEMA: Final = "streampulse_recount"
+# The drivers before may need this long until they have ended.
+_TAKE_OVER_SECONDS: Final = 60.0
 _NOTE_TOPIC: Final = "INSERT INTO topics_read (topic_id) VALUES (%s) ON CONFLICT DO NOTHING"
 _NOTE_SPAN: Final = (
     "INSERT INTO lost_spans (topic_id, partition, kind, first_offset, next_offset, epoch, clock)"
@@ -59,6 +64,10 @@ class Batch:
     excluded: Sequence[Exclusion] = ()
 
 
+class SupersededError(OperatorError):
+    """Another number of drivers counts the topic now. Trying again does not help."""
+
+
 class Store:
     """The job's connection, its lock, and what it knows of the stored state.
 
@@ -67,19 +76,28 @@ class Store:
     :param history_days: rows whose window begins more than this many days before the event clock are removed.
     :param ledger_days: entries of the ledger that are older than this are removed, but for the newest.
     :param schema: the schema of a recount, whose one writer the caller is; empty: the job's.
+    :param shard: whose rows it writes.
     """
 
     def __init__(
-        self, settings: PostgresSettings, viewer_timeout_us: int, history_days: int, ledger_days: int, schema: str = ""
+        self,
+        settings: PostgresSettings,
+        viewer_timeout_us: int,
+        history_days: int,
+        ledger_days: int,
+        schema: str = "",
+        shard: Shard = ALONE,
     ) -> None:
         self._settings = settings
         self._schema = schema
+        self.shard = shard
+        self._timeout_us = viewer_timeout_us
         #: The ledger row of the state that was loaded, or of the batch that was committed since.
         self.seq = 0
         self._history_us = history_days * 86_400 * 1_000_000
         self._ledger_days = ledger_days
         self._connection: psycopg2.extensions.connection | None = None
-        self._state = StateTables(viewer_timeout_us)
+        self._state = StateTables(viewer_timeout_us, shard)
         # The topic that is known to be among those that were read.
         self._topic_id: str | None = None
         # The ledger row up to which older rows are thinned.
@@ -89,10 +107,13 @@ class Store:
         # By topic and partition where spans were lost, in the order in which they were noted.
         self._lost: dict[tuple[str, int], list[Border]] = {}
 
-    def open(self) -> None:
-        """Connect and become the one writer.
+    def open(self, fence: Callable[[int], int] | None = None) -> None:
+        """Connect and become the one writer of the shard.
 
+        :param fence: called where the newest row is one of another number of shards, with that number, before their
+            state is taken over: no letter of theirs comes after that. Returns the topic's number of partitions.
         :raises OperatorError: another driver is the writer.
+        :raises SupersededError: the number is another one, and ``fence`` is missing.
         :raises psycopg2.OperationalError: the server does not answer.
         """
         self.close()
@@ -106,20 +127,75 @@ class Store:
                 # No other schema: a table that is missing here must not be looked for among the job's.
                 cursor.execute("SELECT set_config('search_path', %s, false)", (self._schema,))
             else:
-                self._lock(cursor)
+                self._lock(connection, cursor, fence)
             cursor.execute(STAGING)
         connection.commit()
 
-    def _lock(self, cursor: psycopg2.extensions.cursor) -> None:
+    def _lock(
+        self,
+        connection: psycopg2.extensions.connection,
+        cursor: psycopg2.extensions.cursor,
+        fence: Callable[[int], int] | None,
+    ) -> None:
         try:
+            if self.shard.count > 1:
+                self._share(connection, cursor, fence)
             # Waits for lock_timeout: the backend of a connection that has just ended keeps the lock for a moment.
-            cursor.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
+            cursor.execute("SELECT pg_advisory_lock(%s)", (self.shard.lock_key,))
+            if self.shard.count == 1:
+                self._take_over(connection, cursor, fence)
         except psycopg2.errors.LockNotAvailable:
             self.close()
             raise OperatorError(
                 "another driver of the job writes to this database: one at a time. "
                 "Look for it: inv status; end the other one, or wait until it has ended"
             ) from None
+
+    def _share(
+        self,
+        connection: psycopg2.extensions.connection,
+        cursor: psycopg2.extensions.cursor,
+        fence: Callable[[int], int] | None,
+    ) -> None:
+        """Keep drivers of another number of shards out, with the others of this number. One of them takes over."""
+        deadline = time.monotonic() + _TAKE_OVER_SECONDS
+        while True:
+            cursor.execute("SELECT pg_advisory_lock_shared(%s)", (LOCK_KEY,))
+            if present_shards(cursor) == self.shard.count:
+                return
+            cursor.execute("SELECT pg_advisory_unlock_shared(%s), pg_try_advisory_lock(%s)", (LOCK_KEY, LOCK_KEY))
+            if one(cursor)[1] or fence is None:
+                self._take_over(connection, cursor, fence)
+                cursor.execute("SELECT pg_advisory_lock_shared(%s), pg_advisory_unlock(%s)", (LOCK_KEY, LOCK_KEY))
+                return
+            connection.commit()
+            if time.monotonic() > deadline:
+                raise psycopg2.errors.LockNotAvailable
+            time.sleep(0.2)
+
+    def _take_over(
+        self,
+        connection: psycopg2.extensions.connection,
+        cursor: psycopg2.extensions.cursor,
+        fence: Callable[[int], int] | None,
+    ) -> None:
+        """Take over from another number of shards, where the newest row is theirs. The caller has the lock alone."""
+        before = present_shards(cursor)
+        connection.commit()
+        if before == self.shard.count:
+            return
+        if fence is None:
+            self.close()
+            raise SupersededError(
+                f"the ledger has a row of {before} drivers, and this is one of {self.shard.count}:"
+                " the number was changed (job_shards)"
+            )
+        partitions = fence(before)
+        started = time.monotonic()
+        cursor.execute(STAGING)
+        take_over(cursor, self.shard.count, partitions, self._timeout_us)
+        connection.commit()
+        log.info("%d shards took over from %d in %.2f s", self.shard.count, before, time.monotonic() - started)
 
     def close(self) -> None:
         """Give up the connection, and with it the lock."""
@@ -154,7 +230,7 @@ class Store:
         with self._cursor() as cursor:
             if not self._schema:
                 cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (SWAP_KEY,))
-            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger")
+            cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger WHERE shard = %s", (self.shard.number,))
             newest = one(cursor)[0]
         if newest != self.seq:
             self._end()
@@ -163,8 +239,26 @@ class Store:
                 " reading goes on from there after a restart"
             )
 
+    def release(self) -> None:
+        """End a transaction of :meth:`hold` without a commit of a batch."""
+        self._end()
+
+    def event_clock(self) -> int | None:
+        """Return the newest event clock that any shard has used, in microseconds; None: there is none, or one shard."""
+        if self.shard.count == 1:
+            return None
+        with self._cursor() as cursor:
+            cursor.execute("SELECT (extract(epoch FROM max(clock)) * 1000000)::bigint FROM event_clock")
+            newest: int | None = one(cursor)[0]
+        return newest
+
     def due_letters(self) -> list[DueLetter]:
-        """Return the dead letters that are due by a recount and are not yet sent, in the order of their ids."""
+        """Return the dead letters that are due by a recount and are not yet sent, in the order of their ids.
+
+        They are the first shard's.
+        """
+        if self.shard.number:
+            return []
         with self._cursor() as cursor:
             cursor.execute(
                 "SELECT id, recount::text, partition, record_offset, reason, detail, key, value, producer"
@@ -275,13 +369,13 @@ class Store:
                 lost.setdefault((span.topic_id, span.partition), []).append(border)
         generations = {number: len(found) for (topic, number), found in lost.items() if topic == batch.topic_id}
         with self._cursor() as cursor:
-            rows_written = write_rows(cursor, changes)
+            rows_written = write_rows(cursor, changes, self.shard.number)
             for span in batch.spans:
                 cursor.execute(_NOTE_SPAN, (*astuple(span)[:-1], timestamp(span.clock_us)))
             cursor.execute(
                 "INSERT INTO batch_ledger (query_id, batch_id, topic_id, accepted, duplicates, dead_letters,"
-                " rows_written, begun_at, decoded_at, format, offsets, clocks, event_clock, positions)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s)"
+                " rows_written, begun_at, decoded_at, shard, shards, format, offsets, clocks, event_clock, positions)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s, %s, %s)"
                 " RETURNING seq",
                 (
                     batch.query_id,
@@ -293,6 +387,9 @@ class Store:
                     rows_written,
                     batch.begun_s,
                     batch.decoded_s,
+                    self.shard.number,
+                    self.shard.count,
+                    self.shard.format,
                     *position_columns(engine, last, generations),
                 ),
             )
@@ -316,8 +413,11 @@ class Store:
         :returns: whether there is more to remove.
         """
         with self._cursor() as cursor:
-            more = forget_old(cursor, event_clock_us, self._history_us, self._ledger_days)
-            thinned = thin_ledger(cursor, self._thinned_seq)
+            more = forget_entries(cursor, self.shard, self._ledger_days)
+            # The tables are one for all shards.
+            if self.shard.number == 0:
+                more = forget_old(cursor, event_clock_us, self._history_us) or more
+            thinned = thin_ledger(cursor, self._thinned_seq, self.shard)
         self._end()
         more = more or thinned - self._thinned_seq > _MUCH_THINNED
         self._thinned_seq = thinned

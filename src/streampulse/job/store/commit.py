@@ -43,32 +43,32 @@ DELETE FROM stream_metrics_minute AS kept USING staged_clears AS gone
 WHERE kept.stream_id = gone.stream_id AND kept.window_start BETWEEN gone.first AND gone.last
 """
 _UPSERT_PRESENCES = """
-INSERT INTO stream_presence AS kept
-SELECT stream_id, active_viewers, own_clock, last_event FROM staged_presences ORDER BY stream_id
+INSERT INTO stream_presence AS kept (stream_id, active_viewers, own_clock, last_event, shard)
+SELECT stream_id, active_viewers, own_clock, last_event, %(shard)s FROM staged_presences ORDER BY stream_id
 ON CONFLICT (stream_id) DO UPDATE SET
   active_viewers = EXCLUDED.active_viewers, own_clock = EXCLUDED.own_clock,
   last_event = GREATEST(kept.last_event, EXCLUDED.last_event)
 """
 
 
-def write_rows(cursor: psycopg2.extensions.cursor, changes: Changes) -> int:
-    """Write a batch's changed rows and the event clock, and return how many rows were written or removed."""
+def write_rows(cursor: psycopg2.extensions.cursor, changes: Changes, shard: int = 0) -> int:
+    """Write a batch's changed rows and the shard's event clock; return how many rows were written or removed."""
     written = 0
     if changes.cleared:
-        _copy(cursor, "staged_clears", (_clear_columns(cleared) for cleared in changes.cleared))
+        copy(cursor, "staged_clears", (_clear_columns(cleared) for cleared in changes.cleared))
         cursor.execute(_CLEAR_ROWS)
         written += cursor.rowcount
     if changes.rows:
-        _copy(cursor, "staged_rows", (_row_columns(row) for row in changes.rows))
+        copy(cursor, "staged_rows", (_row_columns(row) for row in changes.rows))
         cursor.execute(_UPSERT_ROWS)
         written += cursor.rowcount
     if changes.presences:
-        _copy(cursor, "staged_presences", (_presence_columns(presence) for presence in changes.presences))
-        cursor.execute(_UPSERT_PRESENCES)
+        copy(cursor, "staged_presences", (_presence_columns(presence) for presence in changes.presences))
+        cursor.execute(_UPSERT_PRESENCES, {"shard": shard})
         written += cursor.rowcount
     cursor.execute(
-        "UPDATE event_clock SET clock = %(clock)s WHERE clock IS DISTINCT FROM %(clock)s",
-        {"clock": timestamp(changes.event_clock_us)},
+        "UPDATE event_clock SET clock = %(clock)s WHERE shard = %(shard)s AND clock IS DISTINCT FROM %(clock)s",
+        {"clock": timestamp(changes.event_clock_us), "shard": shard},
     )
     return written
 
@@ -94,13 +94,14 @@ def _presence_columns(presence: PresenceRow) -> tuple[object, ...]:
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 
-def _copy(cursor: psycopg2.extensions.cursor, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+def copy(cursor: psycopg2.extensions.cursor, table: str, rows: Iterable[tuple[object, ...]]) -> None:
+    """Add rows to a table by COPY."""
     text = io.StringIO()
     for row in rows:
         text.write("\t".join("\\N" if value is None else str(value).translate(_ESCAPES) for value in row))
         text.write("\n")
     text.seek(0)
-    # The name of the table is one of the constants above.
+    # The name of the table is a constant.
     cursor.copy_expert(f"COPY {table} FROM STDIN", text)
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 import psycopg2.extensions
 
+from streampulse.job.shards import ALONE, Shard
 from streampulse.job.store.commit import one, timestamp
 
 # One call removes this many windows, and this many ledger entries, so that no statement holds its locks for long.
@@ -15,10 +16,10 @@ WHOLE_LEDGER_DAYS: Final = 2
 _LETTER_DAYS: Final = 30
 
 
-def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_us: int, ledger_days: int) -> bool:
-    """Remove what is older than the history, and old ledger entries, a bounded piece at a time.
+def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_us: int) -> bool:
+    """Remove what is older than the history, a bounded piece at a time.
 
-    :param history_us: length of the history in microseconds; :param ledger_days: that of the ledger in days.
+    :param history_us: length of the history in microseconds.
     :returns: whether there is more to remove.
     """
     horizon = timestamp(event_clock_us - history_us)
@@ -35,22 +36,30 @@ def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_
         " EXISTS (SELECT FROM stream_metrics_minute AS m WHERE m.stream_id = p.stream_id)",
         (horizon,),
     )
-    # Entries are as old as they are in order, so the oldest are looked at and no others. The newest is the
-    # job's position and stays, however old.
-    cursor.execute(
-        "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM"
-        " (SELECT seq, committed_at FROM batch_ledger ORDER BY seq LIMIT %(limit)s) AS oldest"
-        " WHERE committed_at < now() - %(days)s * interval '1 day')"
-        " AND seq < (SELECT max(seq) FROM batch_ledger)",
-        {"limit": _ENTRIES, "days": ledger_days},
-    )
-    more = more or cursor.rowcount >= _ENTRIES
     cursor.execute("DELETE FROM dead_letter_groups WHERE bucket < now() - %s * interval '1 day'", (_LETTER_DAYS,))
     return more
 
 
-def thin_ledger(cursor: psycopg2.extensions.cursor, after_seq: int) -> int:
-    """Remove a bounded piece of the ledger's older entries, but for the last one of each minute.
+def forget_entries(cursor: psycopg2.extensions.cursor, shard: Shard, days: int) -> bool:
+    """Remove ledger entries of a shard, and of those that are no more, a bounded piece at a time.
+
+    :param days: length of the ledger in days.
+    :returns: whether there is more to remove.
+    """
+    # Entries are as old as they are in order, so the oldest are looked at and no others. The newest is the
+    # shard's position and stays, however old.
+    cursor.execute(
+        "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM (SELECT seq, committed_at FROM batch_ledger"
+        " WHERE shard = %(shard)s OR shard >= %(shards)s ORDER BY seq LIMIT %(limit)s) AS oldest"
+        " WHERE committed_at < now() - %(days)s * interval '1 day')"
+        " AND seq < (SELECT max(seq) FROM batch_ledger WHERE shard = %(shard)s)",
+        {"shard": shard.number, "shards": shard.count, "limit": _ENTRIES, "days": days},
+    )
+    return cursor.rowcount >= _ENTRIES
+
+
+def thin_ledger(cursor: psycopg2.extensions.cursor, after_seq: int, shard: Shard = ALONE) -> int:
+    """Remove a bounded piece of a shard's older ledger entries, but for the last one of each minute.
 
     :param after_seq: up to which entry the ledger was thinned before.
     :returns: up to which entry it is thinned now.
@@ -58,10 +67,11 @@ def thin_ledger(cursor: psycopg2.extensions.cursor, after_seq: int) -> int:
     cursor.execute(
         "WITH old AS (SELECT seq, date_trunc('minute', committed_at) AS minute,"
         " lead(date_trunc('minute', committed_at)) OVER (ORDER BY seq) AS next FROM"
-        " (SELECT seq, committed_at FROM batch_ledger WHERE seq > %(after)s ORDER BY seq LIMIT %(limit)s) AS oldest"
+        " (SELECT seq, committed_at FROM batch_ledger WHERE seq > %(after)s AND shard = %(shard)s"
+        " ORDER BY seq LIMIT %(limit)s) AS oldest"
         " WHERE committed_at < now() - %(days)s * interval '1 day'),"
         " gone AS (DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM old WHERE minute = next))"
         " SELECT max(seq) FROM old WHERE next IS NOT NULL",
-        {"after": after_seq, "limit": _ENTRIES, "days": WHOLE_LEDGER_DAYS},
+        {"after": after_seq, "shard": shard.number, "limit": _ENTRIES, "days": WHOLE_LEDGER_DAYS},
     )
     return int(one(cursor)[0] or after_seq)

@@ -1,7 +1,8 @@
 """The durable form of the working state: a snapshot, the accepted events of each batch since, and the position.
 
 Each of the three tables names the format of its rows. Format 1 is that of rows without a named format. Format 2 has
-room for what identifies a position besides its offset; its payloads are otherwise those of format 1.
+room for what identifies a position besides its offset; its payloads are otherwise those of format 1. Format 3 is format
+2, of one of several shards.
 """
 
 import datetime
@@ -22,9 +23,8 @@ from streampulse.job.counting.engine import Engine
 from streampulse.job.counting.state import Snapshot, restore, take_snapshot
 from streampulse.job.positions import LastRecord
 from streampulse.job.rows import Rows
+from streampulse.job.shards import ALONE, OLDEST_FORMAT, SHARD_FORMAT, Shard
 
-#: The format in which the state is written. The one before it is read as well.
-FORMAT: Final = 2
 #: A snapshot is written after this many accepted events at the earliest. Its fixed cost, a few milliseconds of the
 #: batch, is then a small part of the work that those events were, and a start replays them in under a second.
 SNAPSHOT_EVERY_EVENTS: Final = 50_000
@@ -70,6 +70,8 @@ class LedgerRow:
     committed_at_ms: float = math.inf
     #: Its number, 0 where nothing was ever committed.
     seq: int = 0
+    #: How many drivers counted the topic.
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,9 @@ def check_format(table: str, found: int) -> None:
 
     :raises OperatorError: they have not.
     """
-    if found not in (FORMAT - 1, FORMAT):
+    if not OLDEST_FORMAT <= found <= SHARD_FORMAT:
         raise OperatorError(
-            f"{table} has state of format {found}, and this release reads formats {FORMAT - 1} and {FORMAT}:"
+            f"{table} has state of format {found}, and this release reads formats {OLDEST_FORMAT} to {SHARD_FORMAT}:"
             " install the release that wrote it, or the one after that (inv up)"
         )
 
@@ -110,10 +112,12 @@ class StateTables:
     """Reads and writes the state's tables, and knows what they hold.
 
     :param viewer_timeout_us: see :class:`~streampulse.job.counting.engine.Engine`.
+    :param shard: whose state it is.
     """
 
-    def __init__(self, viewer_timeout_us: int) -> None:
+    def __init__(self, viewer_timeout_us: int, shard: Shard = ALONE) -> None:
         self._timeout = viewer_timeout_us
+        self._shard = shard
         self._deltas: list[StoredDelta] = []
         self._events_since = self._bytes_since = self._snapshot_bytes = 0
 
@@ -123,11 +127,14 @@ class StateTables:
         :returns: the engine, and that row; without a topic where nothing was ever committed.
         :raises OperatorError: a table has a format that this release does not read.
         """
-        newest = newest_row(cursor)
-        # One payload has the state of all partitions. A row for one partition only would be of a later format.
-        cursor.execute("SELECT seq, format, payload FROM job_state_snapshot ORDER BY seq DESC LIMIT 1")
+        shard = self._shard.number
+        newest = newest_row(cursor, shard)
+        # One payload has the state of all partitions of the shard.
+        cursor.execute(
+            "SELECT seq, format, payload FROM job_state_snapshot WHERE shard = %s ORDER BY seq DESC LIMIT 1", (shard,)
+        )
         snapshots = cursor.fetchall()
-        cursor.execute("SELECT seq, format, payload FROM job_state_delta ORDER BY seq")
+        cursor.execute("SELECT seq, format, payload FROM job_state_delta WHERE shard = %s ORDER BY seq", (shard,))
         return self.rebuild(newest, snapshots[0] if snapshots else None, cursor), newest
 
     def rebuild(
@@ -180,25 +187,25 @@ class StateTables:
         kept = [rows for rows in accepted if len(rows) or rows.own_clocks]
         written = Written(None, _weight(kept), 0)
         if kept:
-            payload = _pack([rows.encode() for rows in kept])
+            payload = pack([rows.encode() for rows in kept])
             written.delta, written.delta_bytes = StoredDelta(seq, _newest(kept)), len(payload)
             cursor.execute(
-                "INSERT INTO job_state_delta (seq, format, payload) VALUES (%s, %s, %s)",
-                (seq, FORMAT, psycopg2.Binary(payload)),
+                "INSERT INTO job_state_delta (seq, format, payload, shard) VALUES (%s, %s, %s, %s)",
+                (seq, self._shard.format, psycopg2.Binary(payload), self._shard.number),
             )
         due = snapshot_now or snapshot_is_due(
             self._events_since + written.events, self._bytes_since + written.delta_bytes, self._snapshot_bytes
         )
         if due:
             snapshot = take_snapshot(engine)
-            payload = _pack(snapshot)
+            payload = pack(snapshot)
             written.snapshot_bytes = len(payload)
             written.folds = {partition.number: partition.fold for partition in snapshot.partitions}
             unneeded = [delta.seq for delta in self._deltas if not _guards(delta, written.folds)]
-            cursor.execute("DELETE FROM job_state_snapshot")
+            cursor.execute("DELETE FROM job_state_snapshot WHERE shard = %s", (self._shard.number,))
             cursor.execute(
-                "INSERT INTO job_state_snapshot (seq, format, payload) VALUES (%s, %s, %s)",
-                (seq, FORMAT, psycopg2.Binary(payload)),
+                "INSERT INTO job_state_snapshot (seq, format, payload, shard) VALUES (%s, %s, %s, %s)",
+                (seq, self._shard.format, psycopg2.Binary(payload), self._shard.number),
             )
             cursor.execute("DELETE FROM job_state_delta WHERE seq = ANY(%s)", (unneeded,))
         return written
@@ -215,16 +222,18 @@ class StateTables:
             self._snapshot_bytes = written.snapshot_bytes
 
 
-def newest_row(cursor: psycopg2.extensions.cursor) -> LedgerRow:
-    """Return the newest row of the ledger, without a topic where nothing was ever committed.
+def newest_row(cursor: psycopg2.extensions.cursor, shard: int = 0) -> LedgerRow:
+    """Return a shard's newest row of the ledger, without a topic where nothing was ever committed.
 
     :raises OperatorError: it has a format that this release does not read.
     """
     cursor.execute(
         "SELECT format, offsets, clocks, topic_id, event_clock, positions,"
-        " extract(epoch FROM committed_at)::float8 * 1000, seq FROM batch_ledger ORDER BY seq DESC LIMIT 1"
+        " extract(epoch FROM committed_at)::float8 * 1000, seq, shards FROM batch_ledger WHERE shard = %s"
+        " ORDER BY seq DESC LIMIT 1",
+        (shard,),
     )
-    for found, offsets, clocks, topic_id, event_clock, positions, committed_at, seq in cursor:
+    for found, offsets, clocks, topic_id, event_clock, positions, committed_at, seq, shards in cursor:
         check_format("batch_ledger", found)
         return LedgerRow(
             {int(number): offset for number, offset in offsets.items()},
@@ -234,6 +243,7 @@ def newest_row(cursor: psycopg2.extensions.cursor) -> LedgerRow:
             {int(number): last_record(entry) for number, entry in (positions or {}).items()},
             committed_at,
             seq,
+            shards,
         )
     return LedgerRow({}, {})
 
@@ -258,8 +268,8 @@ def accepted_ids(cursor: psycopg2.extensions.cursor, partition: int, first: int)
 
 def position_columns(
     engine: Engine, last: Mapping[int, LastRecord], generations: Mapping[int, int]
-) -> tuple[int, str, str, datetime.datetime | None, str]:
-    """Return the columns format, offsets, clocks, event_clock and positions of a batch's ledger row."""
+) -> tuple[str, str, datetime.datetime | None, str]:
+    """Return the columns offsets, clocks, event_clock and positions of a batch's ledger row."""
     clock = engine.event_clock_us
     positions = {
         number: {
@@ -271,7 +281,6 @@ def position_columns(
         for number, record in last.items()
     }
     return (
-        FORMAT,
         json.dumps(engine.next_offsets()),
         json.dumps(engine.partition_clocks()),
         None if clock is None else _EPOCH + datetime.timedelta(microseconds=clock),
@@ -279,7 +288,8 @@ def position_columns(
     )
 
 
-def _pack(value: object) -> bytes:
+def pack(value: object) -> bytes:
+    """Return a payload."""
     # Level 1: three quarters of what level 6 saves, at a fifth of its time.
     return zlib.compress(msgspec.msgpack.encode(value), 1)
 

@@ -206,7 +206,7 @@ def _world(screen: Screen, stack: ExitStack, folder: Path, events: int) -> World
         step.note("counting by the oracle")
         reader = TopicReader(kafka)
         offsets = {number: bounds.end for number, bounds in reader.bounds(kafka.topic).items()}
-        snapshot = Snapshot(False, None, 1, offsets, {}, None, None, {}, {})
+        snapshot = Snapshot(False, None, 1, offsets, {}, [], [], {}, {})
         log = read_log(reader, kafka.topic, snapshot, lambda _: None)
         reader.close()
         counting = CountingSettings()
