@@ -50,6 +50,11 @@ class Service:
     once: bool = False
     ports: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit, and the pattern of the job's shards."""
+        return (self.unit, self.unit.replace(".", "@*.")) if self.name == "job" else (self.unit,)
+
 
 def port(environment: Environment, name: str) -> int:
     """Return the number of a port in an environment: the inventory's own, else the default.

@@ -18,6 +18,8 @@ description:
     sets C(api_public).
   - Where it is, nginx stands in front of it on the hosts of the group C(edge). An inventory without such hosts gets the
     hosts of the group C(api).
+  - The drivers of the job run on the hosts of the group C(job). An inventory without such hosts gets those of the group
+    C(spark_master).
   - The group C(streampulse_base) has the hosts of every service of the base stack, by C(ansible/services.yml).
 options:
   plugin:
@@ -36,7 +38,7 @@ class InventoryModule(BaseInventoryPlugin):
     NAME = "streampulse_edge"
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = False) -> None:
-        """Set the variable, and add the groups ``streampulse_base`` and, where the inventory names none, ``edge``."""
+        """Set the variable, and add ``streampulse_base`` and, where the inventory names none, ``edge`` and ``job``."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         inventory.add_group("edge")
@@ -47,6 +49,10 @@ class InventoryModule(BaseInventoryPlugin):
         if public and not inventory.groups["edge"].get_hosts():
             for host in api:
                 inventory.add_host(host.name, group="edge")
+        inventory.add_group("job")
+        if not inventory.groups["job"].get_hosts() and "spark_master" in inventory.groups:
+            for host in inventory.groups["spark_master"].get_hosts():
+                inventory.add_host(host.name, group="job")
         inventory.add_group("streampulse_base")
         services = yaml.safe_load(SERVICES.read_text(encoding="utf-8"))["streampulse_services"]
         for service in services:

@@ -190,6 +190,10 @@ def parse(name: str, folder: Path, content: object) -> Environment:
     if not found:
         raise OperatorError(f"{where} has no hosts: add one to a group")
     _add_default_edge(groups, found, variables)
+    if not any("job" in names for names in groups.values()):
+        # As Ansible's inventory plugin does.
+        for names in groups.values():
+            names |= {"job"} if "spark_master" in names else set()
     hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
     return Environment(name, folder, hosts, variables)
 

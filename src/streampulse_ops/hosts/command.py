@@ -49,11 +49,11 @@ def run(
 
 
 def on_master(session: Session, words: Sequence[str], *, live: bool = False) -> tuple[int, str, str]:
-    """Run the command on the host of Spark's master, which has the settings of Kafka, of PostgreSQL and of the job.
+    """Run the command on the job's first host, which has the settings of Kafka, of PostgreSQL and of the job.
 
     :raises OperatorError: as :func:`run`, or the inventory has no such host.
     """
-    return run(session, session.environment.require_group("spark_master")[0], words, live=live)
+    return run(session, session.environment.require_group("job")[0], words, live=live)
 
 
 def shown(session: Session, words: Sequence[str], *, live: bool = False) -> None:

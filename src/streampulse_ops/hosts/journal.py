@@ -57,7 +57,7 @@ def writer(entry: Mapping[str, Any], listed: Iterable[Service]) -> str:
     # systemd's own messages about a unit name it in UNIT.
     for unit in (entry.get("UNIT"), entry.get("_SYSTEMD_UNIT")):
         for service in listed:
-            if unit and fnmatch.fnmatchcase(str(unit), service.unit):
+            if any(fnmatch.fnmatchcase(str(unit), pattern) for pattern in service.units):
                 return service.name
     return str(entry.get("SYSLOG_IDENTIFIER") or entry.get("_SYSTEMD_UNIT") or "?")
 

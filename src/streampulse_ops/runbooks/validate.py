@@ -210,7 +210,7 @@ def _matches(book: Runbook, pattern: str, text: str | None = None) -> Iterator[t
 
 
 def _units(book: Runbook) -> Iterator[Fault]:
-    known = {service.unit for service in services.all_services()} | MORE_UNITS
+    known = {unit for service in services.all_services() for unit in service.units} | MORE_UNITS
     for line, unit in _matches(book, r"([\w@*.-]+\.service)"):
         if unit not in known:
             yield line, f"there is no unit {unit}"

@@ -24,7 +24,8 @@ NEEDED = ("kafka", "spark_master", "spark_worker", "postgres", "api")
 #: Memory of each group's JVMs, as settings of roles.
 HEAPS = {
     "kafka": (("kafka", "kafka_heap"),),
-    "spark_master": (("spark_master", "spark_master_heap"), ("job", "job_driver_memory")),
+    "spark_master": (("spark_master", "spark_master_heap"),),
+    "job": (("job", "job_driver_memory"),),
     "spark_worker": (("spark_worker", "spark_worker_heap"), ("spark_worker", "spark_worker_memory")),
 }
 #: Memory of a host that its JVMs leave to everything else, in MiB.

@@ -67,7 +67,14 @@ def show(session: Session, name: str, wish: Wish) -> str | None:
     asked = [
         (host, units)
         for host in session.environment.hosts
-        if (units := [each.unit for each in wanted if host in services.hosts_of(session.environment, each)])
+        if (
+            units := [
+                unit
+                for service in wanted
+                if host in services.hosts_of(session.environment, service)
+                for unit in service.units
+            ]
+        )
     ]
     if not asked:
         raise OperatorError(f"no host of {session.name} runs {name}: add one to {session.environment.inventory}")

@@ -10,7 +10,7 @@ from streampulse_ops.verbs import silence
 from streampulse_ops.verbs.deploy import variables
 
 #: The order by groups: what has replicas before what everything waits for. Hosts without any of them come last.
-ORDER: Final = ("kafka", "spark_worker", "api", "edge", "spark_master", "postgres", "generator", "monitoring")
+ORDER: Final = ("kafka", "spark_worker", "api", "edge", "job", "spark_master", "postgres", "generator", "monitoring")
 TASK: Final = "inv upgrade"
 #: How long a host's alerts are kept quiet.
 QUIET: Final = "15m"

@@ -32,6 +32,7 @@ def test_every_service_has_a_role_a_unit_and_ports_that_are_given_out() -> None:
     listed = [name for service in services.all_services() for name in service.ports]
     # A page that a setting turns on may have a port of its own.
     listed += [page.port for page in services.pages().values() if page.setting and page.port not in listed]
+    listed += [name for entry in services.entries() for name in entry.get("shard_ports", ())]
     assert sorted(listed) == sorted(given)
     for service in services.all_services():
         assert (root / "ansible/roles" / service.name.replace("-", "_") / "tasks/main.yml").is_file()

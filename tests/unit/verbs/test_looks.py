@@ -24,7 +24,7 @@ from streampulse_ops.verbs.verify import verify
 def down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(links, "address", lambda *_which: "http://a:8000/")
-    return session(tmp_path, running=False, provider="vagrant", a="api postgres spark_master monitoring")
+    return session(tmp_path, running=False, provider="vagrant", a="api postgres spark_master job monitoring")
 
 
 LOOKS: list[Callable[[Session], object]] = [
