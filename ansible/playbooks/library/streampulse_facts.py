@@ -35,6 +35,7 @@ options:
 RETURN = r"""
 release: {description: Code name of the distribution, type: str, returned: always}
 machine: {description: Architecture as the kernel names it, type: str, returned: always}
+cores: {description: Number of processors, type: int, returned: always}
 container: {description: Whether the host shares its kernel and so its clock, type: bool, returned: always}
 packages: {description: Names of the installed packages, type: list, elements: str, returned: always}
 artifacts: {description: Complete artifact sets as set/digest, type: list, elements: str, returned: always}
@@ -163,6 +164,7 @@ def main() -> None:
         pretty_name=release.get("PRETTY_NAME", "an unknown system"),
         systemd=Path("/run/systemd/system").is_dir(),
         machine=os.uname().machine,
+        cores=os.cpu_count() or 1,
         container=container,
         packages=installed_packages(module),
         artifacts=sorted("/".join(path.parts[-3:-1]) for path in complete),

@@ -79,8 +79,8 @@ def services_are_installed(session: Session) -> Iterator[Finding]:
         # The hosts' own looks say whether the unit runs.
         yield Finding("service", f"{row.service} on {row.host}: {row.version or 'installed'}", ok=True)
         # A package's version follows from the host's distribution.
-        if row.version and services.named(row.service).version.startswith("/"):
-            versions[row.service][row.host] = row.version
+        if row.version and row.entry.version.startswith("/"):
+            versions[row.entry.name][row.host] = row.version
     for service, found in versions.items():
         if len(set(found.values())) > 1:
             cause = "hosts have different versions: " + ", ".join(f"{host} {each}" for host, each in found.items())

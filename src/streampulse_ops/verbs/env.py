@@ -129,7 +129,11 @@ def _hosts(session: Session) -> Iterator[Finding]:
     """Compare each host's memory with the JVMs that run there, and check that it knows the names of all hosts."""
     names = sorted({name for host in session.environment.hosts if (name := _private_name(session, host))})
     for host in session.environment.hosts:
-        wanted = sum(_mib(session, host, *setting) for group in host.groups for setting in HEAPS.get(group, ()))
+        wanted = sum(
+            _mib(session, host, *setting) * (_shards(session, host) if group == "job" else 1)
+            for group in host.groups
+            for setting in HEAPS.get(group, ())
+        )
         with Remote(session.environment, host) as remote:
             _, meminfo, _ = remote.run(["cat", "/proc/meminfo"], timeout=30)
             unknown = [name for name in names if remote.run(["getent", "ahostsv4", name], timeout=30)[0] != 0]
@@ -150,6 +154,13 @@ def _private_name(session: Session, host: Host) -> str:
     given = str(inventory.variables(session.environment, host).get("private_address", "{{"))
     name = session.provider.address(host) if "{{" in given else given
     return "" if re.fullmatch(r"[0-9.]+", name) else name
+
+
+def _shards(session: Session, host: Host) -> int:
+    """Return how many drivers of the job a host runs."""
+    hosts = session.environment.require_group("job")
+    count = int(inventory.variables(session.environment, host).get("job_shards", 1))
+    return len(range(hosts.index(host), count, len(hosts)))
 
 
 def _mib(session: Session, host: Host, role: str, name: str) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich.table import Table
 
@@ -30,6 +30,12 @@ later=
 while [ $# -gt 0 ]; do
   unit=$1 version=$2
   shift 2
+  # The job's shards, where it has several, come last.
+  if [ "$unit" = streampulse-job.service ]; then
+    for shard in $(systemctl list-units --all --plain --no-legend 'streampulse-job@*.service' | awk '{print $1}'); do
+      set -- "$@" "$shard" "$version"
+    done
+  fi
   echo "== $unit"
   name=$unit
   case $unit in
@@ -100,6 +106,11 @@ class Row:
         """Whether the service runs."""
         return self.state == "active (running)"
 
+    @property
+    def entry(self) -> Service:
+        """The list's entry: a shard is the job."""
+        return services.named(self.service.partition("@")[0])
+
 
 def collect(session: Session) -> list[Row]:
     """Ask every host at the same time, and return a row for each of its services, in the order of starting.
@@ -143,7 +154,16 @@ def parse(host: Host, listed: list[Service], output: str) -> list[Row]:
         found = dict(line.partition("=")[::2] for line in rest.splitlines() if "=" in line)
         sections.setdefault(title.strip(), {}).update(found)
     rows = []
-    for service in listed:
+    shards = [unit for unit in sections if unit.startswith("streampulse-job@")]
+    named = [
+        each
+        for service in listed
+        for each in (
+            service,
+            *(replace(service, name=f"job@{unit[16:-8]}", unit=unit) for unit in shards if service.name == "job"),
+        )
+    ]
+    for service in named:
         found = sections.get(service.unit, {})
         if service.full and OURS not in found.get("FragmentPath", "") + found.get("DropInPaths", ""):
             continue
@@ -221,7 +241,7 @@ def _down(session: Session, rows: list[Row]) -> str:
     down = [f"{row.service} on {row.host}" for row in rows if not row.healthy]
     flag = f"--env {session.name}"
     reasons = "".join(f"{why}. " for why in sorted({row.why for row in rows if row.why}))
-    full = "--full " * any(services.named(row.service).full for row in rows if not row.healthy)
+    full = "--full " * any(row.entry.full for row in rows if not row.healthy)
     start = f"Why: inv doctor {flag}; start: inv up {full}{flag}"
     return f"not running: {', '.join(down)}. {reasons}{start}" if down else ""
 

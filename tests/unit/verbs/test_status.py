@@ -36,6 +36,22 @@ def test_a_service_that_runs_and_one_that_is_not_installed() -> None:
     assert not api.healthy
 
 
+def test_each_shard_of_the_job_has_a_row() -> None:
+    listed = [Service("job", "streampulse-job.service", "job"), Service("api", "streampulse-api.service", "api")]
+    running, failed = "ActiveState=active\nSubState=running\n", "ActiveState=failed\nSubState=failed\n"
+    units = {"job": running, "api": running, "job@0": running, "job@1": failed}
+    rows = status.parse(
+        HOST, listed, "".join(f"== streampulse-{name}.service\n{state}" for name, state in units.items())
+    )
+    assert {row.entry.name for row in rows} == {"job", "api"}
+    assert [(row.service, row.healthy) for row in rows] == [
+        ("job", True),
+        ("job@0", True),
+        ("job@1", False),
+        ("api", True),
+    ]
+
+
 def test_monitoring_without_a_set_up_has_no_rows() -> None:
     listed = [Service("prometheus", "prometheus.service", "monitoring", full=True)]
     nowhere = "== prometheus.service\nActiveState=inactive\nSubState=dead\nFragmentPath=\nDropInPaths=\n"

@@ -22,19 +22,22 @@ def progress(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     )
     log = _log()
     running = host.uptime() - int(host.properties(services["job"]).get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    fine_ones = []
     for shard, shards, offsets, age in newest or [(0, 1, {}, None)]:
         others = {str(number): end for number, end in log.ends.items() if number % shards != shard}
         lag = log.behind(others | offsets)
         silent = running if age is None else min(age, running)
-        who = "the job" if shards == 1 else f"shard {shard} of the job"
-        name = "job.progress" if shards == 1 else f"job.progress.{shard}"
+        who, name = (
+            ("the job", "job.progress") if shards == 1 else (f"shard {shard} of the job", f"job.progress.{shard}")
+        )
         if lag and silent > JOB_SILENT_SECONDS:
             last = "has never committed a batch" if age is None else f"committed its newest batch {age:.0f} s ago"
             yield fault("SP-JOB-001", name, f"{lag:,} records wait, and {who} {last}", "inv logs job")
-        elif age is None:
-            yield fine(name, "nothing to read yet")
         else:
-            yield fine(name, f"newest batch {age:.0f} s ago, {lag:,} records behind")
+            last = "nothing to read yet" if age is None else f"newest batch {age:.0f} s ago, {lag:,} records behind"
+            fine_ones.append(last if shards == 1 else f"{who}: {last}")
+    if len(fine_ones) == max(1, len(newest)):
+        yield fine("job.progress", "; ".join(fine_ones))
 
 
 @look("job.ledger", "job")
