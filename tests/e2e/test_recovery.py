@@ -222,6 +222,27 @@ def test_a_second_job_refuses(stack: Stack) -> None:
     is_right(stack, "a second job was started")
 
 
+def test_two_drivers_count_and_then_one_again(stack: Stack) -> None:
+    inventory = stack.inventories / stack.name / "hosts.yml"
+    alone = inventory.read_text()
+    inventory.write_text(alone.replace("  vars:\n", "  vars:\n    job_shards: 2\n", 1))
+    stack.inv_ok("up")
+    first, second = (f"systemctl show --property=MainPID --value streampulse-job@{number}" for number in (0, 1))
+    before = stack.ssh_ok(first)
+    stack.ssh_ok(f"kill -9 $({second})")
+    commits_again(stack, "kill -9 of one of two drivers")
+    newest = "SELECT seq FROM newest_batches WHERE shard = 1"
+    killed = sql(stack, newest)
+    until(lambda: sql(stack, newest) != killed, BACK_SECONDS, "the killed driver commits again")
+    assert stack.ssh_ok(first) == before
+    is_right(stack, "that")
+    stack.inv_ok("doctor")
+
+    inventory.write_text(alone)
+    stack.inv_ok("up")
+    is_right(stack, "one driver took over from two")
+
+
 def test_kafkas_log_lost_while_the_tables_are_kept(stack: Stack) -> None:
     stack.ssh_ok("systemctl stop streampulse-generator")
     counted = "SELECT sum(chat_messages), sum(donations), sum(donations_usd) FROM stream_metrics_minute"

@@ -163,17 +163,14 @@ class Stack:
         answer = self.ssh_ok(
             "runuser -u postgres -- psql -XAt streampulse -c"
             ' "SELECT (SELECT sum(value::bigint) FROM jsonb_each_text(offsets)),'
-            ' (SELECT sum(accepted) FROM batch_ledger) FROM batch_ledger ORDER BY seq DESC LIMIT 1"'
+            ' (SELECT sum(accepted) FROM batch_ledger) FROM counted_up_to"'
         )
         read, counted = answer.strip().split("|")
         return int(read), int(counted)
 
     def next_offset(self, partition: int) -> int:
         """Return the job's offset in a partition, from the ledger."""
-        answer = self.ssh_ok(
-            "runuser -u postgres -- psql -XAt streampulse -c"
-            ' "SELECT offsets FROM batch_ledger ORDER BY seq DESC LIMIT 1"'
-        )
+        answer = self.ssh_ok('runuser -u postgres -- psql -XAt streampulse -c "SELECT offsets FROM counted_up_to"')
         return int(json.loads(answer).get(str(partition), 0))
 
     def machine_pids(self) -> list[int]:
