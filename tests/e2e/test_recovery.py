@@ -236,7 +236,6 @@ def test_two_drivers_count_and_then_one_again(stack: Stack) -> None:
     until(lambda: sql(stack, newest) != killed, BACK_SECONDS, "the killed driver commits again")
     assert stack.ssh_ok(first) == before
     is_right(stack, "that")
-    stack.inv_ok("doctor")
 
     inventory.write_text(alone)
     stack.inv_ok("up")
