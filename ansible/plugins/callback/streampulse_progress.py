@@ -18,7 +18,7 @@ description:
     host, seconds and msg. Part is the role's name, or the play's for a task outside any role. The last line, stats,
     has in said what the tasks have set with set_stats. A result has paths (what streampulse_files changed), watch (the
     paths whose change restarts the unit of streampulse_service), unit and reason. The result of a task with the tag
-    gate has gate, and in saw the last line of its output.
+    gate has gate, and in saw the last line of its output, of each item where it has a loop.
 requirements:
   - enabled in the configuration
 """
@@ -60,8 +60,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
         if said.get("changed_paths"):
             more["paths"] = said["changed_paths"]
         if GATE in task.tags:
-            lines = str(said.get("stdout") or "").strip().splitlines()
-            more |= {"gate": True, "saw": lines[-1] if lines else ""}
+            outputs = (str(each.get("stdout") or "").strip().splitlines() for each in said.get("results") or [said])
+            more |= {"gate": True, "saw": "; ".join(lines[-1] for lines in outputs if lines)}
         self._write(event, host=host, seconds=round(time.monotonic() - self._begun, 3), **more)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
