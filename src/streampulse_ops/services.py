@@ -70,6 +70,20 @@ def port(environment: Environment, name: str) -> int:
         ) from None
 
 
+def shards(environment: Environment) -> int:
+    """Return the number of the job's drivers in an environment.
+
+    :raises OperatorError: Ansible cannot read the inventory, or what it says is not a number.
+    """
+    found = inventory.variables(environment, environment.hosts[0]).get("job_shards", 1)
+    try:
+        return int(found)
+    except (TypeError, ValueError):
+        raise OperatorError(
+            f"job_shards is {found} in {environment.inventory}, which is not a number: write one there"
+        ) from None
+
+
 @cache
 def entries() -> tuple[dict[str, Any], ...]:
     """Return the entries of the list as they are written, in the order of starting."""

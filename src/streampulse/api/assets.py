@@ -2,6 +2,7 @@
 
 There is no build step. A file names another one as ``./name.ext`` and a page as ``{asset:name.ext}``; both become the
 address with the hash. Files of other projects are in the folder ``vendor``; its ``vendor.json`` names their origin.
+Swagger UI is large because it comes as one file with all that it needs: ``/docs`` works on hosts without the internet.
 """
 
 import gzip

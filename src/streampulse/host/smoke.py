@@ -315,8 +315,13 @@ class Smoke:
         return int(found[0][0]) if found else 1
 
     def _choose(self, connection: psycopg2.extensions.connection) -> None:
-        """Choose a stream that the shard counts."""
+        """Choose a stream that the shard counts.
+
+        :raises NotPassed: there is no such shard.
+        """
         shards = self._shards(connection)
+        if self.shard is not None and not 0 <= self.shard < shards:
+            raise NotPassed("Spark", f"{shards} drivers count, and shard {self.shard} is none of them", "inv up")
         partitions = len(self._log().starts) if self.shard is not None and shards > 1 else 1
         while partitions > 1 and partition_of(self.plan.stream_id.encode(), partitions) % shards != self.shard:
             self.plan = plan(datetime.datetime.now(datetime.UTC))

@@ -248,7 +248,7 @@ class Batches:
                 metrics.LAST_COMMIT.set(time.time())
                 metrics.EVENT_CLOCK.set((engine.event_clock_us or 0) / 1_000_000)
             else:
-                self._store.release()
+                self._store.end()
         except _PASSING as error:
             log.warning("PostgreSQL went away: %s", " ".join(str(error).split()))
             self._reopen()

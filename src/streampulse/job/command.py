@@ -46,6 +46,8 @@ _PATIENCE_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 15.0
 # The rows of a shard without records follow the event clock within five seconds.
 _FOLLOW_SECONDS: Final = 2.0
+# Spark reports on its triggers at least every ten seconds. A query that has not moved for longer hangs.
+_MOVED_SECONDS: Final = 20.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
 # The last line of a Python traceback.
 _KAFKA: Final = re.compile(r"^[\w.]*\b(?:LogLost|KafkaException): (.+)", re.MULTILINE)
@@ -165,6 +167,8 @@ class Driver:
         self._options: dict[str, str] = {}
         self._tracker: Any = None
         self._seen: object = None
+        # When Spark's query or a batch of it last moved, on the monotonic clock.
+        self._moved_at = 0.0
         self._look_due = 0.0
 
     def run(self, session: Any, start: Start) -> int:
@@ -204,9 +208,10 @@ class Driver:
     def _follow(self, ready: bool) -> None:
         """Have the rows extended to the event clock of the other shards, where there are no records.
 
-        Not while executors read: a shard whose executors hang must look as old as it is.
+        Not while executors read or Spark's query stands still: a shard that hangs must look as old as it is, in the
+        ledger and to the watchdog.
         """
-        due = ready and self._reading.since is None
+        due = ready and self._reading.since is None and time.monotonic() < self._moved_at + _MOVED_SECONDS
         if self._settings.shards > 1 and due and time.monotonic() > self._batches.followed_at + _FOLLOW_SECONDS:
             self._overlap.offer(self._batches.follow)
 
@@ -254,8 +259,10 @@ class Driver:
             metrics.note_progress(progress)
         # The tracker counts the driver as one of them.
         metrics.EXECUTORS.set(max(0, len(self._tracker.getExecutorInfos()) - 1))
-        seen = (progress and progress["timestamp"], self._batches.alive_at)
+        seen = (progress and progress["timestamp"], self._batches.commits)
         moved = seen != self._seen
+        if moved:
+            self._moved_at = now
         self._seen = seen
         return moved
 

@@ -13,8 +13,7 @@ from typing import Final
 import psycopg2.extensions
 from psycopg2.extras import execute_values
 
-from streampulse.job.store import SWAP_KEY
-from streampulse.job.store.commit import one, timestamp
+from streampulse.job.store.commit import SWAP_KEY, one, timestamp
 from streampulse.recount.schema import Entry
 
 #: Limit for each statement, and for the wait for the job's batch, in seconds.

@@ -90,8 +90,11 @@ class Bundle:
         return dataclasses.replace(loaded, release=tree)
 
 
-def make(environment: Environment) -> Bundle:
-    """Make the bundle of this checkout and of the environment's inventory, unless it exists."""
+def make(environment: Environment, drivers: int) -> Bundle:
+    """Make the bundle of this checkout and of the environment's inventory, unless it exists.
+
+    :param drivers: number of the job's drivers, which decides about the format of its state.
+    """
     root = paths.repository()
     files = {str(file): root / file for file in _files(root)}
     for file in _settings(environment.folder):
@@ -101,7 +104,7 @@ def make(environment: Environment) -> Bundle:
     # The version names the release and is not part of its content: a commit that changes no file is the same release.
     digest = digest_of(*(part for name, data in content.items() for part in (name, data)))[:10]
     version = _version(root)
-    manifest = {"name": f"{version}-{digest}", "interface": INTERFACE, **_formats(root)}
+    manifest = {"name": f"{version}-{digest}", "interface": INTERFACE, **_formats(root, drivers)}
     content[MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
     file = folder(environment) / f"{manifest['name']}.tar.gz"
     if not file.exists():
@@ -213,7 +216,7 @@ def _version(root: Path) -> str:
         return release.version(root)
 
 
-def _formats(root: Path) -> dict[str, Any]:
+def _formats(root: Path, drivers: int) -> dict[str, Any]:
     """Return what decides whether another release can follow this one, or this one another."""
     migrations = sorted((root / "sql").glob("*.sql"))
     ended = [int(number) for file in migrations for number in ENDS.findall(file.read_text(encoding="utf-8"))]
@@ -222,7 +225,7 @@ def _formats(root: Path) -> dict[str, Any]:
         "schema": int(migrations[-1].name[:4]),
         "oldest_schema": max(ended, default=0),
         "state_read": list(range(shards.OLDEST_FORMAT, shards.SHARD_FORMAT + 1)),
-        "state_written": shards.FORMAT,
+        "state_written": shards.Shard(0, drivers).format,
         "kafka_metadata": ".".join(str(lock["kafka"]["version"]).split(".")[:2]),
     }
 

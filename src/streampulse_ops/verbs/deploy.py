@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops import ansible, artifacts
+from streampulse_ops import ansible, artifacts, services
 from streampulse_ops.cli.console import confirm, took
 from streampulse_ops.environments import secrets
 from streampulse_ops.environments.session import Session, changing
@@ -108,7 +108,7 @@ def _made(session: Session) -> Bundle:
 
     :raises OperatorError: the environment is protected and the checkout has changes that are not committed.
     """
-    made = bundle.make(session.environment)
+    made = bundle.make(session.environment, services.shards(session.environment))
     if session.environment.typed and "-dirty-" in made.name:
         raise OperatorError(f"{session.name} is protected and this checkout has uncommitted changes: git status")
     return made

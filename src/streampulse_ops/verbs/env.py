@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops import ansible, artifacts, paths
+from streampulse_ops import ansible, artifacts, paths, services
 from streampulse_ops.environments import environment, inventory, secrets
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session, changing
@@ -159,8 +159,7 @@ def _private_name(session: Session, host: Host) -> str:
 def _shards(session: Session, host: Host) -> int:
     """Return how many drivers of the job a host runs."""
     hosts = session.environment.require_group("job")
-    count = int(inventory.variables(session.environment, host).get("job_shards", 1))
-    return len(range(hosts.index(host), count, len(hosts)))
+    return len(range(hosts.index(host), services.shards(session.environment), len(hosts)))
 
 
 def _mib(session: Session, host: Host, role: str, name: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse_ops import ansible
+from streampulse_ops import ansible, services
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.releases import bundle
@@ -32,7 +32,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     _check(session, full)
     session.screen.line(session.headline())
     with changing(session, "inv reset"):
-        release = prepare(session, bundle.make(session.environment))
+        release = prepare(session, bundle.make(session.environment, services.shards(session.environment)))
         start_machines(session)
         if "kafka" not in keep:
             _check_kafka(session, full, keep)

@@ -1,6 +1,7 @@
 """``inv up``: machines, then the deploy of this checkout."""
 
 from streampulse.core.errors import IncompleteError
+from streampulse_ops import services
 from streampulse_ops.environments import secrets
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.hosts import links
@@ -25,7 +26,7 @@ def bring_up(session: Session, full: bool) -> tuple[int, dict[str, str]]:
     if not session.ours:
         secrets.file_for(session.environment)  # refused here, before anything is fetched
     with changing(session, "inv up"):
-        release = deploy.prepare(session, bundle.make(session.environment))
+        release = deploy.prepare(session, bundle.make(session.environment, services.shards(session.environment)))
         started = start_machines(session)
         options = deploy.Options(full=full, prove=bool(session.environment.typed))
         changed, missing = deploy.roll_out(session, release, options, history.look(session))

@@ -43,3 +43,24 @@ def test_a_failure_discards_what_was_read_and_is_the_end() -> None:
     assert counted == []
     assert isinstance(overlap.failure, ConnectionError)
     assert not overlap.busy
+
+
+def test_what_is_offered_is_dropped_while_a_batch_is_counted_and_after_a_failure() -> None:
+    overlap, counted, go_on = Overlap(), list[str](), threading.Event()
+
+    def fail() -> None:
+        go_on.wait(10)
+        raise ConnectionError("gone")
+
+    overlap.hand_over(lambda: None)
+    while overlap.busy:
+        pass
+    overlap.offer(lambda: counted.append("idle"))
+    overlap.hand_over(fail)
+    overlap.offer(lambda: counted.append("busy"))
+    go_on.set()
+    while overlap.busy:
+        pass
+    overlap.offer(lambda: counted.append("failed"))
+    assert counted == ["idle"]
+    assert isinstance(overlap.failure, ConnectionError)

@@ -37,23 +37,24 @@ def inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> environments.E
 
 
 def test_a_bundle_has_all_that_a_deploy_applies_and_no_secret(inventory: environments.Environment) -> None:
-    made = bundle.make(inventory)
+    made = bundle.make(inventory, 1)
     first = made.file.read_bytes()
     with tarfile.open(made.file) as archive:
         names = set(archive.getnames())
     assert {"manifest.json", "ansible/playbooks/site.yml", "systemd/kafka.service.j2", "inventory/hosts.yml"} <= names
     assert not [name for name in names if "vault" in name or ("group_vars/all.yml" in name and "inventory" in name)]
     made.file.unlink()
-    assert bundle.make(inventory).file.read_bytes() == first
+    assert bundle.make(inventory, 1).file.read_bytes() == first
     unpacked = made.environment(inventory)
     assert (unpacked.folder / "vault.yml").resolve() == inventory.folder / "vault.yml"
     assert (unpacked.root / "ansible/services.yml").exists()
 
 
 def test_other_settings_make_another_release(inventory: environments.Environment) -> None:
-    before = bundle.make(inventory)
+    before = bundle.make(inventory, 1)
     inventory.inventory.write_text(HOSTS.replace("{}", "{rate: 3}"))
-    assert bundle.make(inventory).digest != before.digest
+    assert bundle.make(inventory, 1).digest != before.digest
+    assert bundle.make(inventory, drivers=2).manifest["state_written"] == 3
 
 
 def test_a_file_that_is_no_bundle_is_named(tmp_path: Path) -> None:

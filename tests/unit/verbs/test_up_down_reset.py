@@ -100,7 +100,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     )
     release = Bundle(tmp_path / "v-0123456789.tar.gz", {"name": "v-0123456789"})
     monkeypatch.setattr(Bundle, "environment", lambda _bundle, current: current)
-    monkeypatch.setattr(bundle, "make", lambda _environment: release)
+    monkeypatch.setattr(bundle, "make", lambda _environment, _drivers: release)
     monkeypatch.setattr(history, "look", lambda _session: Look([], {}, [], False))
     monkeypatch.setattr(history, "note", lambda *_event, **_more: None)
     monkeypatch.setattr(command, "on_master", lambda *_words: (0, "", ""))
@@ -333,7 +333,7 @@ def test_a_release_that_was_not_proved_is_deployed_only_when_asked(
 
     up(world.session, full=False)
     monkeypatch.setattr(ansible, "play", play)
-    release = deploy_verb.Release(bundle.make(world.session.environment), world.session, Path())
+    release = deploy_verb.Release(bundle.make(world.session.environment, 1), world.session, Path())
     options = deploy_verb.Options(prove=True, unproved=unproved)
     with pytest.raises(OperatorError, match=f"{saw}.*--unproved") if refused else contextlib.nullcontext():
         deploy_verb._prove(release, options, "v-9876543210")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 from streampulse.core.errors import OperatorError, one_line
+from streampulse.core.settings import JobSettings, load
 from streampulse.host.check.host import Finding, Host, fault, fine, look
 
 
@@ -33,7 +34,7 @@ def spark(host: Host, services: dict[str, str]) -> Iterator[Finding]:
     if "job" not in services:
         return
     running = [each for each in state.get("activeapps", []) if each.get("state") == "RUNNING"]
-    wanted = int(os.environ.get("STREAMPULSE_JOB_SHARDS") or 1)
+    wanted = load(JobSettings).shards
     names = ", ".join(str(each.get("id")) for each in running)
     if len(running) == wanted:
         yield fine("spark.job", f"{names} running on {sum(each.get('cores') or 0 for each in running)} cores")

@@ -23,7 +23,7 @@ from streampulse.job.positions import Border, LastRecord
 from streampulse.job.rows import DeadLetter, DueLetter, Exclusion, Rows
 from streampulse.job.shards import ALONE, LOCK_KEY, Shard
 from streampulse.job.store import exclusions
-from streampulse.job.store.commit import STAGING, one, timestamp, write_rows
+from streampulse.job.store.commit import STAGING, SWAP_KEY, one, timestamp, write_rows
 from streampulse.job.store.exclusions import Exclusions
 from streampulse.job.store.groups import LetterGroup, write_groups
 from streampulse.job.store.retention import forget_entries, forget_old, thin_ledger
@@ -33,8 +33,6 @@ from streampulse.job.store.takeover import present_shards, take_over
 # After this many removed rows of the ledger there are probably more.
 _MUCH_THINNED: Final = 1_000
 log = logging.getLogger(__name__)
-#: Key of the advisory lock that a batch shares from before its letters until its commit, and a swap has alone.
-SWAP_KEY: Final = 0x73_70_73_77_70  # "spswp"
 #: The schema that a recount counts into.
 SCHEMA: Final = "streampulse_recount"
 # The drivers before may need this long until they have ended.
@@ -160,14 +158,16 @@ class Store:
         """Keep drivers of another number of shards out, with the others of this number. One of them takes over."""
         deadline = time.monotonic() + _TAKE_OVER_SECONDS
         while True:
-            cursor.execute("SELECT pg_advisory_lock_shared(%s)", (LOCK_KEY,))
-            if present_shards(cursor) == self.shard.count:
-                return
-            cursor.execute("SELECT pg_advisory_unlock_shared(%s), pg_try_advisory_lock(%s)", (LOCK_KEY, LOCK_KEY))
-            if one(cursor)[1] or fence is None:
-                self._take_over(connection, cursor, fence)
-                cursor.execute("SELECT pg_advisory_lock_shared(%s), pg_advisory_unlock(%s)", (LOCK_KEY, LOCK_KEY))
-                return
+            # Not for lock_timeout: another one that takes over has the lock for longer.
+            cursor.execute("SELECT pg_try_advisory_lock_shared(%s)", (LOCK_KEY,))
+            if one(cursor)[0]:
+                if present_shards(cursor) == self.shard.count:
+                    return
+                cursor.execute("SELECT pg_advisory_unlock_shared(%s), pg_try_advisory_lock(%s)", (LOCK_KEY, LOCK_KEY))
+                if one(cursor)[1] or fence is None:
+                    self._take_over(connection, cursor, fence)
+                    cursor.execute("SELECT pg_advisory_lock_shared(%s), pg_advisory_unlock(%s)", (LOCK_KEY, LOCK_KEY))
+                    return
             connection.commit()
             if time.monotonic() > deadline:
                 raise psycopg2.errors.LockNotAvailable
@@ -218,7 +218,7 @@ class Store:
             self._lost = {}
             for topic_id, number, first, clock_us in cursor:
                 self._lost.setdefault((topic_id, number), []).append(Border(first, clock_us))
-        self._end()
+        self.end()
         self._last, self.seq = newest.last, newest.seq
         return engine, newest
 
@@ -233,15 +233,11 @@ class Store:
             cursor.execute("SELECT coalesce(max(seq), 0) FROM batch_ledger WHERE shard = %s", (self.shard.number,))
             newest = one(cursor)[0]
         if newest != self.seq:
-            self._end()
+            self.end()
             raise OperatorError(
                 f"the ledger is at row {newest} where {self.seq} was committed: a recount was swapped in;"
                 " reading goes on from there after a restart"
             )
-
-    def release(self) -> None:
-        """End a transaction of :meth:`hold` without a commit of a batch."""
-        self._end()
 
     def event_clock(self) -> int | None:
         """Return the newest event clock that any shard has used, in microseconds; None: there is none, or one shard."""
@@ -270,14 +266,14 @@ class Store:
                 # A column of bytes comes as a view of them.
                 letter = DeadLetter(*source, key and bytes(key), value and bytes(value), producer)
                 found.append(DueLetter(number, recount, letter))
-        self._end()
+        self.end()
         return found
 
     def forget_due_letters(self, letters: Sequence[DueLetter]) -> None:
         """Remove letters that were sent."""
         with self._cursor() as cursor:
             cursor.execute("DELETE FROM due_letters WHERE id = ANY(%s)", ([each.number for each in letters],))
-        self._end()
+        self.end()
 
     def lost(self, topic_id: str | None) -> dict[int, list[int]]:
         """Return by partition the first offset of each lost span of a topic, in the order in which they were noted."""
@@ -291,13 +287,13 @@ class Store:
         """Commit exclusions by themselves, before the batch that has their records."""
         with self._cursor() as cursor:
             exclusions.enter(cursor, topic_id, self.lost(topic_id), entries)
-        self._end()
+        self.end()
 
     def exclusions(self, topic_id: str) -> dict[int, list[Exclusion]]:
         """Return by partition the records of a topic's present generation that are excluded, in offset order."""
         with self._cursor() as cursor:
             found = exclusions.load(cursor, topic_id, self.lost(topic_id))
-        self._end()
+        self.end()
         return found
 
     def exclusions_ahead(self, topic_id: str, out: Mapping[int, int]) -> Exclusions:
@@ -315,7 +311,7 @@ class Store:
         with self._cursor() as cursor:
             cursor.execute("SELECT extract(epoch FROM max(noted_at))::float8 FROM lost_spans")
             newest: float | None = one(cursor)[0]
-        self._end()
+        self.end()
         return newest
 
     def earlier_positions(self, topic_id: str, partition: int) -> Iterator[LastRecord]:
@@ -334,13 +330,13 @@ class Store:
                     yield last_record(entry)
             finally:
                 cursor.close()
-                self._end()
+                self.end()
 
     def accepted_ids(self, partition: int, first: int) -> dict[int, bytes]:
         """Return the ids of a partition's accepted events that the state holds, by offset, from an offset on."""
         with self._cursor() as cursor:
             ids = dict(accepted_ids(cursor, partition, first))
-        self._end()
+        self.end()
         return ids
 
     def committed(self, query_id: str, batch_id: int) -> bool:
@@ -348,7 +344,7 @@ class Store:
         with self._cursor() as cursor:
             cursor.execute("SELECT 1 FROM batch_ledger WHERE query_id = %s AND batch_id = %s", (query_id, batch_id))
             found = cursor.fetchone() is not None
-        self._end()
+        self.end()
         return found
 
     def commit(
@@ -400,7 +396,7 @@ class Store:
             if batch.topic_id is not None and batch.topic_id != self._topic_id:
                 cursor.execute(_NOTE_TOPIC, (batch.topic_id,))
             state = self._state.write(cursor, seq, engine, accepted, snapshot_now=snapshot_now)
-        self._end()
+        self.end()
         # Only now: what a failed transaction did not do must not be remembered as done.
         self._topic_id, self.seq = batch.topic_id, seq
         self._last, self._lost = last, lost
@@ -418,7 +414,7 @@ class Store:
             if self.shard.number == 0:
                 more = forget_old(cursor, event_clock_us, self._history_us) or more
             thinned = thin_ledger(cursor, self._thinned_seq, self.shard)
-        self._end()
+        self.end()
         more = more or thinned - self._thinned_seq > _MUCH_THINNED
         self._thinned_seq = thinned
         return more
@@ -428,6 +424,7 @@ class Store:
             raise psycopg2.InterfaceError("not connected")
         return self._connection.cursor()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End the transaction, also one of :meth:`hold` without a batch."""
         if self._connection is not None:
             self._connection.commit()

@@ -11,6 +11,8 @@ import psycopg2.extensions
 from streampulse.job.counting.changes import WINDOW_US, Changes, MetricRow, PresenceRow, WindowRange
 
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+#: Key of the advisory lock that a batch shares from before its letters until its commit, and a swap has alone.
+SWAP_KEY: Final = 0x73_70_73_77_70  # "spswp"
 #: Makes the staging tables of a connection.
 STAGING: Final = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_rows (

@@ -41,7 +41,7 @@ def forget_old(cursor: psycopg2.extensions.cursor, event_clock_us: int, history_
 
 
 def forget_entries(cursor: psycopg2.extensions.cursor, shard: Shard, days: int) -> bool:
-    """Remove ledger entries of a shard, and of those that are no more, a bounded piece at a time.
+    """Remove ledger entries of a shard, the first one also of those that are no more, a bounded piece at a time.
 
     :param days: length of the ledger in days.
     :returns: whether there is more to remove.
@@ -50,7 +50,7 @@ def forget_entries(cursor: psycopg2.extensions.cursor, shard: Shard, days: int) 
     # shard's position and stays, however old.
     cursor.execute(
         "DELETE FROM batch_ledger WHERE seq IN (SELECT seq FROM (SELECT seq, committed_at FROM batch_ledger"
-        " WHERE shard = %(shard)s OR shard >= %(shards)s ORDER BY seq LIMIT %(limit)s) AS oldest"
+        " WHERE shard = %(shard)s OR (%(shard)s = 0 AND shard >= %(shards)s) ORDER BY seq LIMIT %(limit)s) AS oldest"
         " WHERE committed_at < now() - %(days)s * interval '1 day')"
         " AND seq < (SELECT max(seq) FROM batch_ledger WHERE shard = %(shard)s)",
         {"shard": shard.number, "shards": shard.count, "limit": _ENTRIES, "days": days},

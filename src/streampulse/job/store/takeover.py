@@ -19,7 +19,7 @@ from streampulse.job.counting.changes import WINDOW_US
 from streampulse.job.counting.state import Snapshot, take_snapshot
 from streampulse.job.rows import Rows
 from streampulse.job.shards import Shard
-from streampulse.job.store.commit import copy, one, timestamp, write_rows
+from streampulse.job.store.commit import SWAP_KEY, copy, one, timestamp, write_rows
 from streampulse.job.store.state import StateTables, newest_row, pack
 
 _ENTER: Final = (
@@ -40,13 +40,16 @@ def present_shards(cursor: psycopg2.extensions.cursor) -> int:
 
 
 def take_over(cursor: psycopg2.extensions.cursor, count: int, partitions: int, viewer_timeout_us: int) -> None:
-    """Hand the state over to another number of shards, in the caller's transaction.
+    """Hand the state over to another number of shards, in the caller's transaction, which no recount is swapped into.
 
     The rows of all are extended to the newest event clock first, so that those of each new shard are.
 
     :param count: the new number; :param partitions: that of the topic.
     :raises OperatorError: the shards before have read different topics, or left another format of state.
     """
+    # Between two statements a large state is decoded and encoded, for longer than a batch may take.
+    cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", (SWAP_KEY,))
     old = present_shards(cursor)
     rows = [newest_row(cursor, number) for number in range(old)]
     topics = {row.topic_id for row in rows if row.topic_id is not None}
