@@ -183,7 +183,7 @@ class _Run:
         self._counted.count(row.offsets)
         self._counted.finish(row.clocks)
         self._sent.read()
-        with closing(schema.connect(self._postgres)) as connection, connection, connection.cursor() as cursor:
+        with closing(schema.connect(self._postgres)) as connection, connection.cursor() as cursor:
             found, _ = self._find(cursor, row, schema.VIEWS_OF_COPIES)
         added = compare.viewer_differences(present(engine), self._counted.present())
         found.viewers_added, found.viewers_removed = added

@@ -156,7 +156,7 @@ def _prove(
     sent = SentLetters(kafka, first.offsets, shadow.store.lost(topic.topic_id), None)
     sent.read()
     proof = Proof()
-    with closing(schema.connect(postgres)) as connection, connection, connection.cursor() as cursor:
+    with closing(schema.connect(postgres)) as connection, connection.cursor() as cursor:
         cursor.execute(schema.VIEWS_OF_COPIES)
         clocks = shadow.clocks()
         found = compare.find(cursor, max(clocks.values(), default=None), counting.history_days, {}, len(topic.starts))

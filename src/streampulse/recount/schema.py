@@ -36,7 +36,8 @@ _FILL: Final = (
     ' CREATE TABLE streampulse_recount.bounds (stream_id text COLLATE "C" PRIMARY KEY, complete_before timestamptz,'
     "  certain_from timestamptz)"
 )
-#: What a count is compared with: the copies of one moment.
+#: What a count is compared with: the copies of one moment. The transaction must not be committed: a backend that ends
+#: drops its temporary views, and meets the drop of the schema in a deadlock.
 VIEWS_OF_COPIES: Final = (
     "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM streampulse_recount.present_rows;"
     " CREATE TEMPORARY VIEW present_viewers AS SELECT * FROM streampulse_recount.present_viewers"

@@ -108,7 +108,8 @@ class Journals:
         return sorted(found, key=lambda entry: entry.at)[-lines:] if lines else [], cursors
 
     def _ask(self, host: Host, units: Sequence[str], lines: int) -> list[Entry]:
-        with self._start(host, units, [f"--lines={lines}", *self.limits], live=False) as process:
+        # Without --reverse, systemd 252 takes the oldest lines after --since.
+        with self._start(host, units, [f"--lines={lines}", "--reverse", *self.limits], live=False) as process:
             output, errors = process.communicate()
         said = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
         if process.returncode != 0:
@@ -119,7 +120,7 @@ class Journals:
                     "'2026-01-31 09:30'"
                 )
             self.failures.append(f"{host.name} did not show its journal ({why})")
-        return [entry for line in output.splitlines() if (entry := read(line, host.name, self.listed))]
+        return [entry for line in reversed(output.splitlines()) if (entry := read(line, host.name, self.listed))]
 
     def follow(self, cursors: Mapping[str, str], begun: float) -> None:
         """Print new entries until Ctrl-C or until every host's journal has ended.

@@ -135,12 +135,12 @@ def test_the_newest_lines_of_all_hosts_together(hosts: Hosts, capsys: pytest.Cap
 
     def what(host: str, options: Sequence[str], _live: bool) -> list[str]:
         asked.extend(options)
-        return printed(line(1), line(4, "a4")) if host == "a" else printed(line(2, "b2"), line(3, "b3"))
+        return printed(line(4, "a4"), line(1)) if host == "a" else printed(line(3, "b3"), line(2, "b2"))
 
     say(what)
     assert logs.show(session, "kafka", Wish(lines=3)) is None
     assert [each.rpartition(" ")[2] for each in capsys.readouterr().out.splitlines()] == ["b2", "b3", "a4"]
-    assert asked == ["--lines=3", "--lines=3"]
+    assert asked == ["--lines=3", "--reverse"] * 2
     words = logs.show(session, "", Wish(lines=3, since="1h"))
     assert words is not None
     assert "--lines 30" in words
