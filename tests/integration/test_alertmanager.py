@@ -53,7 +53,7 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
     ("cause", "follows", "others"),
     [
         ("ServiceAway@kafka", {
-            "JobDown", "PipelineStalled", "ProbeFailing", "SparkNoExecutor", "BatchesSlow", "KafkaPartitionsOffline",
+            "JobDown", "PipelineStalled", "ProbeFailing", "BatchesSlow", "KafkaPartitionsOffline",
             "UnitFlapping", *PIPELINE}, {
             "KafkaDown", "ApiDown", "ApiErrorRateHigh", "DiskAlmostFull", "AvailabilityBudgetBurning/page"}),
         # One host down among several only explains its neighbours' missing peers.
@@ -64,10 +64,10 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
             "ApiDown", "KafkaDown", "FreshnessBudgetBurning/ticket"}),
         ("ServiceAway@spark-master", {"SparkWorkerDown", "JobDown", "PipelineStalled", *PIPELINE}, {
             "ApiErrorRateHigh", "SparkMasterDown"}),
-        ("ServiceAway@spark-worker", {"SparkNoExecutor", "PipelineStalled", "JobDown", *PIPELINE}, {
-            "ApiDown", "SparkWorkerDown", "UnitFlapping"}),
-        ("SparkWorkerDown@b", set(), {"JobDown", "PipelineStalled", "SparkNoExecutor", *PIPELINE}),
-        ("ServiceAway@job", {"PipelineStalled", "ProbeFailing", "SparkNoExecutor", *PIPELINE}, {
+        ("ServiceAway@spark-worker", {"PipelineStalled", "JobDown", "UnitFlapping", *PIPELINE}, {
+            "ApiDown", "SparkWorkerDown"}),
+        ("SparkWorkerDown@b", set(), {"JobDown", "PipelineStalled", *PIPELINE}),
+        ("ServiceAway@job", {"PipelineStalled", "ProbeFailing", *PIPELINE}, {
             "JobDown", "ApiDown", "LatencyBudgetBurning/page"}),
         ("JobDown", {"UnitFlapping"}, {"UnitFailed@b"}),
         ("ServiceAway@api", {"ApiErrorRateHigh", "ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {
@@ -76,14 +76,14 @@ PIPELINE = {"FreshnessBudgetBurning/page", "CorrectnessBudgetBurning/page", "Com
         ("ApiErrorRateHigh", {"ProbeFailing", *(PAGES - {"CompletenessBudgetBurning/page"})}, {"PipelineStalled"}),
         ("PipelineStalled", {"BatchesSlow", "ProbeFailing", *PIPELINE}, {"AvailabilityBudgetBurning/page"}),
         # The outage ends, and its consequences a little later.
-        ("OutageJustOver@postgres", {"ApiErrorRateHigh", "JobDown", "PipelineStalled", "SparkNoExecutor"}, {
+        ("OutageJustOver@postgres", {"ApiErrorRateHigh", "JobDown", "PipelineStalled"}, {
             "UnitFlapping", "ProbeFailing", "KafkaDown", "SparkWorkerDown", "PostgresDown", *PAGES}),
         ("OutageLatelyOver@postgres", {"UnitFlapping", "UnitFailed", "ProbeFailing", "BatchesSlow"}, {
             "ApiErrorRateHigh", "JobDown", "PipelineStalled"}),
-        ("OutageJustOver@kafka", {"JobDown", "PipelineStalled", "SparkNoExecutor", "KafkaPartitionsOffline"}, {
+        ("OutageJustOver@kafka", {"JobDown", "PipelineStalled", "KafkaPartitionsOffline"}, {
             "ApiErrorRateHigh", "KafkaDown", "ProbeFailing"}),
         ("OutageJustOver@spark-master", {"SparkWorkerDown", "JobDown", "PipelineStalled"}, {"SparkMasterDown"}),
-        ("OutageJustOver@job", {"PipelineStalled", "SparkNoExecutor"}, {"JobDown", "BatchesSlow", "ProbeFailing"}),
+        ("OutageJustOver@job", {"PipelineStalled"}, {"JobDown", "BatchesSlow", "ProbeFailing"}),
         ("OutageLatelyOver@job", {"BatchesSlow", "ProbeFailing"}, {"PipelineStalled"}),
         ("OutageJustOver@api", {"ApiErrorRateHigh"}, {"ApiDown", "ProbeFailing", "JobDown"}),
         ("OutageLatelyOver@api", {"ProbeFailing"}, {"ApiErrorRateHigh"}),

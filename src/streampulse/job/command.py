@@ -49,6 +49,8 @@ _FOLLOW_SECONDS: Final = 2.0
 # Spark reports on its triggers at least every ten seconds. A query that has not moved for longer hangs.
 _MOVED_SECONDS: Final = 20.0
 _ASK_QUERY_EVERY_SECONDS: Final = 5.0
+# A master that took the executors for lost, and was restarted, may give none back: only a new application gets some.
+_WITHOUT_EXECUTORS_SECONDS: Final = 60.0
 # The last line of a Python traceback.
 _KAFKA: Final = re.compile(r"^[\w.]*\b(?:LogLost|KafkaException): (.+)", re.MULTILINE)
 # The name of a run's folder: see fresh_checkpoint.
@@ -170,6 +172,8 @@ class Driver:
         # When Spark's query or a batch of it last moved, on the monotonic clock.
         self._moved_at = 0.0
         self._look_due = 0.0
+        # When there were executors last, on the monotonic clock; None before the first look.
+        self._executors_at: float | None = None
 
     def run(self, session: Any, start: Start) -> int:
         """Run the query from ``start`` until it ends, which is always a failure: 1."""
@@ -186,6 +190,9 @@ class Driver:
                     log.error(
                         "the batch got no step further within %d s", self._settings.stall_seconds, extra=self._which()
                     )
+                    return 1
+                if self._executors_at and self._executors_at + _WITHOUT_EXECUTORS_SECONDS < time.monotonic():
+                    log.error("no executor for %d s: a new application asks for some", _WITHOUT_EXECUTORS_SECONDS)
                     return 1
                 if not ready and (self._batches.commits or self._warm(session, query)):
                     ready = True
@@ -258,7 +265,10 @@ class Driver:
             metrics.LAG_RECORDS.set(records_behind(progress["sources"][0]["latestOffset"], self._batches.read_up_to))
             metrics.note_progress(progress)
         # The tracker counts the driver as one of them.
-        metrics.EXECUTORS.set(max(0, len(self._tracker.getExecutorInfos()) - 1))
+        executors = max(0, len(self._tracker.getExecutorInfos()) - 1)
+        metrics.EXECUTORS.set(executors)
+        if executors or self._executors_at is None:
+            self._executors_at = now
         seen = (progress and progress["timestamp"], self._batches.commits)
         moved = seen != self._seen
         if moved:

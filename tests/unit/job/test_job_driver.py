@@ -1,4 +1,4 @@
-"""A shard follows the others' event clock only while its own query moves."""
+"""The driver beside a query that stands still, or has no executors."""
 
 import time
 from types import SimpleNamespace
@@ -40,13 +40,10 @@ class Batches(SimpleNamespace):
         self.follows.append(self.followed_at)
 
 
-def test_a_query_that_stands_still_is_neither_followed_for_nor_fed_to_the_watchdog(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def driver_of(query: Query, monkeypatch: pytest.MonkeyPatch) -> tuple[Driver, Batches]:
     for name, seconds in (("_LOOK_EVERY", 0.02), ("_ASK_QUERY_EVERY", 0.05), ("_FOLLOW", 0.1), ("_MOVED", 0.3)):
         monkeypatch.setattr(command, f"{name}_SECONDS", seconds)
     monkeypatch.setattr(metrics, "note_progress", lambda _progress: None)
-    query = Query(still_after=1.0, ends_after=3.0)
 
     class Started(Driver):
         def _start(self, _session: Any, _start: Any) -> Any:
@@ -55,7 +52,13 @@ def test_a_query_that_stands_still_is_neither_followed_for_nor_fed_to_the_watchd
 
     settings = JobSettings(checkpoint_dir="", metrics_port=1, shards=2)
     batches = Batches(commits=1, followed_at=0.0, alive_at=0.0, read_up_to={}, batch_id=None, follows=[])
-    driver = Started(cast("Any", batches), settings, MagicMock(), MagicMock(), MagicMock())
+    return Started(cast("Any", batches), settings, MagicMock(), MagicMock(), MagicMock()), batches
+
+
+def test_a_query_that_stands_still_is_neither_followed_for_nor_fed_to_the_watchdog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver, batches = driver_of(Query(still_after=1.0, ends_after=3.0), monkeypatch)
     fed: list[float] = []
 
     def notify(what: str) -> None:
@@ -69,3 +72,17 @@ def test_a_query_that_stands_still_is_neither_followed_for_nor_fed_to_the_watchd
 
     assert len(batches.follows) > 3
     assert max(*batches.follows, *fed) < begun + 2.0
+
+
+def test_a_driver_whose_executors_do_not_come_back_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(command, "_WITHOUT_EXECUTORS_SECONDS", 0.5)
+    driver, _ = driver_of(Query(still_after=20.0, ends_after=20.0), monkeypatch)
+    session, begun = MagicMock(), time.monotonic()
+    tracker = session.sparkContext._jsc.sc().statusTracker()
+    # The driver is one of them.
+    tracker.getExecutorInfos.side_effect = lambda: ["driver"] + ["0"] * (time.monotonic() < begun + 1.0)
+    assert driver.run(session, cast("Any", None)) == 1
+    assert 1.0 < time.monotonic() - begun < 10.0
+    assert "no executor for" in caplog.text
