@@ -67,6 +67,7 @@ all:
     edge_burst: 2000
     release_proof_events: 1000
     api_settings: {{rate_limit_per_minute: 1000000}}
+    job_settings: {{trigger_interval_ms: 1500}}
     generator_settings: {{rate: 300, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   hosts: {{{hosts}}}
   children:

@@ -34,6 +34,8 @@ all:
     nspawn_layer: "{layer}"
     drills_allowed: true
     alertmanager_webhook_url: "{pager}"
+    # Several of these machines share two processors, and a batch costs most of what few events cost.
+    job_settings: {{trigger_interval_ms: 1500}}
     generator_settings: {{rate: 60, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:
     kafka: {{hosts: {{{host}: }}}}
