@@ -55,7 +55,8 @@ def pager() -> Iterator[Pager]:
 
 @pytest.fixture(scope="module", autouse=True)
 def running(stack: Stack, pager: Pager) -> None:  # noqa: ARG001 - the receiver answers from the first alert on
-    up_full(stack)
+    if not stack.machine_pids():
+        up_full(stack)
 
 
 @pytest.mark.parametrize("chosen", ROUNDS, ids=lambda each: " and ".join(drill.name for drill in each))
