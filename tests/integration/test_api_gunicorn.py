@@ -19,6 +19,7 @@ import pytest
 from conftest import Database
 from ports import free_port
 from postgres import WRITER
+from stack import until
 
 from streampulse import __version__
 
@@ -53,12 +54,20 @@ def values(url: str, prefix: str) -> dict[str, float]:
 def test_metrics_are_right_with_several_workers_also_after_one_was_killed(
     gunicorn: subprocess.Popen[bytes], url: str, tmp_path: Path
 ) -> None:
+    def workers() -> set[str]:
+        return {path.stem.rpartition("_")[2] for path in (tmp_path / "metrics").glob("counter_*.db")}
+
+    def logged() -> int:
+        return sum("api.access" in line and "path=/state" in line for line in log.read_text().splitlines())
+
+    log = tmp_path / "log"
+    until(lambda: len(workers()) == 2, 20, "both workers have started")
     for _ in range(30):
         # A new connection each time, so that both workers get some.
         assert httpx.get(url + "/state", timeout=10).status_code == 200
-    assert len({path.stem.rpartition("_")[2] for path in (tmp_path / "metrics").glob("counter_*.db")}) == 2
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert sum("path=/state" in line for line in lines if "logger=streampulse.api.access" in line) == 30
+    # A request is logged and counted after it was answered.
+    until(lambda: logged() == 30, 10, "every request is logged")
+    lines = log.read_text().splitlines()
     assert all(line.startswith("ts=") for line in lines), [line for line in lines if not line.startswith("ts=")]
     (build,) = values(url, "streampulse_api_build_info")
     assert f'version="{__version__}"' in build
