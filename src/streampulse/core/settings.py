@@ -121,6 +121,8 @@ class PostgresSettings(BaseSettings):
             "keepalives_idle": 5,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            # Keepalives rest while something sent is not acknowledged.
+            "tcp_user_timeout": 15_000,
         }
 
 

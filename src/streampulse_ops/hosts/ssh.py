@@ -32,7 +32,8 @@ class Login:
 
     host: str
     address: str
-    port: int
+    #: None: 22, or what ~/.ssh/config says.
+    port: int | None
     user: str | None
     key: str | None
     known_hosts: str | None
@@ -41,7 +42,9 @@ class Login:
 
     def command(self, *options: str) -> list[str]:
         """Return the ssh command that logs in."""
-        words = ["ssh", *options, "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-p", str(self.port)]
+        words = ["ssh", *options, "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
+        if self.port:
+            words += ["-p", str(self.port)]
         if self.key:
             words += ["-i", self.key, "-o", "IdentitiesOnly=yes"]
         if self.known_hosts:
@@ -78,7 +81,7 @@ def login(environment: Environment, host: Host) -> Login:
     return Login(
         host.name,
         str(merged.get("ansible_host", host.name)),
-        int(merged.get("ansible_port", 22)),
+        int(merged["ansible_port"]) if "ansible_port" in merged else None,
         merged.get("ansible_user"),
         str(Path(str(key)).expanduser()) if key else None,
         str(known_hosts) if known_hosts.exists() else None,

@@ -44,8 +44,9 @@ case "$1 $2" in
     "-m pip")
         case "$3 $5" in
             "config global.index-url") echo https://of.the.file/simple ;;
-            "config global.proxy") echo http://proxy:3128 ;;
+            "config install.proxy") echo http://proxy:3128 ;;
             "config global.trusted-host") printf 'a\nb\n' ;;
+            "config "*) exit 1 ;;
             "install "*) echo "user $PIP_USER" >"$(dirname "$0")/../../pip" ;;
         esac ;;
 esac

@@ -12,6 +12,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import command
 from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.hosts import ssh
+from streampulse_ops.hosts.reach import effective
 from streampulse_ops.hosts.ssh import Remote
 
 ENVIRONMENT = Environment("demo", Path("inventories/demo"), (), {"provider": "vagrant", "ansible_user": "deploy"})
@@ -49,6 +50,19 @@ def test_an_unreadable_key_is_named_with_its_owner(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("os.access", lambda *_asked: False)
     with pytest.raises(OperatorError, match=f"demo belongs to {key.owner()}, who made it .*: run the task as"):
         ssh.login(environment, host)
+
+
+def test_the_port_of_ssh_config_counts_unless_the_inventory_names_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    config = tmp_path / "config"
+    config.write_text("Host alias\n  HostName 192.0.2.1\n  Port 2222\n")
+    environment = Environment("demo", tmp_path, (), {"provider": "existing"})
+    given = {"ansible_host": "alias", "ansible_ssh_common_args": f"-F {config}"}
+    for more, port in (({}, "2222"), ({"ansible_port": 2200}, "2200")):
+        command = ssh.login(environment, Host("h", frozenset(), {**given, **more})).command()
+        assert effective(command)["port"] == port
 
 
 def test_the_last_words_of_a_program_are_without_colours() -> None:

@@ -29,6 +29,13 @@ def test_a_line_end_is_refused(value: str) -> None:
         QUOTED(value)
 
 
+def test_no_role_asks_through_a_proxy() -> None:
+    for file in (ANSIBLE / "roles").glob("*/tasks/*.yml"):
+        text = file.read_text()
+        asks = 1 if "module_defaults:" in text else text.count("ansible.builtin.uri:")
+        assert "ansible.builtin.uri:" not in text or text.count("use_proxy: false") == asks, file
+
+
 def test_every_value_in_an_environment_file_is_quoted() -> None:
     for file in (ANSIBLE / "roles").glob("*/templates/*.env.j2"):
         for line in file.read_text().splitlines():
