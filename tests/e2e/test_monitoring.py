@@ -44,7 +44,7 @@ def seen_at(stack: Stack, instant: float) -> bool:
     return bool(found["result"])
 
 
-def test_every_target_is_read(stack: Stack) -> None:
+def test_every_target_is_read_and_a_second_run_changes_nothing(stack: Stack) -> None:
     up_full(stack)
     targets = prometheus(stack, "targets")["activeTargets"]
     assert {target["health"] for target in targets} == {"up"}
@@ -52,6 +52,7 @@ def test_every_target_is_read(stack: Stack) -> None:
     services = {"kafka", "spark-master", "spark-worker", "job", "generator", "api"}
     assert jobs >= services | {"node-exporter", "postgres-exporter", "alertmanager", "prometheus"}
     assert {target["labels"]["host"] for target in targets} == {stack.host}
+    assert re.search(r"(?<!\d)0 changed", stack.inv("up", "--full").text)
 
 
 def test_the_rules_are_evaluated_and_the_runbooks_shown(stack: Stack) -> None:

@@ -34,7 +34,7 @@ all:
     nspawn_layer: "{layer}"
     drills_allowed: true
     alertmanager_webhook_url: "{pager}"
-    # Several of these machines share two processors, and a batch costs most of what few events cost.
+    # Several of these machines share two processors. Most of the cost of few events is that of their batches.
     job_settings: {{trigger_interval_ms: 1500}}
     generator_settings: {{rate: 60, duplicates: 0.05, disorder: 0.05, late: 0.01, garbage: 0.01}}
   children:

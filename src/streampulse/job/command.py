@@ -7,6 +7,7 @@ position that PostgreSQL has.
 import argparse
 import json
 import logging
+import math
 import re
 import shutil
 import time
@@ -28,7 +29,7 @@ from streampulse.core.metrics import serve
 from streampulse.core.settings import JobSettings, KafkaSettings, PostgresSettings, load
 from streampulse.job import collect_seldom, metrics
 from streampulse.job.batches import Batches
-from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.dead_letters import ANSWER_SECONDS, DeadLetters
 from streampulse.job.lost import Read, RecordReader, first_difference
 from streampulse.job.overlap import InBackground, Overlap
 from streampulse.job.reading import Reading
@@ -43,7 +44,6 @@ Result = TypeVar("Result")
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60.0
-_ANSWER_SECONDS: Final = 15.0
 # The rows of a shard without records follow the event clock within five seconds.
 _FOLLOW_SECONDS: Final = 2.0
 # Spark reports on its triggers at least every ten seconds. A query that has not moved for longer hangs.
@@ -113,7 +113,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
     """
 
     def look() -> Log:
-        with Topic(kafka, "streampulse-job", _ANSWER_SECONDS, isolation_level="read_committed") as reader:
+        with Topic(kafka, "streampulse-job", ANSWER_SECONDS, isolation_level="read_committed") as reader:
             found = _patiently("Kafka", reader.log)
         store.shard.check(kafka.topic, len(found.starts))
         return found
@@ -172,8 +172,8 @@ class Driver:
         # When Spark's query or a batch of it last moved, on the monotonic clock.
         self._moved_at = 0.0
         self._look_due = 0.0
-        # When there were executors last, on the monotonic clock; None before the first look.
-        self._executors_at: float | None = None
+        # When a look found executors last, on the monotonic clock.
+        self._executors_at = math.inf
 
     def run(self, session: Any, start: Start) -> int:
         """Run the query from ``start`` until it ends, which is always a failure: 1."""
@@ -191,7 +191,7 @@ class Driver:
                         "the batch got no step further within %d s", self._settings.stall_seconds, extra=self._which()
                     )
                     return 1
-                if self._executors_at and self._executors_at + _WITHOUT_EXECUTORS_SECONDS < time.monotonic():
+                if self._executors_at + _WITHOUT_EXECUTORS_SECONDS < time.monotonic():
                     log.error("no executor for %d s: a new application asks for some", _WITHOUT_EXECUTORS_SECONDS)
                     return 1
                 if not ready and (self._batches.commits or self._warm(session, query)):
@@ -267,7 +267,7 @@ class Driver:
         # The tracker counts the driver as one of them.
         executors = max(0, len(self._tracker.getExecutorInfos()) - 1)
         metrics.EXECUTORS.set(executors)
-        if executors or self._executors_at is None:
+        if executors:
             self._executors_at = now
         seen = (progress and progress["timestamp"], self._batches.commits)
         moved = seen != self._seen

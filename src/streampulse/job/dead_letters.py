@@ -21,8 +21,8 @@ from streampulse.job.shards import ALONE, Shard
 GROUP: Final = "streampulse-dead-letters"
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
-# The client would wait for ever where an answer is lost.
-_ANSWER_MS: Final = 15_000
+#: How long Kafka may take to answer at a start. Without a limit the client waits for ever where an answer is lost.
+ANSWER_SECONDS: Final = 15.0
 #: The consumer group whose offset is the number of the last letter that is due by a recount and was sent. Its metadata
 #: is the recount's id.
 DUE_GROUP: Final = "streampulse-due-letters"
@@ -107,7 +107,7 @@ class DeadLetters:
             offsets = {}
             for number in range(partitions):
                 where = TopicPartition(self._settings.topic, number)
-                found = consumer.committed(where, metadata=True, timeout_ms=_ANSWER_MS)
+                found = consumer.committed(where, metadata=True, timeout_ms=ANSWER_SECONDS * 1000)
                 ours = found is not None and found.offset >= 0 and found.metadata == metadata
                 offsets[number] = found.offset if ours else 0
         finally:
