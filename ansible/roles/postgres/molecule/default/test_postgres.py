@@ -49,6 +49,19 @@ def test_the_database_is_utf8_and_passwords_are_scram() -> None:
     assert ask(WRITER, "SELECT datcollate FROM pg_database WHERE datname = current_database()") == [("C.UTF-8",)]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "60000"),
+    ],
+)
+def test_the_session_of_a_client_that_vanished_ends(name: str, value: str) -> None:
+    assert ask(WRITER, f"SELECT current_setting('{name}')") == [(value,)]
+
+
 def test_the_writer_may_only_write() -> None:
     rights = "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
     assert ask(WRITER, rights) == [(False,)]
