@@ -30,6 +30,14 @@ class NoAnswerError(OperatorError):
     """No SSH server answers at the host's address."""
 
 
+class RefusedError(OperatorError):
+    """A host that answers cannot be used: its key, the login or sudo. ``state`` says which, in few words."""
+
+    def __init__(self, state: str, text: str) -> None:
+        super().__init__(text)
+        self.state = state
+
+
 @dataclass(frozen=True)
 class Reached:
     """How OpenSSH reached a host, and the password that sudo asks for there."""
@@ -141,16 +149,20 @@ def explain(environment: Environment, name: str, settings: dict[str, str], error
     look = f"ssh {port}{settings['user']}@{address}"
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in text:
         known = address if not port else f"'[{address}]:{settings['port']}'"
-        return OperatorError(
+        return RefusedError(
+            "host key has changed",
             f"{what} has another SSH host key than the known one: the host was made again, or somebody is in between. "
-            f"If it was made again: ssh-keygen -R {known}, then {look}"
+            f"If it was made again: ssh-keygen -R {known}, then {look}",
         )
     if "Host key verification failed" in text or "host key is known for" in text:
-        return OperatorError(f"the SSH host key of {what} is not known here: compare it and accept it with {look}")
+        return RefusedError(
+            "host key is unknown", f"the SSH host key of {what} is not known here: compare it and accept it with {look}"
+        )
     if "Permission denied" in text or "Too many authentication failures" in text:
-        return OperatorError(
+        return RefusedError(
+            "login is refused",
             f"{what} refuses to log in {settings['user']}: set ansible_user and ansible_ssh_private_key_file in "
-            f"{environment.inventory}, or add your key on the host; try {look}"
+            f"{environment.inventory}, or add your key on the host; try {look}",
         )
     reason = last_words(text, SSH_FAILED)
     return NoAnswerError(
@@ -164,26 +176,33 @@ def _sudo_password(environment: Environment, name: str, user: str, command: Sequ
     :raises OperatorError: there is none, or sudo refuses it.
     """
     if "not found" in errors:
-        raise OperatorError(f"{name} has no sudo, and {user} is not root: apt install sudo there, as root")
+        raise RefusedError(
+            "sudo is refused", f"{name} has no sudo, and {user} is not root: apt install sudo there, as root"
+        )
     password = _become_password(environment, name)
     vault = environment.folder / "vault.yml"
     if not password:
-        raise OperatorError(
+        raise RefusedError(
+            "sudo is refused",
             f"sudo on {name} asks {user} for a password: add ansible_become_password to {vault} "
-            f"({inventory.program('ansible-vault')} edit {vault}), or allow {user} NOPASSWD in /etc/sudoers.d"
+            f"({inventory.program('ansible-vault')} edit {vault}), or allow {user} NOPASSWD in /etc/sudoers.d",
         )
     code, _, said = _ssh(command, ["-o", "BatchMode=yes"], "sudo -S -p '' -k true", f"{password}\n")
     if code != 0:
-        raise OperatorError(
+        raise RefusedError(
+            "sudo is refused",
             f"sudo on {name} refuses {user} with the given ansible_become_password ({last_words(said, code)}): correct "
-            f"it ({inventory.program('ansible-vault')} edit {vault})"
+            f"it ({inventory.program('ansible-vault')} edit {vault})",
         )
     return password
 
 
 def _become_password(environment: Environment, name: str) -> str:
     """Return a host's ansible_become_password as Ansible evaluates it; empty without one."""
-    file = secrets.file_for(environment)
+    try:
+        file = secrets.file_for(environment)
+    except OperatorError as error:
+        raise RefusedError("vault does not open", str(error)) from None
     folder = paths.repository() / "ansible"
     options = [*inventory.sources(environment), "--playbook-dir", str(folder / "playbooks"), "-e", f"@{file}"]
     question = "msg={{ ansible_become_password | default(ansible_become_pass) | default('') | b64encode }}"

@@ -48,17 +48,36 @@ def fault(code: str, check: str, where: str, cause: str, fix: str) -> Finding:
     return Finding(check, where, ok=False, cause=cause, fix=fix, code=code)
 
 
+def fault_from(code: str, check: str, where: str, error: OperatorError | str) -> Finding:
+    """Return a fault from a message of the form ``cause: fix``."""
+    cause, _, fix = str(error).rpartition(": ")
+    return fault(code, check, where, cause or fix, fix)
+
+
+def running(session: Session, host: Host) -> bool:
+    """Return whether a host is up and can be used; if not, machines_are_running reports it, once."""
+    try:
+        return session.provider.running(host)
+    except OperatorError:
+        return False
+
+
 def ask_hosts(session: Session, question: Callable[[Session, Host], _Answer]) -> list[tuple[Host, _Answer]]:
     """Ask every running host that has a service, all at the same time, and return the answers in the hosts' order."""
-    hosts = [each for each in session.environment.hosts if services.on_host(each) and session.provider.running(each)]
+    hosts = [each for each in session.environment.hosts if services.on_host(each) and running(session, each)]
     with ThreadPoolExecutor(max(1, len(hosts))) as pool:
         return list(zip(hosts, pool.map(lambda host: question(session, host), hosts), strict=True))
 
 
 def machines_are_running(session: Session) -> Iterator[Finding]:
-    """Check that every machine runs."""
+    """Check that every machine runs, and that an existing host lets this machine in."""
     for host in session.environment.hosts:
-        if session.provider.running(host):
+        try:
+            up = session.provider.running(host)
+        except OperatorError as error:
+            yield fault_from("SP-CHECK-004", "machine", host.name, error)
+            continue
+        if up:
             yield Finding("machine", host.name, ok=True)
             continue
         log = session.provider.console_log(host)
@@ -70,7 +89,7 @@ def services_are_installed(session: Session) -> Iterator[Finding]:
     """Check that every service is installed that the inventory asks for, in the same version on all hosts."""
     versions: dict[str, dict[str, str]] = defaultdict(dict)
     for row in status.collect(session):
-        if row.state in (status.DOWN, status.UNKNOWN):
+        if row.state == status.DOWN or row.why:
             continue  # reported once, by machines_are_running or hosts_find_nothing
         if row.state == "not installed":
             again = f"inv up --env {session.name}"
@@ -157,8 +176,8 @@ def api_answers(session: Session) -> Iterator[Finding]:
     """Check that the API answers this machine."""
     if not session.environment.in_group("api") or links.only_there(session.environment):
         return  # the check of its own host asks it
-    if not session.provider.running(session.environment.in_group("api")[0]):
-        return  # reported once, by machines_are_running
+    if not running(session, session.environment.in_group("api")[0]):
+        return
     address = links.address(session.environment, "api")
     why = _why_not_healthy(f"{address}health")
     if why:
@@ -194,8 +213,8 @@ def monitoring_is_content(session: Session) -> Iterator[Finding]:
     if not session.environment.in_group("monitoring"):
         return
     host = session.environment.in_group("monitoring")[0]
-    if not session.provider.running(host):
-        return  # reported once, by machines_are_running
+    if not running(session, host):
+        return
     name = session.name
     try:
         report = monitoring.ask(session)
@@ -277,8 +296,8 @@ def secrets_are_private(session: Session) -> Iterator[Finding]:
 
 def the_last_deploy_ended(session: Session) -> Iterator[Finding]:
     """Check that the last deploy ended: its release is marked as good, or the release before runs again."""
-    if not all(session.provider.running(host) for host in session.environment.hosts):
-        return  # reported once, by machines_are_running
+    if not all(running(session, host) for host in session.environment.hosts):
+        return
     try:
         seen = history.look(session)
     except OperatorError:

@@ -16,7 +16,7 @@ from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.monitoring.findings import Finding
 from streampulse_ops.verbs import doctor
-from streampulse_ops.verbs.doctor import fault
+from streampulse_ops.verbs.doctor import fault, fault_from
 
 TEMPLATE = "staging"
 #: Groups without which nothing is counted or shown.
@@ -61,25 +61,19 @@ def check(session: Session) -> list[Finding]:
     try:
         findings.append(Finding("secrets", str(secrets.file_for(session.environment)), ok=True))
     except OperatorError as error:
-        findings.append(_fault("SP-ENV-003", "secrets", session.name, error))
+        findings.append(fault_from("SP-ENV-003", "secrets", session.name, error))
     reached = []
     for host in session.environment.hosts:
         try:
             session.provider.start(host)
         except OperatorError as error:
-            findings.append(_fault("SP-ENV-004", "login", host.name, error))
+            findings.append(fault_from("SP-ENV-004", "login", host.name, error))
         else:
             findings.append(Finding("login", host.name, ok=True))
             reached.append(host)
     if len(reached) == len(session.environment.hosts) and all(finding.ok for finding in findings):
         findings += [*_preflight(session), *_hosts(session), *doctor.clocks_agree(session)]
     return findings
-
-
-def _fault(code: str, what: str, where: str, error: OperatorError | str) -> Finding:
-    """Return a finding from a message of the form ``cause: fix``."""
-    cause, _, fix = str(error).rpartition(": ")
-    return fault(code, what, where, cause or fix, fix)
 
 
 def _inventory(session: Session) -> Iterator[Finding]:
@@ -120,7 +114,7 @@ def _preflight(session: Session) -> Iterator[Finding]:
         for failure in error.failures:
             for message in str(failure["msg"]).split(ansible.BETWEEN):
                 host = str(failure["host"])
-                yield _fault("SP-ENV-005", "host", host, message.removeprefix(f"{host}: "))
+                yield fault_from("SP-ENV-005", "host", host, message.removeprefix(f"{host}: "))
     else:
         yield Finding("host", ", ".join(host.name for host in session.environment.hosts), ok=True)
 

@@ -11,6 +11,7 @@ from streampulse_ops import services
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import monitoring
+from streampulse_ops.hosts.reach import RefusedError
 from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.services import Service
 from streampulse_ops.verbs import report as reports
@@ -80,7 +81,7 @@ TICKS = 100
 
 # States of the host, shown for each of its services.
 DOWN = "machine is down"
-UNKNOWN = "host does not answer"
+UNKNOWN = "host cannot be asked"
 ANSWER_SECONDS = 60.0
 # Folder of the project's units and drop-ins. Monitoring without one was not set up by the project.
 OURS = "/etc/systemd/system/"
@@ -132,7 +133,8 @@ def _of_host(session: Session, host: Host) -> list[Row]:
         return parse(host, listed, _ask(session, host, listed))
     except OperatorError as error:
         # Go on with the other hosts.
-        return [Row(service.name, host.name, UNKNOWN, "", 0, "", str(error)) for service in base]
+        state = error.state if isinstance(error, RefusedError) else UNKNOWN
+        return [Row(service.name, host.name, state, "", 0, "", str(error)) for service in base]
 
 
 def _ask(session: Session, host: Host, listed: list[Service]) -> str:

@@ -13,8 +13,9 @@ from sessions import FakeRemote
 
 from streampulse.core.errors import IncompleteError, OperatorError, UsageError
 from streampulse_ops import paths
+from streampulse_ops.environments.environment import Environment, Host
 from streampulse_ops.environments.session import Session
-from streampulse_ops.hosts import links
+from streampulse_ops.hosts import links, reach, ssh
 from streampulse_ops.monitoring import findings
 from streampulse_ops.monitoring.findings import Finding
 from streampulse_ops.releases import history
@@ -80,6 +81,24 @@ def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
     assert faults[0].cause == "bad cannot be reached over SSH: no route"
     # Each fix is a command line, with the environment that the host itself does not know.
     assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
+
+
+def test_a_refused_login_is_one_fault_with_its_own_fix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"hostname": "192.0.2.1", "user": "eve", "port": "22"}
+
+    def reached(environment: Environment, host: Host) -> None:
+        if host.name == "bad":
+            raise reach.explain(environment, "bad", settings, "eve@192.0.2.1: Permission denied (publickey).\n")
+
+    monkeypatch.setattr(ssh, "reached", reached)
+    monkeypatch.setattr(links, "only_there", lambda _environment: False)
+    session = sessions.session(session.environment.folder, bad="kafka api monitoring", good="kafka")
+    found = [finding for finding in doctor.examine(session) if not finding.ok]
+    assert [(fault.code, fault.where) for fault in found] == [("SP-CHECK-004", "bad"), ("SP-HOST-003", "good")]
+    assert found[0].cause == "bad (192.0.2.1) refuses to log in eve"
+    assert found[0].fix.startswith("set ansible_user and ansible_ssh_private_key_file in ")
+    states = {(row.host, row.state) for row in status.collect(session)}
+    assert states == {("bad", "login is refused"), ("good", "active (running)")}
 
 
 @pytest.mark.parametrize(("ahead", "ok"), [(1.0, True), (5.0, False), (-5.0, False)])
