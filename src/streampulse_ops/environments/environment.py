@@ -45,6 +45,8 @@ class Environment:
     variables: Mapping[str, Any]
     #: The unpacked release whose playbooks and roles apply; None: the checkout's.
     release: Path | None = None
+    #: Whether groups other than ``all`` have variables for Ansible itself; only Ansible knows which of them win.
+    of_groups: bool = False
 
     @property
     def root(self) -> Path:
@@ -174,19 +176,20 @@ def parse(name: str, folder: Path, content: object) -> Environment:
     variables = _mapping(root.get("vars"), "all.vars", where)
     if variables.get("provider") not in PROVIDERS:
         raise OperatorError(f"{where}: `provider` under all.vars must be one of {', '.join(PROVIDERS)}; set it there")
-    _check_port(variables, "all.vars'", where)
+    check_port(variables, "all.vars'", where)
     ports = variables.get("streampulse_ports")
     if "{{" not in str(ports):  # a rule that only Ansible can work out
         _mapping(ports, "streampulse_ports", where)
     found: dict[str, dict[str, Any]] = {}
     groups: dict[str, set[str]] = {}
-    for group, host, host_variables in _memberships("all", root, (), where):
+    listed = list(_memberships("all", root, (), where))
+    for group, host, host_variables in listed:
         found.setdefault(host, {}).update(host_variables)
         groups.setdefault(host, set()).update(group)
     for host, host_variables in found.items():
         if not HOST_FORM.fullmatch(host):
             raise OperatorError(f"{where}: {host} is not a host name: use lower-case letters, digits and hyphens")
-        _check_port(host_variables, f"{host}'s", where)
+        check_port(host_variables, f"{host}'s", where)
     if not found:
         raise OperatorError(f"{where} has no hosts: add one to a group")
     _add_default_edge(groups, found, variables)
@@ -195,7 +198,9 @@ def parse(name: str, folder: Path, content: object) -> Environment:
         for names in groups.values():
             names |= {"job"} if "spark_master" in names else set()
     hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
-    return Environment(name, folder, hosts, variables)
+    # More variables than those of ``all`` and of the hosts.
+    of_groups = str({**root, "vars": {}}).count("'ansible_") > str(listed).count("'ansible_")
+    return Environment(name, folder, hosts, variables, of_groups=of_groups)
 
 
 def _add_default_edge(
@@ -234,7 +239,11 @@ def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
     raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; fix it with an editor")
 
 
-def _check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:
-    port = variables.get("ansible_port", 22)
-    if not str(port).isdecimal() or not 0 < int(port) < 65536:
+def check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:
+    """Check that ansible_port is a port, or a template that only Ansible evaluates.
+
+    :raises OperatorError: it is neither.
+    """
+    port = str(variables.get("ansible_port", 22))
+    if "{{" not in port and not (port.isdecimal() and 0 < int(port) < 65536):
         raise OperatorError(f"{where}: {whose} ansible_port is {port}, which is not a port: write a number there")

@@ -4,8 +4,6 @@ OpenSSH knows all of ``~/.ssh/config``, jump hosts, agents, every known_hosts fi
 first and verifies the host's key. Fabric then accepts only the key that OpenSSH has verified.
 """
 
-import base64
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -13,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops import paths
 from streampulse_ops.command import CommandError, ended, last_words, run
 from streampulse_ops.environments import inventory, secrets
 from streampulse_ops.environments.environment import Environment
@@ -203,13 +200,5 @@ def _become_password(environment: Environment, name: str) -> str:
         file = secrets.file_for(environment)
     except OperatorError as error:
         raise RefusedError("vault does not open", str(error)) from None
-    folder = paths.repository() / "ansible"
-    options = [*inventory.sources(environment), "--playbook-dir", str(folder / "playbooks"), "-e", f"@{file}"]
-    question = "msg={{ ansible_become_password | default(ansible_become_pass) | default('') | b64encode }}"
-    command = [inventory.program("ansible"), name, *options, "-m", "ansible.builtin.debug", "-a", question]
-    surroundings = {**inventory.configuration(), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"}
-    try:
-        printed = run(command, cwd=folder, environment=surroundings)
-    except CommandError as error:
-        raise OperatorError(f"ansible_become_password of {name} cannot be read: {error}; correct it") from None
-    return base64.b64decode(json.loads(printed[printed.index("{") :])["msg"]).decode()
+    wanted = "ansible_become_password | default(ansible_become_pass) | default('')"
+    return str(inventory.evaluated(environment, name, wanted, "-e", f"@{file}")[name])

@@ -15,7 +15,8 @@ from paramiko import MissingHostKeyPolicy, PKey, RejectPolicy, SSHClient
 from paramiko.ssh_exception import SSHException
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.environments.environment import Environment, Host
+from streampulse_ops.environments import inventory
+from streampulse_ops.environments.environment import Environment, Host, check_port
 from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, effective, reach
 
 #: Types of host keys that paramiko can verify.
@@ -37,7 +38,7 @@ class Login:
     user: str | None
     key: str | None
     known_hosts: str | None
-    #: The inventory's ansible_ssh_common_args and ansible_ssh_extra_args.
+    #: The inventory's ansible_ssh_args, ansible_ssh_common_args and ansible_ssh_extra_args.
     options: tuple[str, ...] = ()
 
     def command(self, *options: str) -> list[str]:
@@ -68,7 +69,8 @@ def login(environment: Environment, host: Host) -> Login:
     known: dict[str, Any] = {}
     if file.exists():
         known = json.loads(file.read_text(encoding="utf-8"))["all"]["hosts"].get(host.name, {})
-    merged = {**environment.variables, **host.variables, **known}
+    merged = {**inventory.connection(environment, host), **known}
+    check_port(merged, f"{host.name}'s", environment.inventory)
     key = merged.get("ansible_ssh_private_key_file")
     own = environment.state / "id_ed25519"
     if str(key) == str(own) and own.exists() and not os.access(own, os.R_OK):
@@ -77,7 +79,7 @@ def login(environment: Environment, host: Host) -> Login:
             f"task as {own.owner()}"
         )
     known_hosts = environment.state / "known_hosts"
-    options = [str(merged.get(f"ansible_ssh_{which}_args") or "") for which in ("common", "extra")]
+    options = [str(merged.get(f"ansible_ssh_{which}args") or "") for which in ("", "common_", "extra_")]
     return Login(
         host.name,
         str(merged.get("ansible_host", host.name)),

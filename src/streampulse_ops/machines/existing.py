@@ -34,4 +34,4 @@ class Existing(Provider):
 
     def address(self, host: Host) -> str:
         """Return the inventory's ansible_host, or the host's name."""
-        return str(host.variables.get("ansible_host", host.name))
+        return ssh.login(self.environment, host).address

@@ -13,7 +13,7 @@ from streampulse_ops import ansible, artifacts, paths, services
 from streampulse_ops.environments import environment, inventory, secrets
 from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session, changing
-from streampulse_ops.hosts.ssh import Remote
+from streampulse_ops.hosts.ssh import Remote, login
 from streampulse_ops.monitoring.findings import Finding
 from streampulse_ops.verbs import doctor
 from streampulse_ops.verbs.doctor import fault, fault_from
@@ -88,7 +88,7 @@ def _inventory(session: Session) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for host in made.hosts:
         address = session.provider.address(host)
-        port = host.variables.get("ansible_port", made.variables.get("ansible_port", 22))
+        port = login(made, host).port or 22
         other = seen.setdefault(f"{address}:{port}", host.name)
         if other != host.name:
             yield fault("SP-ENV-002", "address", host.name, f"{other} has the same address {address}", edit)

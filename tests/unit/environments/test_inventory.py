@@ -15,7 +15,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import paths, services
 from streampulse_ops.environments import environment, inventory, secrets
 from streampulse_ops.environments.environment import Environment
-from streampulse_ops.hosts import links
+from streampulse_ops.hosts import links, ssh
 
 
 @pytest.fixture
@@ -66,6 +66,39 @@ def test_groups_hosts_and_folders_of_variables_win_too(inventories: Path) -> Non
     names = ("streampulse_topic_partitions", "streampulse_topic", "streampulse_dlq_topic")
     assert [found[name] for name in names] == [8, "mine", "letters"]
     assert found["streampulse_ports"] == {**found["streampulse_default_ports"], "edge": 8080, "api": 8001}
+
+
+def test_a_plain_inventory_says_how_to_connect_without_ansible(
+    inventories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "_evaluated", lambda *_asked: pytest.fail("Ansible was asked without need"))
+    made = demo(inventories, {"ansible_user": "admin"}, h={}, i={"ansible_user": "root"})
+    assert [ssh.login(made, host).user for host in made.hosts] == ["admin", "root"]
+
+
+def test_a_connection_is_as_ansible_evaluates_it(inventories: Path) -> None:
+    made = demo(inventories, {"ansible_user": "admin"}, h={}, i={"ansible_user": "root"})
+    (made.folder / "group_vars").mkdir()
+    variables = {"ansible_user": "{{ who }}", "who": "deploy", "ansible_port": 2200, "ansible_ssh_args": "-C"}
+    (made.folder / "group_vars" / "kafka.yml").write_text(yaml.safe_dump(variables))
+    logins = [ssh.login(made, host) for host in made.hosts]
+    assert [(each.user, each.port, each.address) for each in logins] == [("deploy", 2200, "h"), ("root", 2200, "i")]
+    assert logins[0].options == ("-C",)
+
+
+def test_a_connection_that_ansible_cannot_evaluate_is_named(inventories: Path) -> None:
+    made = demo(inventories, {"ansible_user": "{{ missing }}"}, h={})
+    with pytest.raises(OperatorError, match=r"hosts\.yml does not make sense to Ansible: .*'missing' is undefined; "):
+        ssh.login(made, made.hosts[0])
+
+
+def test_variables_of_a_group_in_the_inventory_count_for_a_connection(inventories: Path) -> None:
+    made = demo(inventories, {"ansible_port": "{{ 2000 + 22 }}"}, j={})
+    content = yaml.safe_load(made.inventory.read_text())
+    content["all"]["children"]["kafka"]["vars"] = {"ansible_ssh_common_args": "-J bastion"}
+    made.inventory.write_text(yaml.safe_dump(content))
+    made = environment.load("demo")
+    assert ssh.login(made, made.hosts[0]).command()[-5:] == ["-p", "2022", "-J", "bastion", "j"]
 
 
 def test_the_tasks_use_the_ports_and_addresses_that_are_in_force(inventories: Path) -> None:
