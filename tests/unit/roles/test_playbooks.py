@@ -64,6 +64,20 @@ def test_monitoring_visits_the_hosts_of_its_group(name: str, visits: Visits) -> 
     assert set().union(*prometheus) == {"watcher"}
 
 
+def test_a_wiped_monitoring_leaves_nothing_by_which_a_look_misses_it(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text(HOSTS)
+    plays = yaml.safe_load((ANSIBLE / "playbooks/monitoring_wipe.yml").read_text())
+    (forget,) = [play["tasks"][0] for play in plays if play["name"] == "Forget monitoring"]
+    sources = ["-i", str(tmp_path / "hosts.yml"), "-i", str(ANSIBLE / "ports")]
+    removed = shown(tmp_path, sources, forget["streampulse_files"]["absent"].strip(" {}\n"))["watcher"]
+    services = yaml.safe_load((ANSIBLE / "services.yml").read_text())["streampulse_services"]
+    monitoring = [each["name"].replace("-", "_") for each in services if each.get("full")]
+    written = "".join((ANSIBLE / f"roles/{name}/vars/main.yml").read_text() for name in monitoring)
+    units = set(re.findall(r"/etc/systemd/system/[\w./-]+", written))
+    assert len(units) == len(monitoring)
+    assert units <= set(removed)
+
+
 @pytest.mark.parametrize("name", ["site", "wipe"])
 def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits) -> None:
     kafka = {play: hosts for play, hosts in visits[name].items() if play.endswith("Kafka")}
