@@ -7,18 +7,18 @@ from pathlib import Path
 
 from streampulse.core.errors import OperatorError
 
+RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 BEGIN, END = "# BEGIN streampulse", "# END streampulse"
 
 
 def write_resolver(root: Path) -> None:
     """Copy this host's resolver configuration. A stub on this host's loopback is unreachable from the machine."""
-    candidates = [Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")]
-    for candidate in candidates:
+    for candidate in RESOLVERS:
         text = candidate.read_text(encoding="utf-8") if candidate.exists() else ""
         if any(not address.is_loopback for address in _nameservers(text)):
-            target = root / "etc/resolv.conf"
-            target.unlink(missing_ok=True)
-            target.write_text(text, encoding="utf-8")
+            new = root / "etc/resolv.conf.new"
+            new.write_text(text, encoding="utf-8")
+            new.replace(root / "etc/resolv.conf")  # at once: a running machine reads it
             return
     raise OperatorError(
         "/etc/resolv.conf names only resolvers of this host's loopback, which machines cannot reach: "

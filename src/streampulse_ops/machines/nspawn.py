@@ -158,10 +158,11 @@ class Nspawn(Provider):
         return True
 
     def start(self, host: Host) -> bool:
-        """Boot the machine and wait for its SSH."""
+        """Boot the machine and wait for its SSH; a running one gets this host's present resolver."""
         self._prepare()
         if self.running(host):
             if "supervisor" in self._processes(host):
+                write_resolver(self._root(host))
                 return False
             self.stop(host)  # its supervisor was killed: it would not survive a reboot
         self._clear(host)

@@ -13,7 +13,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import machines, paths
 from streampulse_ops.command import CommandError
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import cgroups, network, supervisor
+from streampulse_ops.machines import cgroups, names, network, supervisor
 from streampulse_ops.machines.nspawn import Nspawn
 
 SAID: list[str] = []
@@ -82,3 +82,18 @@ def test_it_is_stopped_before_others_are_made(old: subprocess.Popen[bytes], monk
     monkeypatch.setattr(own, "write_inventory", lambda: None)
     machines.bring_up(own.environment, own)
     assert seen == [-15]
+
+
+def test_a_running_machine_gets_the_present_resolver(
+    old: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert old
+    resolver, etc = tmp_path / "resolv.conf", tmp_path / "demo/old/root/etc"
+    monkeypatch.setattr(names, "RESOLVERS", (resolver,))
+    etc.mkdir(parents=True)
+    own = provider(OLD)
+    monkeypatch.setattr(own, "_prepare", lambda: None)
+    for text in ("nameserver 192.0.2.1\n", "nameserver 192.0.2.2\n"):
+        resolver.write_text(text)
+        assert not own.start(OLD)
+        assert (etc / "resolv.conf").read_text() == text
