@@ -10,7 +10,7 @@ import psutil
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import CommandError, run
-from streampulse_ops.machines import Report, locked
+from streampulse_ops.machines import Report, apt, locked
 
 NEEDED_BYTES = 3 * 2**30
 
@@ -73,14 +73,17 @@ class Image:
         _remove(partial)
         hooks = [f"--customize-hook={hook}" for hook in HOOKS]
         include = f"--include={','.join(PACKAGES)}"
+        # The way to the packages is no part of the digest: each machine gets its own.
+        proxies = [f"--aptopt={line}" for line in apt.proxies()]
+        suite = SUITES[self.os]
         with contextlib.ExitStack() as undo:
             undo.callback(_remove, partial)
             try:
-                run(["mmdebstrap", "--quiet", *OPTIONS, include, *hooks, SUITES[self.os], partial])
+                run(["mmdebstrap", "--quiet", *OPTIONS, *proxies, include, *hooks, suite, partial, *apt.sources(suite)])
             except CommandError as error:
                 raise OperatorError(
                     f"the {NAMES[self.os]} image cannot be built: {error}; check that this host reaches a Debian "
-                    "mirror (apt-get update), then run the task again"
+                    f"mirror that has {suite} (apt-get update), then run the task again"
                 ) from None
             undo.pop_all()
         partial.rename(self.root)

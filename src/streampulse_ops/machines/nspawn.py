@@ -23,9 +23,9 @@ from streampulse_ops import paths
 from streampulse_ops.cli.ownership import give_to_invoker
 from streampulse_ops.command import CommandError, run
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import Provider, Report, cgroups, tools
+from streampulse_ops.machines import Provider, Report, apt, cgroups, tools
 from streampulse_ops.machines.boot import boot, ssh_answers, take_room_back
-from streampulse_ops.machines.image import NAMES, Image, check_space
+from streampulse_ops.machines.image import NAMES, SUITES, Image, check_space
 from streampulse_ops.machines.layers import Layers
 from streampulse_ops.machines.names import write_hosts, write_resolver
 from streampulse_ops.machines.network import Network
@@ -158,11 +158,11 @@ class Nspawn(Provider):
         return True
 
     def start(self, host: Host) -> bool:
-        """Boot the machine and wait for its SSH; a running one gets this host's present resolver."""
+        """Boot the machine and wait for its SSH; a running one follows this host's settings."""
         self._prepare()
         if self.running(host):
             if "supervisor" in self._processes(host):
-                write_resolver(self._root(host))
+                self._follow(host)
                 return False
             self.stop(host)  # its supervisor was killed: it would not survive a reboot
         self._clear(host)
@@ -173,7 +173,7 @@ class Nspawn(Provider):
             undo.callback(self._clear, host)
             self.network.connect(host.name, address)
             self._mount(host)
-            write_resolver(self._root(host))
+            self._follow(host)
             write_hosts(self._root(host), self._addresses())
             undo.callback(self._end_processes, host)
             boot(self._unit(host), host.name, self._disk(host), self.network.namespace(host.name))
@@ -312,6 +312,7 @@ class Nspawn(Provider):
         (root / "etc/hostname").write_text(f"{host.name}\n", encoding="utf-8")
         (root / "etc/machine-id").write_text(uuid.uuid4().hex + "\n", encoding="utf-8")
         (root / "etc/default/locale").write_text("LANG=C.UTF-8\n", encoding="utf-8")
+        apt.write_sources(root, SUITES[self.image.os], self.network.gateway)
         _make_key(root / "etc/ssh/ssh_host_ed25519_key", host.name)
         login = root / "root/.ssh"
         login.mkdir(mode=0o700, exist_ok=True)
@@ -319,6 +320,11 @@ class Nspawn(Provider):
         (login / "authorized_keys").chmod(0o600)
         public = (root / "etc/ssh/ssh_host_ed25519_key.pub").read_text(encoding="utf-8").split()
         self._know(address, f"{address} {public[0]} {public[1]}")
+
+    def _follow(self, host: Host) -> None:
+        """Give a machine this host's resolver and apt's proxies, which may change while it runs."""
+        write_resolver(self._root(host))
+        apt.write_proxies(self._root(host), self.network.gateway)
 
     def _know(self, address: str, line: str) -> None:
         file = self.folder / "known_hosts"

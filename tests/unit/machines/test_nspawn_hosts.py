@@ -13,7 +13,7 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops import machines, paths
 from streampulse_ops.command import CommandError
 from streampulse_ops.environments.environment import Environment, Host
-from streampulse_ops.machines import cgroups, names, network, supervisor
+from streampulse_ops.machines import apt, cgroups, names, network, supervisor
 from streampulse_ops.machines.nspawn import Nspawn
 
 SAID: list[str] = []
@@ -90,6 +90,7 @@ def test_a_running_machine_gets_the_present_resolver(
     assert old
     resolver, etc = tmp_path / "resolv.conf", tmp_path / "demo/old/root/etc"
     monkeypatch.setattr(names, "RESOLVERS", (resolver,))
+    monkeypatch.setattr(apt, "run", FakeCommands())
     etc.mkdir(parents=True)
     own = provider(OLD)
     monkeypatch.setattr(own, "_prepare", lambda: None)
