@@ -97,6 +97,7 @@ class Network:
         """Create the bridge, its address and its rules if missing, and enable IP forwarding.
 
         :param state: folder that all environments of this machine share.
+        :raises OperatorError: the network or the bridge's name is taken, or a firewall stops the machines' packets.
         """
         with locked(state):
             if not any(link["ifname"] == self.bridge for link in _links()):
@@ -117,6 +118,7 @@ class Network:
         for table, chain, rule in self.rules():
             if not _has_rule(table, chain, rule):
                 run(["iptables", "-w", "-t", table, "-I", chain, *rule])
+        self._check_forwarding()
 
     def remove_bridge(self, state: Path) -> None:
         """Remove the bridge and its rules. With the last bridge of all environments, restore IP forwarding.
@@ -132,6 +134,34 @@ class Network:
             if (state / WAS_OFF).exists() and not _bridges():
                 FORWARDING.write_text("0", encoding="utf-8")
                 (state / WAS_OFF).unlink()
+
+    def _check_forwarding(self) -> None:
+        """Check that no table of nftables stops forwarded packets, whatever the rules of iptables accept.
+
+        A table with a rule that names the bridge counts as one that lets its packets pass.
+
+        :raises OperatorError: one does; the text has the commands that open it.
+        """
+        try:
+            listed = json.loads(run(["nft", "--json", "list", "ruleset"]) or "{}").get("nftables", [])
+        except CommandError:  # nft is not installed
+            return
+        for chain in (item["chain"] for item in listed if item.get("chain", {}).get("hook") == "forward"):
+            family, table, name = chain["family"], chain["table"], chain["name"]
+            # firewalld's policy is to accept; its last rule rejects.
+            stops = chain.get("policy") == "drop" or table == "firewalld"
+            own = [part for item in listed for part in item.values() if part.get("table") == table]
+            known = f'"{self.bridge}"' in json.dumps([part for part in own if part.get("family") == family])
+            if family in ("ip", "inet") and stops and not known:
+                rule = f"nft insert rule {family} {table} {name}"
+                opened = f"{rule} iifname {self.bridge} accept; {rule} oifname {self.bridge} accept"
+                if table == "firewalld":
+                    add = f"firewall-cmd --permanent --zone=trusted --add-interface={self.bridge}"
+                    opened = f"{add} && firewall-cmd --reload"
+                raise OperatorError(
+                    f"the firewall {table} of this host (nft list chain {family} {table} {name}) stops packets of the "
+                    f"machines: {opened}; then run the task again"
+                )
 
     def connect(self, host: str, address: str) -> None:
         """Recreate a machine's namespace and its veth pair. No process may run in the namespace."""

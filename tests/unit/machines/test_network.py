@@ -1,7 +1,9 @@
 """Conflicts of an environment's network with its surroundings; tests/integration/test_nspawn.py builds real ones."""
 
+import contextlib
 import ipaddress
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,45 @@ def test_a_foreign_interface_of_our_name_is_refused(monkeypatch: pytest.MonkeyPa
     facts(monkeypatch, [UPLINK, {"ifname": "sp-demo", "mtu": 1500}], [], rules=False)
     with pytest.raises(OperatorError, match="not ours"):
         NET.check_free()
+
+
+def chain(family: str, table: str, name: str, policy: str) -> dict[str, object]:
+    """Return a base chain of forwarded packets as ``nft --json list ruleset`` prints it."""
+    where = {"family": family, "table": table, "name": name, "handle": 1}
+    return {"chain": {**where, "type": "filter", "hook": "forward", "prio": 0, "policy": policy}}
+
+
+def allowing(family: str, table: str, name: str) -> dict[str, object]:
+    match = {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "sp-demo"}
+    where = {"family": family, "table": table, "chain": name, "handle": 2}
+    return {"rule": {**where, "expr": [{"match": match}, {"accept": None}]}}
+
+
+@pytest.mark.parametrize(
+    ("items", "fix"),
+    [
+        ([chain("ip", "filter", "FORWARD", "drop"), allowing("ip", "filter", "FORWARD")], None),  # Docker's, and ours
+        ([chain("inet", "mine", "forward", "accept"), chain("ip6", "mine", "forward", "drop")], None),
+        ([chain("inet", "mine", "forward", "drop"), allowing("inet", "mine", "forward")], None),
+        (
+            [allowing("ip", "filter", "FORWARD"), chain("inet", "filter", "forward", "drop")],
+            "nft insert rule inet filter forward iifname sp-demo accept; "
+            "nft insert rule inet filter forward oifname sp-demo accept;",
+        ),
+        (
+            [chain("inet", "firewalld", "filter_FORWARD", "accept")],
+            "firewall-cmd --permanent --zone=trusted --add-interface=sp-demo && firewall-cmd --reload;",
+        ),
+        ([chain("inet", "firewalld", "filter_FORWARD", "accept"), allowing("inet", "firewalld", "zones")], None),
+    ],
+)
+def test_a_firewall_that_stops_the_machines_is_named(
+    monkeypatch: pytest.MonkeyPatch, state: Path, items: list[dict[str, object]], fix: str | None
+) -> None:
+    fake = facts(monkeypatch, [UPLINK, OURS], [], rules=True)
+    fake.answers["nft --json list ruleset"] = json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *items]})
+    with pytest.raises(OperatorError, match=re.escape(fix)) if fix else contextlib.nullcontext():
+        NET.raise_bridge(state)
 
 
 def test_removing_leaves_a_foreign_bridge(monkeypatch: pytest.MonkeyPatch, state: Path) -> None:
