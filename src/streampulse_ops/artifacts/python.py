@@ -2,12 +2,12 @@
 
 import importlib.util
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.command import CommandError, run
+from streampulse_ops import paths
+from streampulse_ops.command import ended, last_words, run
 
 # A wheel contains the times of its files. A fixed time makes builds of the same source identical. Zip times begin in
 # 1980.
@@ -17,31 +17,33 @@ REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "315619200", "PYTHONHASHSEED": "0"}
 IN_ENVIRONMENT = {"PIP_USER": "0"}
 
 
-def pip(python: Path, arguments: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
+def pip(python: Path, arguments: Sequence[str], what: str, scratch: Path) -> None:
     """Run pip quietly.
 
     :param what: name of the fetched item, for the error's text.
+    :param scratch: folder for temporary files; /tmp may be too small for a build.
     :raises OperatorError: it failed; a wrong hash and a failing network have different texts.
     """
     command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    try:
-        run(command, environment={**(environment or {}), **IN_ENVIRONMENT})
-    except CommandError as error:
-        reason = str(error).partition("failed: ")[2] or str(error)
-        if "No space left" in reason:
-            raise OperatorError(
-                f"{what} could not be fetched: {reason}; make room in {tempfile.gettempdir()} and in the cache, or "
-                "export TMPDIR=FOLDER, then run inv artifacts again"
-            ) from None
-        if "hash" in reason.lower() or "Got " in reason:
-            raise OperatorError(
-                f"{what}: what was fetched has not the hash that is pinned in requirements/ ({reason}). Do not use it; "
-                "fetch again, or ask who changed it"
-            ) from None
+    done = ended(command, environment={**REPRODUCIBLE, **IN_ENVIRONMENT, "TMPDIR": str(scratch)})
+    if done.returncode == 0:
+        return
+    reason = last_words(done.stderr or done.stdout, done.returncode)
+    # A build's own words are above pip's.
+    if "No space left" in done.stderr + done.stdout:
         raise OperatorError(
-            f"{what} could not be fetched: {reason}; check that pip reaches its package index (pip config list), then "
-            "run inv artifacts again"
-        ) from None
+            f"{what} could not be fetched: no space left on device: make room, df -h {paths.cache_home()}, or set "
+            "XDG_CACHE_HOME to another folder, then run inv artifacts again"
+        )
+    if "hash" in reason.lower() or "Got " in reason:
+        raise OperatorError(
+            f"{what}: what was fetched has not the hash that is pinned in requirements/ ({reason}). Do not use it; "
+            "fetch again, or ask who changed it"
+        )
+    raise OperatorError(
+        f"{what} could not be fetched: {reason}; check that pip reaches its package index (pip config list), then "
+        "run inv artifacts again"
+    )
 
 
 def own_python() -> Path:
@@ -56,7 +58,7 @@ def own_python() -> Path:
 
 def virtual_environment(folder: Path, lock: Path) -> Path:
     """Make a virtual environment with the packages of a lock file, and return its Python."""
-    run([sys.executable, "-m", "venv", folder])
+    run([sys.executable, "-m", "venv", folder], environment={"TMPDIR": str(folder.parent)})
     python = folder / "bin/python"
-    pip(python, ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock)], lock.name)
+    pip(python, ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(lock)], lock.name, folder.parent)
     return python

@@ -7,7 +7,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from streampulse_ops.artifacts.python import REPRODUCIBLE, pip, virtual_environment
+from streampulse_ops.artifacts.python import pip, virtual_environment
 from streampulse_ops.artifacts.store import ArtifactSet, digest_of
 from streampulse_ops.machines import Report
 
@@ -18,10 +18,10 @@ def spark_set(root: Path) -> ArtifactSet:
     version = re.search(r"^pyspark==(\S+)", source.read_text(encoding="utf-8"), re.MULTILINE)
 
     def make(folder: Path, _report: Report) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
             python = virtual_environment(Path(scratch) / "venv", tools)
             arguments = ["wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir", "--require-hashes"]
-            pip(python, [*arguments, "--wheel-dir", str(folder), "-r", str(source)], "pyspark", REPRODUCIBLE)
+            pip(python, [*arguments, "--wheel-dir", str(folder), "-r", str(source)], "pyspark", Path(scratch))
 
     return ArtifactSet(
         "spark",

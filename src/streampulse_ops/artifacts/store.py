@@ -14,7 +14,8 @@ from streampulse.core.errors import OperatorError
 from streampulse_ops.machines import Report
 
 SUMS = "SHA256SUMS"
-NEEDED_BYTES = 2 * 2**30
+# Spark's source package is unpacked, built and packed beside the store.
+NEEDED_BYTES = 3 * 2**30
 #: Number of unused sets of each name to keep: the most recently used.
 SPARE = 3
 

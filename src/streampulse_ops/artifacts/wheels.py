@@ -6,7 +6,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from streampulse.core.errors import OperatorError
-from streampulse_ops.artifacts.python import REPRODUCIBLE, own_python, pip, virtual_environment
+from streampulse_ops.artifacts.python import own_python, pip, virtual_environment
 from streampulse_ops.artifacts.store import ArtifactSet, digest_of
 from streampulse_ops.machines import Report
 
@@ -31,7 +31,7 @@ def wheel_set(root: Path, python: str, machine: str) -> ArtifactSet:
     def make(folder: Path, _report: Report) -> None:
         text = "\n".join(lock.read_text(encoding="utf-8") for lock in locks)
         entries = for_python(text, python, machine)
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
             ready = _write(Path(scratch) / "wheels.txt", [entries[name] for name in entries if name not in SOURCE_ONLY])
             source = _write(Path(scratch) / "source.txt", [entries[name] for name in entries if name in SOURCE_ONLY])
             arguments = [
@@ -40,10 +40,10 @@ def wheel_set(root: Path, python: str, machine: str) -> ArtifactSet:
             arguments += ["--python-version", dotted(python), "--dest", str(folder), "-r", str(ready)]
             for tag in (*(f"manylinux_{version}" for version in GLIBC), "manylinux2014", "manylinux2010", "manylinux1"):
                 arguments += ["--platform", f"{tag}_{machine}"]
-            pip(own_python(), arguments, f"the hosts' packages for Python {dotted(python)}")
+            pip(own_python(), arguments, f"the hosts' packages for Python {dotted(python)}", Path(scratch))
             builder = virtual_environment(Path(scratch) / "venv", build)
             arguments = ["wheel", "--no-deps", "--no-build-isolation", "--require-hashes", "--wheel-dir", str(folder)]
-            pip(builder, [*arguments, "-r", str(source)], ", ".join(SOURCE_ONLY), REPRODUCIBLE)
+            pip(builder, [*arguments, "-r", str(source)], ", ".join(SOURCE_ONLY), Path(scratch))
         for name in SOURCE_ONLY:
             if not any(folder.glob(f"{name}-*-none-any.whl")):
                 raise OperatorError(f"{name} was built for this machine only: choose a version of it that has wheels")

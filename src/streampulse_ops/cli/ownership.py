@@ -36,6 +36,8 @@ def author() -> str:
 def explain(error: OSError) -> str:
     """Return one line for an error of the operating system: the path, the cause, and the fix."""
     cause = error.strerror or str(error) or type(error).__name__
+    if error.filename is None and error.errno in NO_ROOM:
+        return f"{cause}: make room where df -h shows 100 %; TMPDIR=FOLDER names another folder than /tmp"
     if error.filename is None:
         return f"{cause}: try again, or look at this machine's own log (journalctl -e)"
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else Path(str(error.filename))

@@ -14,6 +14,7 @@ import yaml
 from streampulse.core.errors import OperatorError
 from streampulse_ops import artifacts, paths
 from streampulse_ops.artifacts import jars, release, wheels
+from streampulse_ops.artifacts.python import pip
 from streampulse_ops.artifacts.store import ArtifactSet, Store, digest_of, sha256_of
 from streampulse_ops.environments.environment import Environment
 
@@ -70,6 +71,23 @@ def test_a_set_that_could_not_be_made_leaves_nothing(tmp_path: Path, error: Base
     with pytest.raises(type(error)):
         store.ensure(ArtifactSet("kafka", "d1", fail, "making"), quiet)
     assert list((tmp_path / "kafka").iterdir()) == []
+
+
+PIP = """#!/bin/sh
+echo "error: could not write file: No space left on device"
+echo "$TMPDIR: a build failed" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("told", ["No space left on device", "no route"])
+def test_a_build_is_made_beside_the_cache_and_names_it_when_full(tmp_path: Path, told: str) -> None:
+    program = tmp_path / "python"
+    program.write_text(PIP.replace("No space left on device", told))
+    program.chmod(0o755)
+    advice = f"df -h {paths.cache_home()}" if "space" in told else f"{tmp_path}: a build failed; check that pip reaches"
+    with pytest.raises(OperatorError, match=f"pyspark could not be fetched: .*{advice}"):
+        pip(program, ["wheel"], "pyspark", tmp_path)
 
 
 def test_sets_that_nothing_uses_are_removed_but_the_last_ones(tmp_path: Path) -> None:

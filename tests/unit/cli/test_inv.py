@@ -47,7 +47,7 @@ case "$1 $2" in
             "config install.proxy") echo http://proxy:3128 ;;
             "config global.trusted-host") printf 'a\nb\n' ;;
             "config "*) exit 1 ;;
-            "install "*) echo "user $PIP_USER" >"$(dirname "$0")/../../pip" ;;
+            "install "*) echo "user $PIP_USER, $TMPDIR" >"$(dirname "$0")/../../pip" ;;
         esac ;;
 esac
 """
@@ -83,4 +83,4 @@ def test_settings_of_pip_apply_to_uv(tmp_path: Path, given: dict[str, str], inde
         capture_output=True,
     )
     assert (checkout / "told").read_text().splitlines()[0] == f"{index} true http://proxy:3128 a b"
-    assert (checkout / "pip").read_text() == "user 0\n"
+    assert (checkout / "pip").read_text() == f"user 0, {checkout}/.venv\n"

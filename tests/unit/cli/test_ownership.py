@@ -60,6 +60,7 @@ def test_an_unusable_path_is_named_with_its_owner_and_the_fix(tmp_path: Path) ->
     assert "chown" not in explain(PermissionError(errno.EACCES, "Permission denied", "/nowhere/at/all"))
     full = explain(OSError(errno.ENOSPC, "No space left on device", str(ours / "new")))
     assert full == f"{ours}/new: No space left on device: make room there, df -h {ours}"
+    assert "TMPDIR=FOLDER" in explain(OSError(errno.ENOSPC, "No space left on device"))  # as write() raises it
     assert "ls -ld /nowhere" in explain(FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere"))
     assert explain(OSError("odd")).startswith("odd: ")
 
