@@ -191,7 +191,8 @@ class Driver:
                         "the batch got no step further within %d s", self._settings.stall_seconds, extra=self._which()
                     )
                     return 1
-                if self._executors_at + _WITHOUT_EXECUTORS_SECONDS < time.monotonic():
+                # Until it is ready, the unit's limit of a start counts.
+                if ready and self._executors_at + _WITHOUT_EXECUTORS_SECONDS < time.monotonic():
                     log.error("no executor for %d s: a new application asks for some", _WITHOUT_EXECUTORS_SECONDS)
                     return 1
                 if not ready and (self._batches.commits or self._warm(session, query)):

@@ -94,10 +94,12 @@ def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits)
         ("one: {}, two: {kafka_node_id: 4}", {"one": (1, 1)}, set()),
         ("one: {}, two: {kafka_node_id: 1}", {"one": (1, 1)}, {"two"}),
         ("one: {}, two: {kafka_node_id: 4}, three: {kafka_node_id: 4}", {}, {"two", "three"}),
-        # Renamed: the host sorts before another one now.
-        ("b: {}, a: {}, c: {}", {"a": (2, 3), "b": (1, 3), "c": (3, 3)}, {"a", "b"}),
+        # One host sorts before another now; a number is its storage's.
+        ("b: {}, a: {}, c: {}", {"a": (2, 3), "b": (1, 3), "c": (3, 3)}, set()),
+        ("b: {}, c: {}, d: {}", {"b": (2, 3), "c": (3, 3)}, {"d"}),
+        ("one: {}, two: {kafka_node_id: 5}", {"one": (1, 1), "two": (4, 1)}, {"two"}),
     ],
-    ids=["even", "even and old", "grown", "without a vote", "taken", "twins", "renamed"],
+    ids=["even", "even and old", "grown", "without a vote", "taken", "twins", "renamed", "replaced under another name", "renumbered"],
 )
 def test_an_impossible_cluster_is_refused_before_anything_changes(
     tmp_path: Path, hosts: str, stored: dict[str, tuple[int, int]], refused: set[str]
