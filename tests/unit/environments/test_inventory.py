@@ -257,6 +257,20 @@ def test_what_an_environment_cannot_have_is_refused_by_name(inventories: Path, t
     assert not any(value in said for value in ("a,b", "{a}"))
 
 
+def test_a_postgresql_of_somebody_else_and_an_upgraded_host_are_refused(inventories: Path, tmp_path: Path) -> None:
+    made = demo(inventories, {}, other={"ours": False}, upgraded={"ours": True})
+    content = yaml.safe_load(made.inventory.read_text())
+    content["all"]["children"]["postgres"] = {"hosts": {"other": {}, "upgraded": {}}}
+    made.inventory.write_text(yaml.safe_dump(content))
+    facts = {"release": "trixie", "clusters": ["15/main"]}
+    mark = {"stat": {"exists": "{{ ours }}"}}
+    found = problems(environment.load("demo"), tmp_path, base_facts=facts, __postgres_mark=mark)
+    assert "it runs another application's PostgreSQL (15/main)" in found["other"]
+    assert "pg_upgradecluster" not in found["other"]
+    assert "pg_dropcluster --stop 17 main if that is empty, then pg_upgradecluster 15 main" in found["upgraded"]
+    assert "another application" not in found["upgraded"]
+
+
 def test_old_versions_are_removed_when_a_third_has_come(inventories: Path, tmp_path: Path) -> None:
     there = {"one": ["kafka/a"], "two": ["kafka/a", "release/a"], "again": ["kafka/a", "kafka/c"]}
     there |= {"three": ["kafka/a", "kafka/b", "release/a"]}
