@@ -99,7 +99,7 @@ def test_no_service_is_set_up_or_wiped_on_other_hosts(name: str, visits: Visits)
         ("b: {}, c: {}, d: {}", {"b": (2, 3), "c": (3, 3)}, {"d"}),
         ("one: {}, two: {kafka_node_id: 5}", {"one": (1, 1), "two": (4, 1)}, {"two"}),
     ],
-    ids=["even", "even and old", "grown", "without a vote", "taken", "twins", "renamed", "replaced under another name", "renumbered"],
+    ids=["even", "even and old", "grown", "without a vote", "taken", "twins", "renamed", "replaced", "renumbered"],
 )
 def test_an_impossible_cluster_is_refused_before_anything_changes(
     tmp_path: Path, hosts: str, stored: dict[str, tuple[int, int]], refused: set[str]
