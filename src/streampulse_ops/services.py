@@ -70,17 +70,17 @@ def port(environment: Environment, name: str) -> int:
         ) from None
 
 
-def number(environment: Environment, name: str) -> int:
-    """Return a whole number of an environment's inventory: ``job_shards`` or ``timeout_factor``.
+def shards(environment: Environment) -> int:
+    """Return the number of the job's drivers in an environment.
 
     :raises OperatorError: Ansible cannot read the inventory, or what it says is not a number.
     """
-    found = inventory.variables(environment, environment.hosts[0]).get(name, 1)
+    found = inventory.variables(environment, environment.hosts[0]).get("job_shards", 1)
     try:
         return int(found)
     except (TypeError, ValueError):
         raise OperatorError(
-            f"{name} is {found} in {environment.inventory}, which is not a number: write one there"
+            f"job_shards is {found} in {environment.inventory}, which is not a number: write one there"
         ) from None
 
 

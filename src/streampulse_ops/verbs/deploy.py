@@ -108,7 +108,7 @@ def _made(session: Session) -> Bundle:
 
     :raises OperatorError: the environment is protected and the checkout has changes that are not committed.
     """
-    made = bundle.make(session.environment, services.number(session.environment, "job_shards"))
+    made = bundle.make(session.environment, services.shards(session.environment))
     if session.environment.typed and "-dirty-" in made.name:
         raise OperatorError(f"{session.name} is protected and this checkout has uncommitted changes: git status")
     return made

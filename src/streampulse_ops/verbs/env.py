@@ -153,7 +153,7 @@ def _private_name(session: Session, host: Host) -> str:
 def _shards(session: Session, host: Host) -> int:
     """Return how many drivers of the job a host runs."""
     hosts = session.environment.require_group("job")
-    return len(range(hosts.index(host), services.number(session.environment, "job_shards"), len(hosts)))
+    return len(range(hosts.index(host), services.shards(session.environment), len(hosts)))
 
 
 def _mib(session: Session, host: Host, role: str, name: str) -> int:

@@ -32,7 +32,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     _check(session, full)
     session.screen.line(session.headline())
     with changing(session, "inv reset"):
-        release = prepare(session, bundle.make(session.environment, services.number(session.environment, "job_shards")))
+        release = prepare(session, bundle.make(session.environment, services.shards(session.environment)))
         start_machines(session)
         if "kafka" not in keep:
             _check_kafka(session, full, keep)

@@ -26,8 +26,7 @@ def bring_up(session: Session, full: bool) -> tuple[int, dict[str, str]]:
     if not session.ours:
         secrets.file_for(session.environment)  # refused here, before anything is fetched
     with changing(session, "inv up"):
-        shards = services.number(session.environment, "job_shards")
-        release = deploy.prepare(session, bundle.make(session.environment, shards))
+        release = deploy.prepare(session, bundle.make(session.environment, services.shards(session.environment)))
         started = start_machines(session)
         options = deploy.Options(full=full, prove=bool(session.environment.typed))
         changed, missing = deploy.roll_out(session, release, options, history.look(session))
