@@ -130,6 +130,16 @@ class Broker:
         """End the broker at once, as a power cut does; what it wrote is in the kernel's cache and stays."""
         self._server.stop(signal.SIGKILL)
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop the broker's process: its connections stay open, and nothing is answered."""
+        assert self._server.process
+        self._server.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.process.send_signal(signal.SIGCONT)
+
     def lose_end(self, topic: str, partition: int, first: int) -> None:
         """Remove the batches from an offset on from a partition's log. The broker must be down.
 

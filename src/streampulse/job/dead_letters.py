@@ -6,21 +6,30 @@ after a fault, whatever its borders, decides the same about each record, and let
 passed over. The producer's ``transactional.id`` fences a driver that is thought dead and is not.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
+from streampulse.core.errors import one_line
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
 from streampulse.job.rows import PRODUCER_HEADER, DeadLetter, DueLetter
 from streampulse.job.shards import ALONE, Shard
 
+log = logging.getLogger(__name__)
+
 #: The consumer group whose offsets say up to where all dead letters have been written.
 GROUP: Final = "streampulse-dead-letters"
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
+# A broker that does not answer for 4 s is taken for lost, and a client that begins with it is made again.
+_LIMITS: Final[dict[str, Any]] = {"request_timeout_ms": 4_000, "bootstrap_timeout_ms": 4_000}
+# How often a transaction is tried of which a broker did not answer a request.
+_ATTEMPTS: Final = 6
 #: How long Kafka may take to answer at a start. Without a limit the client waits for ever where an answer is lost.
 ANSWER_SECONDS: Final = 15.0
 #: The consumer group whose offset is the number of the last letter that is due by a recount and was sent. Its metadata
@@ -89,6 +98,7 @@ class DeadLetters:
             **self._settings.client_arguments("streampulse-job"),
             transactional_id=shard.transactional_id,
             transaction_timeout_ms=60_000,
+            **_LIMITS,
             compression_type="zstd",
             # A record without key and value is a dead letter like another; the client refuses to send None for both.
             value_serializer=_unwrapped,
@@ -102,6 +112,7 @@ class DeadLetters:
             group_id=group,
             enable_auto_commit=False,
             isolation_level="read_committed",
+            **_LIMITS,
         )
         try:
             offsets = {}
@@ -184,10 +195,29 @@ class DeadLetters:
                 piece.append(due.letter)
                 size += due.letter.size()
             if piece and (size >= _TRANSACTION_BYTES or due is letters[-1]):
-                self._transaction(piece, {0: due.number}, DUE_GROUP, recount)
+                self._attempt(piece, {0: due.number}, DUE_GROUP, recount)
                 size, piece = 0, []
 
-    def _transaction(
+    def _transaction(self, letters: Sequence[DeadLetter], reached: dict[int, int]) -> None:
+        """Write letters, and try again with another producer where a broker does not answer.
+
+        The client ends a producer for good then. Whether the transaction was committed, the group's offsets say.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                if attempt > 1:
+                    self.open(len(self._written), self._topic_id)
+                if any(self._written.get(number) != offset for number, offset in reached.items()):
+                    self._attempt(letters, reached)
+            except KafkaError as error:
+                silent = isinstance(error, KafkaTimeoutError) or "RequestTimedOutError" in str(error)
+                if attempt == _ATTEMPTS or not silent:
+                    raise
+                log.warning("dead letters are not out: %s", one_line(error))
+            else:
+                return
+
+    def _attempt(
         self, letters: Sequence[DeadLetter], reached: dict[int, int], group: str = GROUP, metadata: str = ""
     ) -> None:
         topic = self._settings.topic

@@ -17,8 +17,9 @@ CONSUMER: Final[Mapping[str, str | int | bool]] = {
     "group.id": "streampulse-job",
     "enable.auto.commit": False,
     "isolation.level": "read_committed",
-    # A connection on which nothing comes back for 15 s is opened again.
-    "socket.timeout.ms": 15_000,
+    # A connection on which nothing comes back for 5 s is opened again.
+    "socket.timeout.ms": 5_000,
+    "socket.connection.setup.timeout.ms": 5_000,
     "reconnect.backoff.max.ms": 1_000,
     # These bound the memory. Limits of a fetch count bytes on the wire, and the client unpacks a whole answer at once.
     # So an answer is one batch: a broker sends the first one whatever the limit. The second option limits what zstd
@@ -49,9 +50,10 @@ class Ends:
         client: Mapping[str, str],
         topic: str,
         now: Callable[[], float] = time.monotonic,
-        answer_seconds: float = 10.0,
+        answer_seconds: float = 3.0,
     ) -> None:
-        self._consumer = Consumer({**client, **CONSUMER})
+        self._client = {**client, **CONSUMER}
+        self._consumer = Consumer(self._client)
         self._topic = topic
         self._now = now
         self._answer_seconds = answer_seconds
@@ -78,6 +80,9 @@ class Ends:
                 log.warning("Kafka does not answer: %s", error.args[0].str())
             if now - self._away_since > PATIENCE_SECONDS:
                 raise
+            # The client stays with a leader that is silent. A fresh one asks who leads.
+            self._consumer.close()
+            self._consumer = Consumer(self._client)
             return None
         self._away_since = None
         ends = {partition.partition: partition.offset for partition in found}

@@ -27,6 +27,8 @@ DAMAGED: Final = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
 _NEW_LEADER_SECONDS: Final = 10.0
 # After this time without a message the batch at the position is examined.
 _SILENT_SECONDS: Final = 5.0
+# After this time without a message another client is taken, and again after twice as long.
+_FRESH_SECONDS: Final = 1.5
 #: Messages that are taken from the client at a time.
 _CHUNK: Final = 2_000
 #: Bytes of keys and values that are decoded at a time: a slice is that much larger than its bounds at most.
@@ -72,7 +74,10 @@ def consumer(client: Mapping[str, str]) -> Consumer:
 
 
 def _fresh_consumer(client: Mapping[str, str]) -> Consumer:
-    """Replace this process's consumer for a cluster: after a wrong checksum librdkafka reads on in the wrong place."""
+    """Replace this process's consumer for a cluster.
+
+    After a wrong checksum librdkafka reads on in the wrong place.
+    """
     _consumers.pop(client["bootstrap.servers"]).close()
     return consumer(client)
 
@@ -171,6 +176,8 @@ class Records:
         # How often the batch at the position was reported as damaged, and when it is examined without a report.
         self._reports = 0
         self._examine_at = math.inf
+        # When the last message came, and when another client is taken.
+        self._silent_since = self._fresh_at = math.inf
         #: The damaged batch that ends the slice, None where there is none.
         self.damaged: Batch | None = None
 
@@ -197,6 +204,10 @@ class Records:
                 elif now > self._examine_at and not _outages:
                     self._examine_at = math.inf
                     self._examine()
+                elif now > self._fresh_at:
+                    # The client stays with a leader that is silent. A fresh one asks who leads.
+                    self._fresh_at = now + 2 * (now - self._silent_since)
+                    self._take_fresh_consumer()
         finally:
             self._reader.unassign()
 
@@ -218,6 +229,7 @@ class Records:
     def _go_on(self) -> None:
         now = time.monotonic()
         self._deadline, self._examine_at, self._reports = now + PATIENCE_SECONDS, now + _SILENT_SECONDS, 0
+        self._silent_since, self._fresh_at = now, now + _FRESH_SECONDS
 
     def _examine(self) -> None:
         """Look at the batch at the position with another client, and end the slice if it is damaged.
@@ -238,8 +250,11 @@ class Records:
         elif damaged is not None or self._reports:
             # The batch of the record before the position may be damaged since.
             self._expected = self._expected if damaged is None else None
-            self._reader = _fresh_consumer(self._client)
-            self._assign(self.next_offset if self._expected is None else self._expected.offset)
+            self._take_fresh_consumer()
+
+    def _take_fresh_consumer(self) -> None:
+        self._reader = _fresh_consumer(self._client)
+        self._assign(self.next_offset if self._expected is None else self._expected.offset)
 
     def _assign(self, offset: int) -> None:
         self._messages = deque()
