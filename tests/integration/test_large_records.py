@@ -189,6 +189,31 @@ def test_a_batch_with_wrong_bytes_is_excluded_and_the_records_behind_it_are_coun
     assert entries == [(first, 19, "invalid")]
 
 
+class _Away(list[object]):
+    """The outages of a broker that was away while the first reading began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first = True
+
+    def clear(self) -> None:
+        self[:], self._first = [None] * self._first, False
+
+
+def test_damage_is_examined_though_a_broker_was_away(
+    broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        with broker.producer(linger_ms=1_000) as producer:
+            for _ in range(10):
+                producer.send(kafka.topic, event(), key=STREAM)
+    damage(broker, kafka.topic, 10, flip, False)
+    pipeline.start()
+    monkeypatch.setattr("streampulse.job.records._outages", _Away())
+    pipeline.count(0, 30)
+    assert pipeline.equal(whole=True).outcomes == {"accepted": 20, "invalid": 10}
+
+
 def test_a_batch_that_compresses_1_to_1000_is_read_in_slices_of_bounded_bytes(
     broker: Broker, kafka: KafkaSettings, pipeline: Pipeline
 ) -> None:

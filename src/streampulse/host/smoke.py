@@ -24,9 +24,9 @@ from streampulse.core import http, kafka, postgres
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.settings import KafkaSettings, PostgresSettings, load
 from streampulse.events import partition_of
+from streampulse.host import SMOKE_SECONDS
 
 PREFIX: Final = "__smoke-"
-DEFAULT_TIMEOUT_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.1
 #: Age from which leftovers of killed smoke tests are removed.
 _LEFTOVER: Final = "1 hour"
@@ -124,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=DEFAULT_TIMEOUT_SECONDS,
+        default=SMOKE_SECONDS,
         metavar="SECONDS",
         help="the whole must be done within this (default: %(default)g)",
     )

@@ -76,7 +76,7 @@ def consumer(client: Mapping[str, str]) -> Consumer:
 def _fresh_consumer(client: Mapping[str, str]) -> Consumer:
     """Replace this process's consumer for a cluster.
 
-    After a wrong checksum librdkafka reads on in the wrong place.
+    After a wrong checksum librdkafka reads on in the wrong place, and it stays with a leader that is silent.
     """
     _consumers.pop(client["bootstrap.servers"]).close()
     return consumer(client)
@@ -201,11 +201,10 @@ class Records:
                     yield piece
                 elif now > self._deadline:
                     raise KafkaException(self._error)
-                elif now > self._examine_at and not _outages:
+                elif now > self._examine_at and (self._reports or not _outages):
                     self._examine_at = math.inf
                     self._examine()
                 elif now > self._fresh_at:
-                    # The client stays with a leader that is silent. A fresh one asks who leads.
                     self._fresh_at = now + 2 * (now - self._silent_since)
                     self._take_fresh_consumer()
         finally:

@@ -182,8 +182,7 @@ def parse(name: str, folder: Path, content: object) -> Environment:
         _mapping(ports, "streampulse_ports", where)
     found: dict[str, dict[str, Any]] = {}
     groups: dict[str, set[str]] = {}
-    listed = list(_memberships("all", root, (), where))
-    for group, host, host_variables in listed:
+    for group, host, host_variables in _memberships("all", root, (), where):
         found.setdefault(host, {}).update(host_variables)
         groups.setdefault(host, set()).update(group)
     for host, host_variables in found.items():
@@ -198,9 +197,7 @@ def parse(name: str, folder: Path, content: object) -> Environment:
         for names in groups.values():
             names |= {"job"} if "spark_master" in names else set()
     hosts = tuple(Host(host, frozenset(groups[host]), found[host]) for host in found)
-    # More variables than those of ``all`` and of the hosts.
-    of_groups = str({**root, "vars": {}}).count("'ansible_") > str(listed).count("'ansible_")
-    return Environment(name, folder, hosts, variables, of_groups=of_groups)
+    return Environment(name, folder, hosts, variables, of_groups=_has_connections({**root, "vars": {}}))
 
 
 def _add_default_edge(
@@ -226,6 +223,13 @@ def _memberships(
         yield chain, str(host), _mapping(variables, f"{host} in {name}", where)
     for child, content in _mapping(group.get("children"), f"children of {name}", where).items():
         yield from _memberships(str(child), _mapping(content, f"group {child}", where), chain, where)
+
+
+def _has_connections(group: Mapping[str, Any]) -> bool:
+    """Return whether a group, or one of its children, has variables for Ansible itself."""
+    children = (group.get("children") or {}).values()
+    own = any(str(name).startswith("ansible_") for name in group.get("vars") or {})
+    return own or any(_has_connections(child or {}) for child in children)
 
 
 def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:

@@ -2,14 +2,12 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from streampulse_ops.command import run
 
 # mmdebstrap writes the proxies of an image's build there.
 PROXIES = "etc/apt/apt.conf.d/99mmdebstrap"
 PROXY = re.compile(r'Acquire::https?::Proxy(::\S+)? "[^"]+";', re.IGNORECASE)
-OFFICIAL = ("deb.debian.org", "security.debian.org")
 LOOPBACK = re.compile(r"(?<=[/@])(localhost|127(\.\d+){3}|\[::1\])(?=[:/\"])")
 
 
@@ -19,17 +17,15 @@ def proxies() -> list[str]:
 
 
 def sources(suite: str) -> list[str]:
-    """Return a suite's sources on this machine's mirror of Debian, each as a line of sources.list.
+    """Return a suite's sources where this machine gets Debian's packages, each as a line of sources.list.
 
-    Empty if this machine has no mirror, or has not yet fetched its lists.
+    Empty if this machine has no such sources, or has not yet fetched their lists.
     """
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(LABEL)", "Origin: Debian"]
     found = [line.split(maxsplit=1) for line in run(asked).splitlines() if line.startswith("http")]
-    mirrors = {label: uri for uri, label in found if urlsplit(uri).hostname not in OFFICIAL}
-    archive = mirrors.get("Debian", "http://deb.debian.org/debian")
-    security = mirrors.get("Debian-Security", "http://security.debian.org/debian-security")
-    pairs = [(archive, suite), (archive, f"{suite}-updates"), (security, f"{suite}-security")]
-    return [f"deb {uri} {name} main" for uri, name in pairs] if mirrors else []
+    uris = {label: uri for uri, label in found}
+    wanted = [("Debian", suite), ("Debian", f"{suite}-updates"), ("Debian-Security", f"{suite}-security")]
+    return [f"deb {uris[label]} {name} main" for label, name in wanted if label in uris]
 
 
 def write_proxies(root: Path, gateway: str) -> None:
@@ -44,7 +40,7 @@ def write_proxies(root: Path, gateway: str) -> None:
 
 
 def write_sources(root: Path, suite: str, gateway: str) -> None:
-    """Write the mirror, if there is one, into a machine; parameters as in :func:`write_proxies`."""
+    """Write the sources, if there are any, into a machine; parameters as in :func:`write_proxies`."""
     if lines := sources(suite):
         _write(root / "etc/apt/sources.list", lines, gateway)
 

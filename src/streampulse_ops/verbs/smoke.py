@@ -1,13 +1,12 @@
 """``inv smoke``: a few events go in, exactly their numbers come out, and all of it is removed again."""
 
 from streampulse.core.errors import OperatorError
+from streampulse.host import SMOKE_SECONDS
 from streampulse_ops.command import last_words
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
 
-#: The longest wait for the numbers, in seconds, where ``timeout_factor`` is 1.
-SMOKE_SECONDS = 15
-#: The same for Prometheus, which reads each target every 10 s.
+#: Prometheus reads each target every 10 s.
 TARGETS_SECONDS = 30
 
 

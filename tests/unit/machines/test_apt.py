@@ -15,12 +15,13 @@ OTHERS = 'Acquire::http "";\nAcquire::http::Proxy "";\nAcquire::http::Proxy-Auto
 MIRROR = """\
 http://localhost/debian/ Debian
 http://mirror.example/debian/ Debian Backports
+http://mirror.example/security/ Debian-Security
 cdrom:[Debian]/ Debian
 """
 SOURCES = [
     "deb http://localhost/debian/ trixie main",
     "deb http://localhost/debian/ trixie-updates main",
-    "deb http://security.debian.org/debian-security trixie-security main",
+    "deb http://mirror.example/security/ trixie-security main",
 ]
 
 
@@ -51,7 +52,7 @@ def test_a_machine_has_both_by_its_gateway_and_loses_a_former_proxy(
     apt.write_proxies(tmp_path, "10.99.0.1")
     assert sources.read_text() == "\n".join(SOURCES).replace("localhost", "10.99.0.1") + "\n"
     assert proxies.read_text() == f"{PROXY.replace('127.0.0.1', '10.99.0.1')}\n{DIRECT}\n"
-    answers(monkeypatch, OTHERS, "http://deb.debian.org/debian/ Debian\n")
+    answers(monkeypatch, OTHERS, "cdrom:[Debian]/ Debian\n")
     sources.unlink()
     apt.write_sources(tmp_path, "trixie", "10.99.0.1")
     apt.write_proxies(tmp_path, "10.99.0.1")
