@@ -84,7 +84,9 @@ STRICT = (
     f"echo {shlex.quote('deploy:' + PASSWORD)} | chpasswd && echo 'deploy ALL=(ALL) ALL' > /etc/sudoers.d/deploy && "
     "install -d /etc/systemd/system/ssh.service.d && printf '[Service]\\nUMask=0027\\n'"
     " > /etc/systemd/system/ssh.service.d/umask.conf && systemctl daemon-reload && systemctl restart ssh"
-    " && ln -sf /usr/share/zoneinfo/Asia/Kathmandu /etc/localtime"
+    " && ln -sf /usr/share/zoneinfo/Asia/Kathmandu /etc/localtime && apt-get -qq update"
+    " && apt-get -qq install --yes --no-install-recommends locales && localedef -i de_DE -f UTF-8 de_DE.UTF-8"
+    " && echo LANG=de_DE.UTF-8 > /etc/default/locale"
 )
 
 
@@ -242,6 +244,8 @@ def staging(bootable: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     # Files get the modes that they need, whatever a host's sshd or sudo gives.
     staging.ssh("storing", STRICT)
     staging.ssh("watching", "printf 'Port 22\\nPort 2222\\n' > /etc/ssh/sshd_config.d/ports.conf")
+    # Codecs of Kafka's client load native code from there.
+    staging.ssh("counting", "mount -t tmpfs -o noexec,nosuid,nodev tmpfs /tmp")
     # A minimal image lacks apt's bindings for Python.
     staging.ssh("watching", "dpkg --purge python3-apt")
     sign(staging, "watching")
@@ -515,3 +519,17 @@ def test_two_hosts_that_lose_each_other_for_a_minute_cost_no_number(
     after = time.monotonic() - over
     print(f"longest time without a commit: {longest:.0f} s, committing again after {after:.0f} s")  # noqa: T201
     assert "all equal" in staging.ok("verify")
+
+
+@many
+def test_three_brokers_are_stopped_reset_and_wiped(staging: Staging, second: tuple[str, str]) -> None:  # noqa: ARG001
+    began = time.monotonic()
+    staging.ok("stop", "kafka")
+    print(f"three brokers stopped in {time.monotonic() - began:.0f} s")  # noqa: T201
+    staging.ok("start", "kafka")
+    assert "all equal" in staging.ok("verify")
+    staging.ok("reset", "--yes")
+    assert "all equal" in staging.ok("verify")
+    staging.ok("down", "--full", "--wipe", "--yes")
+    staging.ok("up")
+    staging.ok("status")

@@ -131,6 +131,8 @@ def stop(module: AnsibleModule, unit: Unit, for_good: bool) -> None:
     enabled = for_good and unit.state["UnitFileState"] == "enabled"
     if running and not module.check_mode:
         unit.run("stop", module.params["lines"])
+        # systemd calls a unit failed that SIGKILL had to end, and this stop was wanted.
+        module.run_command(["systemctl", "reset-failed", unit.name])
     if enabled and not module.check_mode:
         unit.run("disable", module.params["lines"])
     module.exit_json(changed=running or enabled, reason="it was running" if running else "")
