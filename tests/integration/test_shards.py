@@ -14,14 +14,16 @@ import pytest
 from broker import Broker
 from conftest import Database
 from kafka.errors import KafkaError
-from pipeline import Pipeline
+from pipeline import TIMEOUT_SECONDS, Pipeline
 from postgres import WRITER
 
 from streampulse.core.errors import OperatorError
-from streampulse.core.settings import KafkaSettings
+from streampulse.core.settings import CountingSettings, KafkaSettings
 from streampulse.events import partition_of
 from streampulse.job.shards import Shard
 from streampulse.oracle.command import take_snapshot
+from streampulse.recount.command import recount
+from streampulse.recount.prove import prove
 
 PARTITIONS = 4
 STREAMS = [f"stream {number}" for number in range(24)]
@@ -299,5 +301,36 @@ def test_the_number_changes_under_load(
         done.set()
         loading.join()
     drivers.start(after)
+    drivers.count()
+    drivers.all[0].equal(whole=True)
+
+
+def test_a_proof_and_a_recount_take_all_shards_together(
+    world: World, kafka: KafkaSettings, drivers: Drivers, database: Database
+) -> None:
+    def waited() -> None:
+        world.send(100)
+        drivers.count()
+
+    drivers.start(3)
+    world.send(300)
+    drivers.count()
+    counting = CountingSettings(viewer_timeout_seconds=TIMEOUT_SECONDS, history_days=30)
+    proof = prove(kafka, database.settings(WRITER), counting, 150, 60, waited)
+    assert (proof.enough, proof.differences) == (True, [])
+
+    database.execute("UPDATE stream_metrics_minute SET joins = joins + 1 WHERE left(stream_id, 8) = 'stream 1'")
+    with pytest.raises(AssertionError):
+        drivers.all[0].equal()
+    found = recount(kafka, database.settings(WRITER), counting)
+    assert (found.rows_added, found.rows_removed, found.streams) == (0, 0, 0)
+    assert found.rows_changed
+    drivers.all[0].equal(whole=True)
+    # Each driver goes on from the new state, once it has been started again.
+    world.send(200)
+    for shard in range(3):
+        with pytest.raises(OperatorError, match="a recount was swapped in"):
+            drivers.count(shard)
+    drivers.start(3)
     drivers.count()
     drivers.all[0].equal(whole=True)

@@ -16,9 +16,11 @@ from streampulse.core.kafka import Log, Topic
 from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings
 from streampulse.job.counting.state import present
 from streampulse.job.dead_letters import DeadLetters
+from streampulse.job.shards import Shard
 from streampulse.job.store import Store
-from streampulse.job.store.commit import one, timestamp
-from streampulse.job.store.state import LedgerRow, newest_row
+from streampulse.job.store.commit import STAGING, one, timestamp
+from streampulse.job.store.state import LedgerRow
+from streampulse.job.store.takeover import present_shards, take_over
 from streampulse.oracle.command import Progress
 from streampulse.recount import ANSWER_SECONDS, NOTHING, compare, in_background, schema
 from streampulse.recount import swap as swapping
@@ -114,7 +116,8 @@ class _Run:
     def run(self, dry_run: bool) -> Differences:
         started = time.monotonic()
         topic = self._topic()
-        engine, row = schema.copy_present(self._postgres, self._timeout_us)
+        engine, (row, seqs) = schema.copy_present(self._postgres, self._timeout_us)
+        self._shards = len(seqs)
         self._check(row, topic)
         with closing(schema.connect(self._postgres)) as connection, connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM public.topics_read")
@@ -144,11 +147,6 @@ class _Run:
     def _check(self, row: LedgerRow, topic: Log) -> None:
         if row.topic_id is None:
             raise OperatorError("the job has committed no batch yet: there is nothing to count again (inv status)")
-        if row.shards > 1:
-            raise OperatorError(
-                f"the job has {row.shards} drivers, and a recount counts for one: set job_shards to 1, inv up, then"
-                " inv recount; then set it back"
-            )
         if row.topic_id != topic.topic_id:
             raise OperatorError(
                 f"{self._kafka.topic} was made again since the newest ledger row: wait for the job's next batch "
@@ -158,7 +156,7 @@ class _Run:
     def _newest(self) -> LedgerRow:
         """Return the job's newest ledger row, with its exclusions taken over."""
         with closing(schema.connect(self._postgres)) as connection, connection, connection.cursor() as cursor:
-            row = newest_row(cursor)
+            row = schema.counted_up_to(cursor)
             self._check_spans(cursor)
         schema.refresh_exclusions(self._postgres)
         return row
@@ -178,7 +176,7 @@ class _Run:
 
     def _compare(self) -> Differences:
         """Count up to one moment of the job, and compare with its rows and state of that moment."""
-        engine, row = schema.copy_present(self._postgres, self._timeout_us)
+        engine, (row, _) = schema.copy_present(self._postgres, self._timeout_us)
         schema.refresh_exclusions(self._postgres)
         self._counted.count(row.offsets)
         self._counted.finish(row.clocks)
@@ -217,7 +215,7 @@ class _Run:
         )
 
     def _try(self) -> bool:
-        letters = DeadLetters(self._kafka)
+        letters = DeadLetters(self._kafka, Shard(0, self._shards))
         with closing(schema.connect(self._postgres)) as connection, closing(letters):
             # The transaction ends with this block: committed where it returns True, otherwise rolled back.
             with connection.cursor() as cursor:
@@ -225,9 +223,12 @@ class _Run:
                 cursor.execute("SELECT count(*) FROM public.due_letters")
                 if one(cursor)[0]:
                     raise OperatorError("letters of the last recount are not sent: start the job (inv up), inv recount")
-                row = newest_row(cursor)
+                if present_shards(cursor) != self._shards:
+                    raise OperatorError("job_shards was changed meanwhile. Nothing was changed. Again: inv recount")
+                row = schema.counted_up_to(cursor)
                 self._check_spans(cursor)
                 self._check(row, self._topic())
+                letters.fence(self._shards)
                 letters.open(self._partitions, self._topic_id)
                 if any(offset > row.offsets.get(number, 0) for number, offset in letters.written.items()):
                     return False
@@ -238,6 +239,9 @@ class _Run:
                 found, due = self._find(cursor, row, _TABLES)
                 newest_us = max(self._counted.clocks().values(), default=None)
                 swapping.swap(cursor, newest_us, self._sent.end, due, self._included)
+                if self._shards > 1:
+                    cursor.execute(STAGING)
+                    take_over(cursor, self._shards, self._partitions, self._timeout_us)
             connection.commit()
             self._say(
                 f"swapped in: {found.rows_added + found.rows_removed + found.rows_changed:,} rows,"

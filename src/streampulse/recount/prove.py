@@ -19,10 +19,9 @@ from kafka.errors import KafkaError
 
 from streampulse.core.errors import OperatorError, one_line
 from streampulse.core.kafka import Topic
-from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings, load
+from streampulse.core.settings import CountingSettings, KafkaSettings, PostgresSettings
 from streampulse.job.counting.state import present
 from streampulse.job.store.commit import one
-from streampulse.job.store.state import newest_row
 from streampulse.recount import ANSWER_SECONDS, compare, in_background, schema
 from streampulse.recount.count import Recount
 from streampulse.recount.letters import SentLetters
@@ -36,9 +35,10 @@ MEMORY_MB: Final = 1_000
 #: Exit code of a proof that could not be made.
 NOT_PROVED: Final = 3
 _LOOK_SECONDS: Final = 2.0
-_COUNTED: Final = (
-    "SELECT coalesce(sum(accepted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM {}.batch_ledger"
-    " WHERE seq > %s AND seq <= %s"
+_COUNTED: Final = "SELECT coalesce(sum(accepted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint FROM "
+_BY_THE_JOB: Final = (
+    _COUNTED + "public.batch_ledger JOIN unnest(%s::integer[], %s::bigint[], %s::bigint[]) AS part (shard, after, last)"
+    " USING (shard) WHERE seq > after AND seq <= last"
 )
 
 
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     :raises OperatorError: Kafka or PostgreSQL does not answer, or the log changed.
     """
     memory = re.search(r"^MemAvailable: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    lacking = too_little(len(os.sched_getaffinity(0)), int(memory[1]) // 1_000 if memory else 0) or _several_drivers()
+    lacking = too_little(len(os.sched_getaffinity(0)), int(memory[1]) // 1_000 if memory else 0)
     if lacking:
         sys.stdout.write(f"not proved: {lacking}\n")
         return NOT_PROVED
@@ -84,13 +84,6 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{found.text()}\n")
     return 1 if found.differences else 0 if found.enough else NOT_PROVED
-
-
-def _several_drivers() -> str:
-    """Return that the job has several drivers, since the count beside it is for one; empty if it has not."""
-    with closing(schema.connect(load(PostgresSettings))) as connection, connection, connection.cursor() as cursor:
-        shards = newest_row(cursor).shards
-    return f"the job has {shards} drivers (job_shards), and a proof counts for one" if shards > 1 else ""
 
 
 def too_little(cores: int, memory_mb: int) -> str:
@@ -134,26 +127,27 @@ def _prove(
     timeout_us = counting.viewer_timeout_seconds * 1_000_000
     with Topic(kafka, "streampulse-shadow", ANSWER_SECONDS, isolation_level="read_committed") as reader:
         topic = reader.log()
-    first = schema.copy_state(postgres)
-    if first.topic_id != topic.topic_id:
+    first = schema.copy_state(postgres, timeout_us)
+    if first.row.topic_id != topic.topic_id:
         raise OperatorError(f"the job has not yet counted anything of {kafka.topic}: wait for its next batch")
     shadow.resume(topic)
     while True:
         with closing(schema.connect(postgres)) as connection, connection, connection.cursor() as cursor:
-            newest = newest_row(cursor)
+            newest = schema.counted_up_to(cursor)
             if schema.new_spans(cursor):
                 raise OperatorError("Kafka lost records while they were counted: run it again")
-            cursor.execute(_COUNTED.format("public"), (first.seq, newest.seq))
-            counted = sum(one(cursor))
+            counted = sum(_by_the_job(cursor, first.seqs, dict.fromkeys(first.seqs, 2**62)))
         schema.refresh_exclusions(postgres)
         shadow.count(newest.offsets)
         if counted >= until[0] or time.monotonic() > until[1]:
             break
         waited()
-    engine, last = schema.copy_present(postgres, timeout_us)
+    engine, (last, seqs) = schema.copy_present(postgres, timeout_us)
+    if seqs.keys() != first.seqs.keys():
+        raise OperatorError("the number of drivers was changed while they counted (job_shards): run it again")
     schema.refresh_exclusions(postgres)
     shadow.count(last.offsets)
-    sent = SentLetters(kafka, first.offsets, shadow.store.lost(topic.topic_id), None)
+    sent = SentLetters(kafka, first.row.offsets, shadow.store.lost(topic.topic_id), None)
     sent.read()
     proof = Proof()
     with closing(schema.connect(postgres)) as connection, connection.cursor() as cursor:
@@ -177,9 +171,8 @@ def _prove(
             f"dead letter of partition {number} offset {offset}: {reason}"
             for number, offset, reason in sorted(expected ^ there)
         ]
-        cursor.execute(_COUNTED.format("public"), (first.seq, last.seq))
-        accepted, duplicates = one(cursor)
-        cursor.execute(_COUNTED.format("streampulse_recount"), (first.seq, 2**62))
+        accepted, duplicates = _by_the_job(cursor, first.seqs, seqs)
+        cursor.execute(_COUNTED + "streampulse_recount.batch_ledger WHERE seq > %s", (first.row.seq,))
         for name, was, now in zip(("accepted", "duplicates"), (accepted, duplicates), one(cursor), strict=True):
             if was != now:
                 proof.differences.append(f"{name}: {was:,} by the job, {now:,} by this release")
@@ -188,3 +181,10 @@ def _prove(
     proof.events, proof.letters = accepted + duplicates, len(there)
     proof.enough = proof.events >= until[0]
     return proof
+
+
+def _by_the_job(cursor: psycopg2.extensions.cursor, after: dict[int, int], last: dict[int, int]) -> tuple[int, int]:
+    """Return how many events and duplicates the job has counted between two moments, each a ledger row by driver."""
+    cursor.execute(_BY_THE_JOB, (list(after), list(after.values()), [last[shard] for shard in after]))
+    accepted, duplicates = one(cursor)
+    return accepted, duplicates

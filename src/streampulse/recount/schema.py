@@ -11,8 +11,9 @@ import psycopg2.extensions
 
 from streampulse.core.errors import OperatorError
 from streampulse.core.settings import PostgresSettings
-from streampulse.job.store.commit import one
+from streampulse.job.store.commit import STAGING, one
 from streampulse.job.store.state import LedgerRow, StateTables, newest_row
+from streampulse.job.store.takeover import take_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,21 +43,29 @@ VIEWS_OF_COPIES: Final = (
     "CREATE TEMPORARY VIEW present_rows AS SELECT * FROM streampulse_recount.present_rows;"
     " CREATE TEMPORARY VIEW present_viewers AS SELECT * FROM streampulse_recount.present_viewers"
 )
+#: What drivers count into.
+_COUNTED: Final = ("stream_metrics_minute", "event_clock", "stream_presence", "job_state_snapshot", "job_state_delta")
+_COPY_LEDGER: Final = (
+    "CREATE TEMPORARY TABLE batch_ledger (LIKE public.batch_ledger INCLUDING ALL) ON COMMIT DROP;"
+    " INSERT INTO pg_temp.batch_ledger OVERRIDING SYSTEM VALUE"
+    "  SELECT kept.* FROM public.batch_ledger AS kept JOIN public.newest_batches USING (seq);"
+    " SELECT setval(pg_get_serial_sequence('pg_temp.batch_ledger', 'seq'), max(seq)) FROM pg_temp.batch_ledger"
+)
 _COPY_STATE: Final = (
-    "INSERT INTO streampulse_recount.stream_metrics_minute SELECT * FROM public.stream_metrics_minute;"
-    " INSERT INTO streampulse_recount.stream_presence SELECT * FROM public.stream_presence;"
-    " UPDATE streampulse_recount.event_clock SET clock = (SELECT clock FROM public.event_clock);"
+    "INSERT INTO streampulse_recount.stream_metrics_minute SELECT * FROM {source}.stream_metrics_minute;"
+    " INSERT INTO streampulse_recount.stream_presence SELECT * FROM {source}.stream_presence;"
+    " UPDATE streampulse_recount.event_clock SET clock = (SELECT clock FROM {source}.event_clock);"
     " INSERT INTO streampulse_recount.batch_ledger OVERRIDING SYSTEM VALUE"
-    "  SELECT * FROM public.batch_ledger ORDER BY seq DESC LIMIT 1;"
-    " INSERT INTO streampulse_recount.job_state_snapshot SELECT * FROM public.job_state_snapshot;"
-    " INSERT INTO streampulse_recount.job_state_delta SELECT * FROM public.job_state_delta;"
+    "  SELECT * FROM {source}.batch_ledger ORDER BY seq DESC LIMIT 1;"
+    " INSERT INTO streampulse_recount.job_state_snapshot SELECT * FROM {source}.job_state_snapshot;"
+    " INSERT INTO streampulse_recount.job_state_delta SELECT * FROM {source}.job_state_delta;"
     " SELECT setval(pg_get_serial_sequence('streampulse_recount.batch_ledger', 'seq'), max(seq))"
     "  FROM streampulse_recount.batch_ledger"
 )
 _COPY: Final = (
     "DROP TABLE IF EXISTS streampulse_recount.present_rows, streampulse_recount.present_viewers;"
-    " CREATE TABLE streampulse_recount.present_rows AS SELECT * FROM public.stream_metrics_minute;"
-    " CREATE TABLE streampulse_recount.present_viewers AS SELECT * FROM public.stream_presence"
+    " CREATE TABLE streampulse_recount.present_rows AS SELECT * FROM {source}.stream_metrics_minute;"
+    " CREATE TABLE streampulse_recount.present_viewers AS SELECT * FROM {source}.stream_presence"
 )
 #: Pending exclusions are in force in the recount.
 _INCLUDE: Final = (
@@ -134,23 +143,65 @@ def new_spans(cursor: psycopg2.extensions.cursor) -> bool:
     return bool(one(cursor)[0])
 
 
-def copy_state(settings: PostgresSettings) -> LedgerRow:
-    """Copy the job's rows and state of one moment, to count on from, and return the ledger row of that moment.
+class Moment(NamedTuple):
+    """What the job has counted at one moment.
 
-    :raises OperatorError: the row has a format that this release does not read.
+    :param row: how far, as a row of one driver.
+    :param seqs: the newest row of the ledger by driver.
+    """
+
+    row: LedgerRow
+    seqs: dict[int, int]
+
+
+def copy_state(settings: PostgresSettings, viewer_timeout_us: int) -> Moment:
+    """Copy the job's rows and state of one moment, to count on from as one driver.
+
+    :raises OperatorError: the state has a format that this release does not read, or a driver has counted nothing yet.
     """
     with closing(connect(settings)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        cursor.execute(_COPY_STATE)
-        return newest_row(cursor)
+        source, seqs = _of_one_driver(cursor, viewer_timeout_us)
+        cursor.execute(_COPY_STATE.format(source=source))
+        return Moment(newest_row(cursor), seqs)
 
 
-def copy_present(settings: PostgresSettings, viewer_timeout_us: int) -> tuple[Engine, LedgerRow]:
-    """Copy the present rows of one moment, and return the present state and the ledger row of that moment.
+def copy_present(settings: PostgresSettings, viewer_timeout_us: int) -> tuple[Engine, Moment]:
+    """Copy the present rows of one moment, and return the present state.
 
-    :raises OperatorError: the state has a format that this release does not read.
+    :raises OperatorError: as :func:`copy_state` does.
     """
     with closing(connect(settings)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        cursor.execute(_COPY)
-        return StateTables(viewer_timeout_us).load(cursor)
+        source, seqs = _of_one_driver(cursor, viewer_timeout_us)
+        cursor.execute(_COPY.format(source=source))
+        engine, row = StateTables(viewer_timeout_us).load(cursor)
+        return engine, Moment(row, seqs)
+
+
+def _of_one_driver(cursor: psycopg2.extensions.cursor, viewer_timeout_us: int) -> tuple[str, dict[int, int]]:
+    """Begin a look at one moment, and return the schema that has the state as one driver's, and the drivers' rows.
+
+    The state of several is put together in temporary tables, which a name without a schema means first.
+    """
+    cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    cursor.execute("SELECT shard, seq, topic_id FROM newest_batches")
+    found = cursor.fetchall()
+    seqs = {shard: seq for shard, seq, _ in found}
+    if len(found) < 2:
+        return "public", seqs
+    if len({topic_id for _, _, topic_id in found}) > 1:
+        raise OperatorError("a driver of the job has not yet counted anything of the topic: wait for its next batch")
+    for name in _COUNTED:
+        cursor.execute(f"CREATE TEMPORARY TABLE {name} (LIKE public.{name} INCLUDING ALL) ON COMMIT DROP")
+        cursor.execute(f"INSERT INTO pg_temp.{name} SELECT * FROM public.{name}")  # noqa: S608 - constants
+    cursor.execute(_COPY_LEDGER)
+    cursor.execute(STAGING)
+    take_over(cursor, 1, 1, viewer_timeout_us)
+    return "pg_temp", seqs
+
+
+def counted_up_to(cursor: psycopg2.extensions.cursor) -> LedgerRow:
+    """Return how far all drivers together have counted."""
+    cursor.execute("SELECT offsets, clocks, topic_id FROM public.counted_up_to")
+    for offsets, clocks, topic_id in cursor:
+        return LedgerRow({int(n): at for n, at in offsets.items()}, {int(n): at for n, at in clocks.items()}, topic_id)
+    return LedgerRow({}, {})

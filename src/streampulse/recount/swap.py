@@ -43,9 +43,11 @@ SELECT setval(pg_get_serial_sequence('public.batch_ledger', 'seq'), greatest(
 _LEDGER: Final = """
 INSERT INTO public.batch_ledger
  (query_id, batch_id, topic_id, offsets, positions, format, clocks, event_clock, rows_written)
-SELECT %(id)s, 0, old.topic_id, old.offsets, old.positions, new.format, new.clocks, new.event_clock,
+SELECT %(id)s, 0, old.topic_id, old.offsets,
+ (SELECT jsonb_object_agg(key, value) FROM public.newest_batches, jsonb_each(positions)),
+ new.format, new.clocks, new.event_clock,
  (SELECT count(*) FROM row_differences) + (SELECT count(*) FROM presence_differences)
-FROM (SELECT * FROM public.batch_ledger ORDER BY seq DESC LIMIT 1) AS old,
+FROM public.counted_up_to AS old,
  (SELECT * FROM streampulse_recount.batch_ledger ORDER BY seq DESC LIMIT 1) AS new
 RETURNING seq
 """

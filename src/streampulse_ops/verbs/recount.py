@@ -1,4 +1,4 @@
-"""``inv recount``: the history is counted again on the host of Spark's master, and swapped in."""
+"""``inv recount``: the history is counted again on the job's first host, and swapped in."""
 
 from streampulse.core.errors import OperatorError
 from streampulse.recount import NOTHING

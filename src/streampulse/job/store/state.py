@@ -70,8 +70,6 @@ class LedgerRow:
     committed_at_ms: float = math.inf
     #: Its number, 0 where nothing was ever committed.
     seq: int = 0
-    #: How many drivers counted the topic.
-    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +227,11 @@ def newest_row(cursor: psycopg2.extensions.cursor, shard: int = 0) -> LedgerRow:
     """
     cursor.execute(
         "SELECT format, offsets, clocks, topic_id, event_clock, positions,"
-        " extract(epoch FROM committed_at)::float8 * 1000, seq, shards FROM batch_ledger WHERE shard = %s"
+        " extract(epoch FROM committed_at)::float8 * 1000, seq FROM batch_ledger WHERE shard = %s"
         " ORDER BY seq DESC LIMIT 1",
         (shard,),
     )
-    for found, offsets, clocks, topic_id, event_clock, positions, committed_at, seq, shards in cursor:
+    for found, offsets, clocks, topic_id, event_clock, positions, committed_at, seq in cursor:
         check_format("batch_ledger", found)
         return LedgerRow(
             {int(number): offset for number, offset in offsets.items()},
@@ -243,7 +241,6 @@ def newest_row(cursor: psycopg2.extensions.cursor, shard: int = 0) -> LedgerRow:
             {int(number): last_record(entry) for number, entry in (positions or {}).items()},
             committed_at,
             seq,
-            shards,
         )
     return LedgerRow({}, {})
 
