@@ -45,6 +45,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
         self._part = ""
         self._task = ""
         self._begun = 0.0
+        self._parent = os.getppid()
 
     def _write(self, event: str, **more: Any) -> None:
         line = {"event": event, "part": self._part, "task": self._task, **more}
@@ -77,6 +78,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc] # ansible has no types
         self._begin(task)
 
     def _begin(self, task: Any) -> None:
+        if os.getppid() != self._parent:
+            # The task of `inv` was killed, and the hosts' locks are free for another one.
+            os._exit(1)
         # The checks of all roles before anything is touched are one part.
         checks = self._play == CHECKS
         self._part = "preflight" if checks else task._role.get_name() if task._role else self._play

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Migrate, and print ``schema at N (M applied)``.
 
-    :raises OperatorError: the server does not answer, refuses the role, or holds a newer release's schema.
+    :raises OperatorError: as :func:`migrate`.
     """
     version, applied = migrate(load(PostgresSettings), lock_timeout_seconds=args.lock_timeout)
     print(f"schema at {version} ({applied} applied)", flush=True)  # noqa: T201 - the command's result
@@ -58,8 +58,8 @@ def migrate(settings: PostgresSettings, *, lock_timeout_seconds: float = 60.0) -
     """Apply the missing migrations and return (schema version, number of migrations applied now).
 
     :param lock_timeout_seconds: how long to wait for another migrate.
-    :raises OperatorError: the server does not answer, refuses the role, is not UTF-8, holds a newer release's schema,
-        or a table was in use for too long.
+    :raises OperatorError: the server does not answer, refuses the role, is not UTF-8, has other migrations, or a table
+        was in use for too long.
     """
     try:
         with _lock(settings, lock_timeout_seconds) as connection:
@@ -90,15 +90,17 @@ def _apply(settings: PostgresSettings, connection: psycopg2.extensions.connectio
         pending = backend.to_apply(migrations)
         rows = postgres.execute(connection, "SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY 2")
         known = {migration.hash for migration in migrations}
-        unknown = [migration_id for migration_hash, migration_id in rows if migration_hash not in known]
-        if unknown:
+        newest = max(migration.id for migration in migrations)
+        # Those of a newer release serve this one too: a rollback leaves them.
+        newer = [migration_id for migration_hash, migration_id in rows if migration_hash not in known]
+        foreign = [migration_id for migration_id in newer if migration_id < newest]
+        if foreign:
             raise OperatorError(
-                f"the schema of {settings.database} was made by a newer release (it has {', '.join(unknown)}): "
-                "deploy that release or a newer one, schemas are never taken back"
+                f"the schema of {settings.database} has migrations that are not of this project's releases "
+                f"({', '.join(foreign)}): give streampulse a database of its own (streampulse_database)"
             )
         backend.apply_migrations(pending)
-    version = max((int(migration.id.split(".", 1)[0]) for migration in migrations), default=0)
-    return version, len(pending)
+    return int(max(newer, default=newest).split(".", 1)[0]), len(pending)
 
 
 @contextmanager

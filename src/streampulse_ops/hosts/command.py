@@ -57,7 +57,7 @@ def on_master(session: Session, words: Sequence[str], *, live: bool = False) -> 
 
 
 def shown(session: Session, words: Sequence[str], *, live: bool = False) -> None:
-    """Run the command on the host of Spark's master and show its output.
+    """Run the command on the job's first host and show its output.
 
     :param live: show the output as it comes; without it, once the command has ended.
     :raises UsageError: the command line is wrong.

@@ -17,7 +17,7 @@ from paramiko.ssh_exception import SSHException
 from streampulse.core.errors import OperatorError
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host, check_port
-from streampulse_ops.hosts.reach import CONNECT_SECONDS, Reached, effective, reach
+from streampulse_ops.hosts.reach import CONNECT_SECONDS, NoAnswerError, Reached, effective, reach
 
 #: Types of host keys that paramiko can verify.
 KEY_TYPES = (
@@ -181,7 +181,8 @@ class Remote:
 
         :param timeout: seconds after which it is given up.
         :param live: show the output as it comes.
-        :raises OperatorError: the host cannot be reached, or the command did not end in time.
+        :raises NoAnswerError: the host cannot be reached.
+        :raises OperatorError: the command did not end in time.
         """
         words = self.login.as_root(arguments, typed=bool(self._password))
         typed = StringIO(f"{self._password}\n") if self._password else False
@@ -195,7 +196,7 @@ class Remote:
         except (OSError, SSHException, EOFError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             name = self.environment.name
-            raise OperatorError(
+            raise NoAnswerError(
                 f"{self.host.name} ({self.login.address}) cannot be reached over SSH: {reason}. "
                 f"Is it up? inv status --env {name}; start it: inv up --env {name}"
             ) from None

@@ -160,11 +160,12 @@ def check_name(name: str) -> None:
         raise UsageError(f"{name!r} is not the name of a release: inv releases lists them")
 
 
-def why_not(target: Mapping[str, Any], running: Mapping[str, Any] | None, kafka: str) -> str:
+def why_not(target: Mapping[str, Any], running: Mapping[str, Any] | None, oldest_schema: int, kafka: str) -> str:
     """Return why a release cannot follow the one that runs without a loss; empty if it can.
 
     :param target: manifest of the release to deploy.
     :param running: manifest of the release that runs; None where nothing is known.
+    :param oldest_schema: what the migrations that the database has ask for.
     :param kafka: Kafka's version that formatted the cluster; empty where nothing is known.
     """
     if target["interface"] != INTERFACE:
@@ -173,10 +174,10 @@ def why_not(target: Mapping[str, Any], running: Mapping[str, Any] | None, kafka:
             f"it needs tasks with interface {target['interface']} and this checkout has {INTERFACE}: "
             f"git checkout {version}, and deploy from there"
         )
-    if running and target["schema"] < running["oldest_schema"]:
+    if target["schema"] < oldest_schema:
         return (
             f"it serves schemas to {target['schema']:04}, and migrations since then serve releases from "
-            f"{running['oldest_schema']:04} on; migrations are never undone"
+            f"{oldest_schema:04} on; migrations are never undone"
         )
     if running and running["state_written"] not in target["state_read"]:
         read = " and ".join(map(str, target["state_read"]))
@@ -200,7 +201,14 @@ def _files(root: Path) -> Iterator[Path]:
 
 def _settings(inventory: Path) -> list[Path]:
     """Return the files of an environment's folder that Ansible reads."""
-    return [file for file in sorted(inventory.rglob("*.yml")) if file.is_file()]
+    return [file for file in sorted(inventory.rglob("*")) if file.is_file() and _read(file.relative_to(inventory))]
+
+
+def _read(file: Path) -> bool:
+    """Tell whether Ansible reads a file of an inventory."""
+    of_variables = {"group_vars", "host_vars"} & set(file.parts)
+    suffixes = {".yml", ".yaml", *({"", ".json"} if of_variables else ())}
+    return file.suffix in suffixes and not file.name.startswith(".")
 
 
 def _encrypted(file: Path) -> bool:

@@ -50,6 +50,20 @@ class Look:
         )
 
     @property
+    def before(self) -> str:
+        """The release that a rollback brings: the one before that runs; it itself while a deploy is unfinished."""
+        if self.unfinished and self.running:
+            return self.running
+        stack: list[str] = []
+        for event in self.events:
+            if event["event"] in ("good", "back"):
+                name = str(event["release"])
+                digests = [_digest(each) for each in stack]
+                del stack[digests.index(_digest(name)) if _digest(name) in digests else len(stack) :]
+                stack.append(name)
+        return stack[-2] if len(stack) > 1 else ""
+
+    @property
     def unfinished(self) -> Mapping[str, Any] | None:
         """The last event, if it is not the end of a deploy."""
         last = self.events[-1] if self.events else None
@@ -58,7 +72,13 @@ class Look:
     @property
     def kafka(self) -> str:
         """Kafka's version that formatted the cluster; empty if the log knows none."""
-        return next((str(event["manifest"]["kafka_metadata"]) for event in self.events if event.get("manifest")), "")
+        good = (event for event in self.events if event["event"] == "good" and event.get("manifest"))
+        return next((str(event["manifest"]["kafka_metadata"]) for event in good), "")
+
+    @property
+    def oldest_schema(self) -> int:
+        """The schema that a release must serve at least; of deploys that failed as well, whose migrations stay."""
+        return max((int((event.get("manifest") or {}).get("oldest_schema", 0)) for event in self.events), default=0)
 
     def manifest(self, name: str) -> Mapping[str, Any] | None:
         """Return the manifest of a release from the log."""
@@ -68,9 +88,13 @@ class Look:
     def failed(self, digest: str) -> str:
         """Return why a release failed when it was deployed last; empty if it did not."""
         for event in reversed(self.events):
-            if str(event["release"]).rpartition("-")[2] == digest and event["event"] in ("good", "failed"):
+            if _digest(str(event["release"])) == digest and event["event"] in ("good", "failed"):
                 return str(event["reason"]) if event["event"] == "failed" else ""
         return ""
+
+
+def _digest(name: str) -> str:
+    return name.rpartition("-")[2]
 
 
 def on_each(session: Session, work: Callable[[Host, Remote], Result]) -> list[Result]:
@@ -91,19 +115,24 @@ def look(session: Session) -> Look:
     """
 
     def one(host: Host, remote: Remote) -> tuple[Host, list[str], list[str], list[bool]]:
-        on_host = [service for service in services.on_host(host) if service.full or not service.packaged]
-        units = [[service.unit for service in on_host if service.full is full] for full in (False, True)]
-        active = "; ".join(f"echo {MARK}; systemctl is-active {shlex.join(names)}" for names in units if names)
-        script = f"exec 2>/dev/null; cat {LOG}; echo {MARK}; ls {FOLDER}; {active}; true"
+        def states(full: bool) -> str:
+            asked = f"echo {MARK}; "
+            for service in services.on_host(host):
+                if service.full is full:
+                    # A packaged unit without the role's drop-in is somebody else's.
+                    ours = f"test -e /etc/systemd/system/{service.unit}.d/streampulse.conf && " * service.packaged
+                    asked += f"{ours}systemctl is-active {service.unit}; "
+            return asked
+
+        script = f"exec 2>/dev/null; cat {LOG}; echo {MARK}; ls {FOLDER}; {states(False)}{states(True)}true"
         code, output, errors = remote.run(["sh", "-c", script], timeout=30)
         if code != 0:
             raise OperatorError(
                 f"{host.name} does not say what it runs ({errors.strip() or code}): inv ssh {host.name}"
             )
-        log, listing, *states = output.split(f"{MARK}\n")
+        log, listing, *active = output.split(f"{MARK}\n")
         names = [name.removesuffix(".tar.gz") for name in listing.split() if name.endswith(".tar.gz")]
-        running = iter("active" in state.split() for state in states)
-        return host, log.splitlines(), names, [bool(names) and next(running) for names in units]
+        return host, log.splitlines(), names, ["active" in states.split() for states in active]
 
     events: dict[str, dict[str, Any]] = {}
     bundles: dict[str, list[Host]] = {}
@@ -142,7 +171,7 @@ def note(session: Session, deploy: str, event: str, release: str, **more: object
         }
     )
     script = (
-        f"umask 077; mkdir -p {FOLDER}; printf '%s\\n' {shlex.quote(line)} >> {LOG}; sync {LOG}; cd {FOLDER}; "
+        f"set -e; umask 077; mkdir -p {FOLDER}; cd {FOLDER}; printf '%s\\n' {shlex.quote(line)} >> {LOG}; sync {LOG}; "
         f"ls -t | grep '[.]tar[.]gz$' | tail -n +{bundle.KEPT + 1} | xargs -r rm -f --"
     )
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import IncompleteError, OperatorError
+from streampulse.host import SMOKE_SECONDS
 from streampulse_ops import ansible, artifacts, services
 from streampulse_ops.cli.console import confirm, took
 from streampulse_ops.environments import secrets
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.hosts import command
+from streampulse_ops.hosts.reach import NoAnswerError
 from streampulse_ops.releases import bundle, history, plan
 from streampulse_ops.releases.bundle import Bundle
 from streampulse_ops.releases.history import Look
@@ -58,7 +60,7 @@ def deploy(session: Session, options: Options, to: str = "") -> str:
     if to:
         bundle.check_name(to)
     options = dataclasses.replace(options, prove=options.prove or bool(session.environment.typed))
-    return _on_hosts(session, options, "inv deploy", lambda seen: _named(session, seen, to) if to else _made(session))
+    return _on_hosts(session, options, "inv deploy", lambda seen: _named(session, seen, to) if to else made(session))
 
 
 def rollback(session: Session, options: Options, to: str = "") -> str:
@@ -70,20 +72,21 @@ def rollback(session: Session, options: Options, to: str = "") -> str:
         bundle.check_name(to)
 
     def chosen(seen: Look) -> Bundle:
-        good = [str(event["release"]) for event in seen.events if event["event"] == "good"]
-        older = [name for name in good if name.rpartition("-")[2] != seen.running.rpartition("-")[2]]
-        if not to and not older:
+        if not to and not seen.before:
             raise OperatorError(
                 f"no other release than {seen.running or 'the present one'} was good on {session.name}: "
                 f"inv releases{session.flag}"
             )
-        return _named(session, seen, to or older[-1])
+        return _named(session, seen, to or seen.before)
 
     return _on_hosts(session, options, "inv rollback", chosen)
 
 
 def _on_hosts(session: Session, options: Options, task: str, choose: Callable[[Look], Bundle]) -> str:
-    """Deploy the release that is chosen after a look at the hosts, and return the closing words."""
+    """Deploy the release that is chosen after a look at the hosts, and return the closing words.
+
+    :raises IncompleteError: optional components could not be installed.
+    """
     session.screen.line(session.headline())
     if session.never_made:
         raise OperatorError(f"{session.name} has no machines: inv up --env {session.name}")
@@ -98,20 +101,18 @@ def _on_hosts(session: Session, options: Options, task: str, choose: Callable[[L
         target = prepare(session, choose(seen))
         changed, missing = roll_out(session, target, dataclasses.replace(options, full=full), seen)
     words = "nothing was changed" if options.dry_run else f"{changed} changed · {target.bundle.name}"
-    if missing:
-        words += " · not installed: " + "; ".join(f"{name} ({why})" for name, why in sorted(missing.items()))
-    return words
+    return whole(session, words, missing)
 
 
-def _made(session: Session) -> Bundle:
+def made(session: Session) -> Bundle:
     """Make the bundle of this checkout.
 
     :raises OperatorError: the environment is protected and the checkout has changes that are not committed.
     """
-    made = bundle.make(session.environment, services.shards(session.environment))
-    if session.environment.typed and "-dirty-" in made.name:
+    found = bundle.make(session.environment, services.shards(session.environment))
+    if session.environment.typed and "-dirty-" in found.name:
         raise OperatorError(f"{session.name} is protected and this checkout has uncommitted changes: git status")
-    return made
+    return found
 
 
 def _named(session: Session, seen: Look, name: str) -> Bundle:
@@ -150,10 +151,8 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     back = None
     if rolling:
         back = _way_back(session, seen, options)
-        if back and seen.unfinished and seen.unfinished["event"] != "begun" and not options.dry_run:
-            session.screen.line(f"  the way back from {seen.unfinished['release']} was interrupted and is completed")
-            _go_back(session, back, options, str(seen.unfinished["deploy"]))
-        _refuse(session, target.bundle, options, seen)
+    _refuse(session, target.bundle, options, seen)
+    if rolling:
         planned = _plan(target, options, before, missing)
         same = before.rpartition("-")[2] == target.bundle.digest
         if same and not options.dry_run and not planned and not seen.unfinished:
@@ -168,17 +167,15 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     if not rolling:
         return start_together(session, target, options.full)
     deploy_id = uuid.uuid4().hex
-    history.note(session, deploy_id, "begun", target.bundle.name, before=before)
+    history.note(session, deploy_id, "begun", target.bundle.name, before=before, manifest=target.bundle.manifest)
     began = time.monotonic()
-    # Migrations are never undone: the older release serves the newer schema.
-    schema = (seen.manifest(before) or {}).get("schema", 0)
-    kept = target.bundle.manifest["schema"] < schema
     try:
-        changed = configure(target, options.full, missing, rolling=True, schema_kept=kept)
+        changed = configure(target, options.full, missing, rolling=True)
         smoke(session)
     except OperatorError as error:
         failures = error.failures if isinstance(error, ansible.PlaybookError) else []
-        if not back or any(event["event"] == "unreachable" for event in failures):
+        away = isinstance(error, NoAnswerError) or any(event["event"] == "unreachable" for event in failures)
+        if away or not back:
             raise
         if failures and all(event["part"] == PREFLIGHT for event in failures):
             history.note(session, deploy_id, "back", before)
@@ -196,7 +193,7 @@ def _refuse(session: Session, wanted: Bundle, options: Options, seen: Look) -> N
     reason = seen.failed(wanted.digest)
     if reason and not options.force:
         raise OperatorError(f"{wanted.name} failed here before ({reason}): correct it, or deploy it again with --force")
-    reason = bundle.why_not(wanted.manifest, seen.manifest(seen.running), seen.kafka)
+    reason = bundle.why_not(wanted.manifest, seen.manifest(seen.running), seen.oldest_schema, seen.kafka)
     if reason:
         raise OperatorError(f"{wanted.name} cannot follow {seen.running}: {reason}. inv releases{session.flag}")
 
@@ -207,7 +204,7 @@ def start_together(session: Session, target: Release, full: bool, seconds: int =
     :param seconds: the longest wait of the smoke test; 0 for its own limit.
     """
     deploy_id, missing = uuid.uuid4().hex, dict[str, str]()
-    history.note(session, deploy_id, "begun", target.bundle.name)
+    history.note(session, deploy_id, "begun", target.bundle.name, manifest=target.bundle.manifest)
     changed = configure(target, full, missing)
     smoke(session, seconds)
     _mark_good(session, deploy_id, target.bundle, full)
@@ -215,13 +212,18 @@ def start_together(session: Session, target: Release, full: bool, seconds: int =
 
 
 def _way_back(session: Session, seen: Look, options: Options) -> Release | None:
-    """Return the release that runs, to go back to; None if a person agrees to go on without.
+    """Return the release that runs, to go back to, and complete a way back to it that was interrupted.
 
+    :returns: None if a person agrees to go on without it.
     :raises OperatorError: there is no bundle of it, and nobody agreed.
     """
     found = history.find(session, seen, seen.running) if seen.running else None
     if found:
-        return Release(found, session, Path())
+        back, left = Release(found, session, Path()), seen.unfinished
+        if left and left["event"] != "begun" and not (options.dry_run or options.force):
+            session.screen.line(f"  the way back from {left['release']} was interrupted and is completed (or: --force)")
+            _go_back(session, back, options, str(left["deploy"]))
+        return back
     what = f"{seen.running} runs" if seen.running else "a release from before `inv deploy` runs"
     said = f"{what} on {session.name} and there is no bundle of it, so a failed deploy cannot go back."
     if session.ours or options.dry_run:
@@ -302,8 +304,7 @@ def _go_back(session: Session, back: Release, options: Options, deploy_id: str) 
     extra: ansible.Extra = [ready.facts, *variables(session, options.full, release=back.bundle)]
     ansible.play(ready.session.environment, "back", extra, session.screen, session.verbose, name="way back")
     session.screen.line(f"  job and API run {back.bundle.name} again after {took(time.monotonic() - began)}")
-    # The newer release may have migrated the schema, which stays.
-    configure(ready, options.full, {}, schema_kept=True)
+    configure(ready, options.full, {})
     smoke(session)
     history.note(session, deploy_id, "back", back.bundle.name)
     if options.full:
@@ -324,15 +325,16 @@ def _gone_back(
     event = failures[-1] if failures else {}
     part = ansible.part_name(str(event.get("part", "")))
     reason = f"{part} on {event['host']}: {event['msg'].strip()}" if event else str(error)
-    gate = not event or bool(event.get("gate") or event.get("unit"))
+    # The smoke test is no playbook, and a playbook without a failed task was ended from outside.
+    gate = not isinstance(error, ansible.PlaybookError) or bool(event.get("gate") or event.get("unit"))
     short = " ".join(reason.split("\n")[0].split())
     session.screen.line(f"  failed after {took(seconds)}: {short}")
     session.screen.line(f"  going back to {back.bundle.name}")
-    history.note(session, deploy_id, "failed" if gate else "stopped", target.bundle.name, reason=short)
     began = time.monotonic()
     service = part if part else "job"
     look = f"inv logs {service} --env {session.name}"
     try:
+        history.note(session, deploy_id, "failed" if gate else "stopped", target.bundle.name, reason=short)
         _go_back(session, back, options, deploy_id)
     except OperatorError as worse:
         return OperatorError(f"{reason}. The way back to {back.bundle.name} failed too: {worse}. Look: {look}")
@@ -356,17 +358,14 @@ def _mark_good(session: Session, deploy_id: str, made: Bundle, full: bool) -> No
         alert.inform(session, "Deployed", f"{made.name} was deployed", made.name)
 
 
-def configure(
-    target: Release, full: bool, missing: dict[str, str], *, rolling: bool = False, schema_kept: bool = False
-) -> int:
+def configure(target: Release, full: bool, missing: dict[str, str], *, rolling: bool = False) -> int:
     """Run the roles over all hosts, and return the number of changes.
 
     :param missing: gets the components that could not be installed, with the reasons.
     :param rolling: one host at a time, behind gates.
-    :param schema_kept: leave the schema as it is.
     """
     session = target.session
-    options = variables(session, full, release=target.bundle, rolling=rolling, schema_kept=schema_kept)
+    options = variables(session, full, release=target.bundle, rolling=rolling)
     extra: ansible.Extra = [target.facts, *options]
     changed = ansible.play(session.environment, "site", extra, session.screen, session.verbose)
     if full:
@@ -374,6 +373,17 @@ def configure(
         changed += ansible.play(session.environment, "monitoring", extra, session.screen, session.verbose, said=said)
         missing.update(_missing(said))
     return changed
+
+
+def whole(session: Session, words: str, missing: Mapping[str, str]) -> str:
+    """Return the closing words.
+
+    :raises IncompleteError: optional components are missing.
+    """
+    if not missing:
+        return words
+    what = "; ".join(f"{name} could not be installed ({why})" for name, why in sorted(missing.items()))
+    raise IncompleteError(f"{what}; all the rest is up. To try again: inv up --full --env {session.name}", words)
 
 
 def _missing(said: Mapping[str, Any]) -> dict[str, str]:
@@ -387,7 +397,6 @@ def variables(
     *,
     release: Bundle | None = None,
     rolling: bool = False,
-    schema_kept: bool = False,
 ) -> ansible.Extra:
     """Return the variables of every playbook: the secrets, and the options of the task.
 
@@ -399,11 +408,11 @@ def variables(
         "streampulse_environment": session.name,
         "streampulse_reset": keep is not None,
         "streampulse_keep": list(keep or ()),
+        "streampulse_smoke_seconds": SMOKE_SECONDS,
     }
     if release:
         options |= {
             "streampulse_bundle": {"name": release.name, "path": str(release.file)},
             "streampulse_rolling": rolling,
-            "streampulse_schema_kept": schema_kept,
         }
     return [secrets.file_for(session.environment), json.dumps(options)]

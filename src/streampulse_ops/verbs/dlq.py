@@ -1,4 +1,4 @@
-"""``inv dlq``: dead letters, counted, shown and sent again on the host of Spark's master."""
+"""``inv dlq``: dead letters, counted, shown and sent again on the job's first host."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""``inv exclude``: an operator judges one record, on the host of Spark's master."""
+"""``inv exclude``: an operator judges one record, on the job's first host."""
 
 from streampulse_ops.cli.ownership import author
 from streampulse_ops.environments.session import Session

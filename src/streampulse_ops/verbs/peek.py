@@ -1,4 +1,4 @@
-"""``inv peek``: the newest records of a topic, read on the host of Spark's master."""
+"""``inv peek``: the newest records of a topic, read on the job's first host."""
 
 import sys
 

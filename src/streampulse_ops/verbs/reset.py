@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from streampulse.core.errors import OperatorError, UsageError
-from streampulse_ops import ansible, services
+from streampulse_ops import ansible
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.session import Session, changing
-from streampulse_ops.releases import bundle
-from streampulse_ops.verbs.deploy import prepare, start_together, variables
+from streampulse_ops.verbs.deploy import made, prepare, start_together, variables
 from streampulse_ops.verbs.down import play_each, stop_services
 from streampulse_ops.verbs.up import closing, start_machines
 
@@ -32,7 +31,7 @@ def reset(session: Session, full: bool, keep: Sequence[str] = ()) -> str:
     _check(session, full)
     session.screen.line(session.headline())
     with changing(session, "inv reset"):
-        release = prepare(session, bundle.make(session.environment, services.shards(session.environment)))
+        release = prepare(session, made(session))
         start_machines(session)
         if "kafka" not in keep:
             _check_kafka(session, full, keep)

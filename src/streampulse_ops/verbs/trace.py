@@ -1,4 +1,4 @@
-"""``inv trace``: the path of an event, found on the host of Spark's master."""
+"""``inv trace``: the path of an event, found on the job's first host."""
 
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command

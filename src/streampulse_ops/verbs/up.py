@@ -1,11 +1,9 @@
 """``inv up``: machines, then the deploy of this checkout."""
 
-from streampulse.core.errors import IncompleteError
-from streampulse_ops import services
 from streampulse_ops.environments import secrets
 from streampulse_ops.environments.session import Session, changing
 from streampulse_ops.hosts import links
-from streampulse_ops.releases import bundle, history
+from streampulse_ops.releases import history
 from streampulse_ops.verbs import deploy
 
 
@@ -26,7 +24,7 @@ def bring_up(session: Session, full: bool) -> tuple[int, dict[str, str]]:
     if not session.ours:
         secrets.file_for(session.environment)  # refused here, before anything is fetched
     with changing(session, "inv up"):
-        release = deploy.prepare(session, bundle.make(session.environment, services.shards(session.environment)))
+        release = deploy.prepare(session, deploy.made(session))
         started = start_machines(session)
         options = deploy.Options(full=full, prove=bool(session.environment.typed))
         changed, missing = deploy.roll_out(session, release, options, history.look(session))
@@ -52,8 +50,4 @@ def closing(session: Session, words: str, missing: dict[str, str]) -> str:
         page = f"the page: ./inv open api --tunnel{session.flag}"
     else:
         page = links.address(session.environment, "api")
-    words = f"{words} · {page} · look: ./inv status{session.flag}"
-    if not missing:
-        return words
-    what = "; ".join(f"{name} could not be installed ({why})" for name, why in sorted(missing.items()))
-    raise IncompleteError(f"{what}; all the rest is up. To try again: inv up --full --env {session.name}", words)
+    return deploy.whole(session, f"{words} · {page} · look: ./inv status{session.flag}", missing)

@@ -1,4 +1,4 @@
-"""``inv verify``: every number is computed again from the raw topic, on the host of Spark's master."""
+"""``inv verify``: every number is computed again from the raw topic, on the job's first host."""
 
 from streampulse.core.errors import OperatorError
 from streampulse_ops.command import last_words

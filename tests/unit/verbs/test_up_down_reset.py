@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from streampulse.core.errors import IncompleteError, OperatorError
+from streampulse.host import SMOKE_SECONDS
 from streampulse_ops import ansible, artifacts
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.environments import inventory, lock, secrets
@@ -20,7 +21,7 @@ from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import command
 from streampulse_ops.machines.existing import Existing
 from streampulse_ops.releases import bundle, history
-from streampulse_ops.releases.bundle import Bundle
+from streampulse_ops.releases.bundle import INTERFACE, Bundle
 from streampulse_ops.releases.history import Look
 from streampulse_ops.verbs import deploy as deploy_verb
 from streampulse_ops.verbs import down as down_verb
@@ -98,7 +99,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(
         deploy_verb, "smoke", lambda _session, seconds=0: did.append(f"smoke {seconds}" if seconds else "smoke")
     )
-    release = Bundle(tmp_path / "v-0123456789.tar.gz", {"name": "v-0123456789"})
+    release = Bundle(tmp_path / "v-0123456789.tar.gz", {"name": "v-0123456789", "interface": INTERFACE, "schema": 1})
     monkeypatch.setattr(Bundle, "environment", lambda _bundle, current: current)
     monkeypatch.setattr(bundle, "make", lambda _environment, _drivers: release)
     monkeypatch.setattr(history, "look", lambda _session: Look([], {}, [], False))
@@ -265,7 +266,12 @@ def test_kept_state_is_passed_to_the_wiping_playbook(watched: World, monkeypatch
 
     monkeypatch.setattr(ansible, "play", play)
     reset(watched.session, full=True, keep=("kafka", "metrics"))
-    wanted = {"full": True, "streampulse_environment": "demo", "streampulse_keep": ["kafka", "metrics"]}
+    wanted = {
+        "full": True,
+        "streampulse_environment": "demo",
+        "streampulse_keep": ["kafka", "metrics"],
+        "streampulse_smoke_seconds": SMOKE_SECONDS,
+    }
     assert given["wipe"] == given["monitoring_wipe"] == {**wanted, "streampulse_reset": True}
     down_verb.play_each(watched.session, True, "wipe")
     assert given["wipe"] == {**wanted, "streampulse_keep": [], "streampulse_reset": False}

@@ -1,7 +1,7 @@
 """PostgreSQL's log-ins, and the rights of each role."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import psycopg2
 import psycopg2.errors
@@ -102,6 +102,17 @@ def test_a_foreign_login_is_refused(other: dict[str, str], reason: str) -> None:
     known = {**WRITER, "database": other.pop("dbname", WRITER["database"])}
     with pytest.raises(psycopg2.OperationalError, match=reason):
         connect(known, **other)
+
+
+def test_the_api_cannot_use_up_the_connections_of_the_others() -> None:
+    def use_up() -> None:
+        while True:
+            held.enter_context(closing(connect(READER)))
+
+    with ExitStack() as held:
+        with pytest.raises(psycopg2.OperationalError, match="too many connections for role"):
+            use_up()
+        assert ask(WRITER, "SELECT 1") == [(1,)]
 
 
 def test_it_stops_in_order_under_the_units_limits() -> None:
