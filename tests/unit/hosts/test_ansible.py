@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +81,46 @@ SAYING = """\
 """
 
 
-def played(folder: Path, play: str, hosts: str, playbook: str) -> subprocess.CompletedProcess[str]:
-    """Run a play as ``playbook`` on these hosts, all of them this machine; its events are in ``folder/progress``."""
+def played(folder: Path, play: str, hosts: str, playbook: str) -> subprocess.Popen[str]:
+    """Start a play as ``playbook`` on these hosts, all of them this machine; its events are in ``folder/progress``."""
     (folder / "play.yml").write_text(play)
     (folder / "hosts.yml").write_text(f"all: {{hosts: {{{hosts}}}, vars: {{ansible_connection: local}}}}")
     words = [inventory.program("ansible-playbook"), "-i", str(folder / "hosts.yml"), str(folder / "play.yml")]
     surroundings = program_environment(ansible.playbook_environment(playbook, folder / "progress"))
-    return subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
+    # A shell stands for the task that runs it.
+    started = ["sh", "-c", '"$@" & wait $!', "sh", *words]
+    return subprocess.Popen(started, env=surroundings, stdout=subprocess.PIPE, text=True)
 
 
 def test_statistics_of_tasks_reach_the_caller(tmp_path: Path) -> None:
-    assert played(tmp_path, SAYING, "one: , two: ", "monitoring").returncode == 0
+    with played(tmp_path, SAYING, "one: , two: ", "monitoring") as task:
+        task.communicate()
+    assert task.returncode == 0
     progress = ansible.Progress(Screen())
     for line in (tmp_path / "progress").read_text().splitlines():
         progress.take(json.loads(line))
     assert progress.said == {"streampulse_missing": {"one": "gone", "two": "gone"}}
+
+
+SLOW = """\
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.shell: "touch {folder}/begun; until [ -e {folder}/go ]; do sleep 0.1; done"
+    - ansible.builtin.file: {{path: "{folder}/second", state: touch, mode: "0600"}}
+"""
+
+
+def test_a_play_whose_task_was_killed_begins_nothing_more(tmp_path: Path) -> None:
+    with played(tmp_path, SLOW.format(folder=tmp_path), "one: ", "site") as task:
+        while not (tmp_path / "begun").exists():
+            assert task.poll() is None
+            time.sleep(0.05)
+        task.kill()
+        (tmp_path / "go").touch()
+        # Until Ansible has closed it.
+        task.communicate()
+    assert not (tmp_path / "second").exists()
 
 
 def test_the_command_line(environment: Environment) -> None:
@@ -131,6 +157,7 @@ PLAY = """\
 
 @pytest.mark.parametrize(("playbook", "goes_on"), [("site", False), ("monitoring_stop", True)])
 def test_a_host_that_fails_ends_all_but_stopping(tmp_path: Path, playbook: str, goes_on: bool) -> None:
-    done = played(tmp_path, PLAY, "bad: , good: ", playbook)
-    assert done.returncode != 0
-    assert ("goes on" in done.stdout) is goes_on, done.stdout
+    with played(tmp_path, PLAY, "bad: , good: ", playbook) as task:
+        said, _ = task.communicate()
+    assert task.returncode != 0
+    assert ("goes on" in said) is goes_on, said
