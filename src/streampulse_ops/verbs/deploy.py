@@ -147,7 +147,9 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     """
     missing: dict[str, str] = {}
     before = seen.running
-    rolling = bool(seen.serving) and (bool(before) or not seen.events)
+    # A first start that was interrupted is no service yet. Only a deploy on hosts that serve notes what ran before.
+    interrupted = bool(seen.events) and not any("before" in event for event in seen.events)
+    rolling = bool(seen.serving) and (bool(before) or not interrupted)
     back = None
     if rolling:
         back = _way_back(session, seen, options)
