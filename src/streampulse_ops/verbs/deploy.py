@@ -167,7 +167,7 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     if options.dry_run:
         return 0, missing
     if not rolling:
-        return start_together(session, target, options.full)
+        return start_together(session, target, options.full, first=not seen.events)
     deploy_id = uuid.uuid4().hex
     history.note(session, deploy_id, "begun", target.bundle.name, before=before, manifest=target.bundle.manifest)
     began = time.monotonic()
@@ -200,12 +200,19 @@ def _refuse(session: Session, wanted: Bundle, options: Options, seen: Look) -> N
         raise OperatorError(f"{wanted.name} cannot follow {seen.running}: {reason}. inv releases{session.flag}")
 
 
-def start_together(session: Session, target: Release, full: bool, seconds: int = 0) -> tuple[int, dict[str, str]]:
+def start_together(
+    session: Session, target: Release, full: bool, seconds: int = 0, *, first: bool = False
+) -> tuple[int, dict[str, str]]:
     """Bring a release to hosts that run nothing; return what :func:`roll_out` returns.
 
     :param seconds: the longest wait of the smoke test; 0 for its own limit.
+    :param first: the hosts have no log of deploys yet.
     """
     deploy_id, missing = uuid.uuid4().hex, dict[str, str]()
+    if first and not session.ours:
+        # Before the first line of the log: hosts that the checks refuse stay as they were.
+        extra: ansible.Extra = [target.facts, *variables(session, full, release=target.bundle)]
+        ansible.play(target.session.environment, "check", extra, session.screen, session.verbose)
     history.note(session, deploy_id, "begun", target.bundle.name, manifest=target.bundle.manifest)
     changed = configure(target, full, missing)
     smoke(session, seconds)
