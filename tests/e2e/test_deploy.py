@@ -499,15 +499,23 @@ def test_a_host_that_loses_its_power_costs_no_number(staging: Staging, second: t
 
 
 @many
-@pytest.mark.parametrize(("one", "other"), [("broker-1", "counting"), ("counting", "storing")])
-def test_two_hosts_that_lose_each_other_for_a_minute_cost_no_number(
+@pytest.mark.parametrize(
+    ("one", "others"),
+    [
+        ("broker-1", [host for host in HOSTS if host != "broker-1"]),
+        ("broker-1", ["counting"]),
+        ("counting", ["storing"]),
+    ],
+    ids=["a broker and all others", "a broker and the driver", "the driver and PostgreSQL"],
+)
+def test_hosts_that_lose_each_other_for_a_minute_cost_no_number(
     staging: Staging,
     second: tuple[str, str],  # noqa: ARG001
     one: str,
-    other: str,
+    others: list[str],
 ) -> None:
     inside = ["ip", "netns", "exec", f"depm.dep-{one}", "iptables", "--wait"]
-    rule = ["INPUT", "--source", staging.addresses[other], "--jump", "DROP"]
+    rule = ["INPUT", "--source", ",".join(staging.addresses[each] for each in others), "--jump", "DROP"]
     subprocess.run([*inside, "--insert", *rule], check=True)
     try:
         longest = gap(staging, time.monotonic() + 60)
