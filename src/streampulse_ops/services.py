@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
@@ -115,13 +115,13 @@ def pages() -> Mapping[str, Page]:
 def named(name: str) -> Service:
     """Return a service by name.
 
-    :raises OperatorError: there is none of that name; the text lists those that there are.
+    :raises UsageError: there is none of that name; the text lists those that there are.
     """
     for service in all_services():
         if service.name == name:
             return service
     known = ", ".join(service.name for service in all_services())
-    raise OperatorError(f"{name} is not a service. There are: {known}. Try: inv logs {all_services()[0].name}")
+    raise UsageError(f"{name} is not a service. There are: {known}. Try: inv logs {all_services()[0].name}")
 
 
 def runs(host: Host, service: Service) -> bool:

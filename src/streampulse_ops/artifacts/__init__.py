@@ -53,7 +53,9 @@ def architecture_of(environment: Environment) -> str:
     own = platform.machine().lower() if environment.ours else "x86_64"
     given = str(environment.variables.get("host_architecture", own))
     if given not in ARCHITECTURES:
-        raise OperatorError(f"host_architecture is {given} for {environment.inventory}: set x86_64 or aarch64 there")
+        raise OperatorError(
+            f"host_architecture of {environment.name} is {given}: set x86_64 or aarch64 in its hosts.yml"
+        )
     return ARCHITECTURES[given]
 
 
@@ -67,7 +69,9 @@ def pythons_of(environment: Environment) -> Sequence[str]:
     known = PYTHONS.values()
     given = environment.variables.get("host_pythons", sorted(known))
     if not given or not isinstance(given, list | tuple) or any(python not in known for python in given):
-        raise OperatorError(f"host_pythons is {given} in {environment.inventory}: list some of {', '.join(known)}")
+        raise OperatorError(
+            f"host_pythons of {environment.name} is {given}: list some of {', '.join(known)} in its hosts.yml"
+        )
     return given
 
 

@@ -7,6 +7,8 @@ import shlex
 import socket
 from pathlib import Path
 
+from streampulse_ops import paths
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,9 +52,12 @@ def explain(error: OSError) -> str:
         there = _there(path)
         owner = _owner(there)
         # chown is no advice for a folder that other programs use.
-        ours = any("streampulse" in part for part in there.parts)
-        other = f"sudo chown -R $(id -u) {shlex.quote(str(there))}" if ours else "name another folder (XDG_STATE_HOME)"
-        return f"{path}: {cause}; {there} belongs to {owner}: run the task as {owner}, or {other}"
+        other = ""
+        if any("streampulse" in part for part in there.parts):
+            other = f", or sudo chown -R $(id -u) {shlex.quote(str(there))}"
+        elif path.is_relative_to(paths.state_home()):
+            other = ", or name another folder (XDG_STATE_HOME)"
+        return f"{path}: {cause}; {there} belongs to {owner}: run the task as {owner}{other}"
     return f"{path}: {cause}: look at it with ls -ld {quoted}, put it right, and try again"
 
 

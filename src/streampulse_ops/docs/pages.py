@@ -191,7 +191,8 @@ def _task(name: str, task: Task[Any]) -> tuple[str, str, str]:
             words.append(argument.name.upper() if needed else f"[{argument.name.upper()}]")
         else:
             # A parameter named like a Python keyword ends in an underscore; its option does not.
-            options.append(f"`--{argument.name.rstrip('_-').replace('_', '-')}`")
+            name = argument.name.rstrip("_-").replace("_", "-")
+            options.append(f"`{'-' if len(name) == 1 else '--'}{name}`")
     return f"`{' '.join(words)}`", (task.__doc__ or "").partition("\n")[0], ", ".join(options)
 
 

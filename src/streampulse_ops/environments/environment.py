@@ -1,5 +1,6 @@
 """Environments: the folders of ansible/inventories, read without starting Ansible."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ class Environment:
                 return host
         known = ", ".join(host.name for host in self.hosts)
         raise OperatorError(
-            f"{name} is not a host of {self.name}. There are: {known}. Try: inv ssh {known.split(',')[0]}"
+            f"{name} is not a host of {self.name}. There are: {known}. Look: inv status --env {self.name}"
         )
 
 
@@ -134,6 +135,11 @@ def load(name: str) -> Environment:
     :raises OperatorError: there is no such environment, or its inventory cannot be read.
     """
     folder = paths.inventories() / name
+    if not os.access(paths.inventories(), os.R_OK | os.X_OK) or not paths.inventories().is_dir():
+        raise OperatorError(
+            f"{paths.inventories()} is no folder that can be read: correct it, or name another one with"
+            " STREAMPULSE_INVENTORIES"
+        )
     known = names()
     if name not in known:
         try:
@@ -161,7 +167,10 @@ def read(name: str, folder: Path) -> Environment:
         content = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a subclass of SafeLoader
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"{file} cannot be read: {' '.join(str(error).split())}; fix it with an editor") from None
-    return parse(name, folder, content)
+    try:
+        return parse(name, folder, content)
+    except RecursionError:
+        raise OperatorError(f"{file} has a group that contains itself; fix it with an editor") from None
 
 
 def parse(name: str, folder: Path, content: object) -> Environment:
@@ -176,6 +185,7 @@ def parse(name: str, folder: Path, content: object) -> Environment:
     variables = _mapping(root.get("vars"), "all.vars", where)
     if variables.get("provider") not in PROVIDERS:
         raise OperatorError(f"{where}: `provider` under all.vars must be one of {', '.join(PROVIDERS)}; set it there")
+    _check_switches(variables, where)
     check_port(variables, "all.vars'", where)
     ports = variables.get("streampulse_ports")
     if "{{" not in str(ports):  # a rule that only Ansible can work out
@@ -241,6 +251,16 @@ def _mapping(value: object, what: str, where: Path) -> dict[Any, Any]:
         return dict(value or {})
     kind = "a list" if isinstance(value, list) else f"`{value}`"
     raise OperatorError(f"{where}: {what} must be lines of `name: value` and is {kind}; fix it with an editor")
+
+
+def _check_switches(variables: Mapping[str, Any], where: Path) -> None:
+    """Check that what protects an environment is true or false.
+
+    :raises OperatorError: it is something else, such as a text.
+    """
+    for name in ("protected", "drills_allowed"):
+        if not isinstance(variables.get(name, False), bool):
+            raise OperatorError(f"{where}: {name} is {variables[name]!r}: write true or false there, without quotes")
 
 
 def check_port(variables: Mapping[str, Any], whose: str, where: Path) -> None:

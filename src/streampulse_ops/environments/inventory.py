@@ -79,7 +79,7 @@ def connection(environment: Environment, host: Host) -> Mapping[str, Any]:
     :raises OperatorError: Ansible cannot evaluate them.
     """
     found = {**environment.variables, **host.variables}
-    files = [file.read_text("utf-8") for file in environment.folder.glob("*_vars/**/*") if file.is_file()]
+    files = [file.read_text("utf-8", "replace") for file in environment.folder.glob("*_vars/**/*") if file.is_file()]
     # An encrypted file, or value, begins with the mark of Ansible's vault.
     elsewhere = environment.of_groups or any("ansible_" in text or "$ANSIBLE_VAULT" in text for text in files)
     lines = " ".join(str(found.get(name)) for name in CONNECTION)

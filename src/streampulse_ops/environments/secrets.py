@@ -73,7 +73,7 @@ def _vault(environment: Environment) -> Path:
             f"{environment.name} has no secrets: export {VAULT_VARIABLE}=FILE, then "
             f"inv env secrets {environment.name} --write"
         )
-    if not file.read_text(encoding="utf-8").startswith("$ANSIBLE_VAULT"):
+    if not file.read_bytes().startswith(b"$ANSIBLE_VAULT"):
         program = shlex.quote(inventory.program("ansible-vault"))
         raise OperatorError(f"{file} is not encrypted: {program} encrypt {shlex.quote(str(file))}")
     _require_password(file, "is encrypted")
@@ -100,7 +100,10 @@ def write_vault(environment: Environment) -> Path:
         raise OperatorError(f"{file} exists, and its secrets may be in use: {program} edit {shlex.quote(str(file))}")
     _require_password(file, "is written encrypted")
     command = [inventory.program("ansible-vault"), "encrypt", "--output", str(file), "-"]
-    run(command, stdin=as_yaml(), environment=inventory.configuration())
+    try:
+        run(command, stdin=as_yaml(), environment=inventory.configuration())
+    except CommandError as error:
+        raise OperatorError(f"{file} was not written ({error}): put that right, then try again") from None
     return file
 
 

@@ -47,6 +47,16 @@ class Session:
         """
         return self.ours and not self.environment.state.is_dir()
 
+    def make_state(self) -> None:
+        """Make the environment's folder on this machine, if it is missing."""
+        state = self.environment.state
+        if not state.is_dir():
+            if root.needed(self.environment):
+                root.run("prepare", self.environment)
+            else:
+                state.mkdir(parents=True)
+                give_to_invoker(state)
+
     def headline(self) -> str:
         """Return the line about the environment that a task prints first."""
         count = len(self.environment.hosts)
@@ -59,6 +69,8 @@ class Session:
         :raises OperatorError: it is not.
         """
         if not self.provider.running(host):
+            if not self.ours:
+                self.provider.start(host)  # which only looks, and says why there is no answer
             raise OperatorError(f"{host.name} is not running: inv up --env {self.name}")
 
     def machines(self, verb: str) -> int:
@@ -90,14 +102,8 @@ def changing(session: Session, task: str, rebooting: str = "") -> Iterator[None]
     :param rebooting: name of a host whose lock is left alone, since a reboot would end it.
     :raises OperatorError: somebody else holds it, or it was lost.
     """
-    state = session.environment.state
-    if not state.is_dir():
-        if root.needed(session.environment):
-            root.run("prepare", session.environment)
-        else:
-            state.mkdir(parents=True)
-            give_to_invoker(state)
-    with lock.held(state / "lock", task):
+    session.make_state()
+    with lock.held(session.environment.state / "lock", task):
         found, silent = ({}, []) if session.ours else host_lock.commands(session.environment, task)
         found.pop(rebooting, None)
         if silent:

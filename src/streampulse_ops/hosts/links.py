@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import services
 from streampulse_ops.environments import inventory
 from streampulse_ops.environments.environment import Environment, Host
@@ -15,10 +15,10 @@ ANY = "0.0.0.0"  # noqa: S104 - a value of the inventory; nothing listens here
 def page(name: str) -> Page:
     """Return a page by name.
 
-    :raises OperatorError: there is no such page; the text lists the pages.
+    :raises UsageError: there is no such page; the text lists the pages.
     """
     if name not in pages():
-        raise OperatorError(f"{name} is not a page. There are: {', '.join(pages())}. Try: inv open api")
+        raise UsageError(f"{name} is not a page. There are: {', '.join(pages())}. Try: inv open api")
     return pages()[name]
 
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from streampulse.core.errors import OperatorError
+from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.cli.console import Screen
 from streampulse_ops.command import CommandError
@@ -49,7 +49,7 @@ def run(screen: Screen, update: str | None) -> str:
     if update is not None:
         name, _, version = update.rpartition("=")
         if name not in manifest or not version:
-            raise OperatorError(f"{update} is not one of {', '.join(f'{known}=VERSION' for known in manifest)}")
+            raise UsageError(f"{update} is not one of {', '.join(f'{known}=VERSION' for known in manifest)}")
         # Without addresses in the lock file, npm uses the registry that this machine is configured for.
         words = ["install", "--save-exact", "--omit-lockfile-registry-resolved", f"{name}@{version}"]
     tools.ensure({"npm": "npm"}, "fetching packages from the npm registry", screen.line)

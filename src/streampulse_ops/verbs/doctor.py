@@ -24,6 +24,7 @@ from streampulse_ops.environments.environment import Host
 from streampulse_ops.environments.session import Session
 from streampulse_ops.hosts import links, monitoring
 from streampulse_ops.hosts.command import COMMAND, NOT_FOUND, with_environment
+from streampulse_ops.hosts.reach import NoAnswerError
 from streampulse_ops.hosts.ssh import Remote
 from streampulse_ops.monitoring import findings as catalogue
 from streampulse_ops.monitoring import rules
@@ -74,6 +75,11 @@ def machines_are_running(session: Session) -> Iterator[Finding]:
     for host in session.environment.hosts:
         try:
             up = session.provider.running(host)
+            if not up and not session.ours:
+                session.provider.start(host)
+        except NoAnswerError as error:
+            yield fault_from("SP-HOST-001", "machine", host.name, error)
+            continue
         except OperatorError as error:
             yield fault_from("SP-CHECK-004", "machine", host.name, error)
             continue

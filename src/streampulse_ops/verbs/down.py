@@ -35,14 +35,18 @@ def down(session: Session, full: bool, wipe: bool) -> str:
 
 
 def stop_services(session: Session, full: bool) -> int:
-    """Stop the services on the hosts that are up, and return the number of changes."""
+    """Stop the services on the hosts that are up, and return the number of changes.
+
+    :raises OperatorError: an existing host does not answer; the services of the others are stopped.
+    """
     running = [host for host in session.environment.hosts if session.provider.running(host)]
-    if not running:
-        return 0
-    gone = [host.name for host in session.environment.hosts if host not in running]
-    if gone:
-        session.screen.line(f"  not running, left alone: {', '.join(gone)}")
-    return play_each(session, full, "stop", limit=[host.name for host in running])
+    gone = ", ".join(host.name for host in session.environment.hosts if host not in running)
+    if gone and running:
+        session.screen.line(f"  not running, left alone: {gone}")
+    changed = play_each(session, full, "stop", limit=[host.name for host in running]) if running else 0
+    if gone and not session.ours:
+        raise OperatorError(f"{gone} did not answer, and services there may run on: inv env check {session.name}")
+    return changed
 
 
 #: The playbooks of an action: monitoring's with ``--full`` first, then the base stack's; each with its shown name.

@@ -63,6 +63,7 @@ def drill(session: Session, name: str, dry_run: bool, control: bool, record: boo
                 session.screen.line(f"  round {number}  {one.name}: {one.cause}{told}")
         return "nothing was broken"
     done: list[Result] = []
+    session.make_state()
     with lock.held(session.environment.state / "drill.lock", f"inv drill {name}"):
         try:
             for each in ready:
@@ -75,6 +76,8 @@ def drill(session: Session, name: str, dry_run: bool, control: bool, record: boo
 
 def _check_allowed(session: Session) -> None:
     environment = session.environment
+    if session.never_made:
+        raise OperatorError(f"{session.name} has no machines: inv up --full --env {session.name}")
     if environment.typed:
         raise OperatorError(f"{session.name} is protected: no drill runs there. inv drill --env with another one")
     if not environment.drills_allowed:

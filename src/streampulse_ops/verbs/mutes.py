@@ -31,8 +31,9 @@ def mute(session: Session, code: str, duration: str, reason: str) -> str:
     known(code, list(catalogue.codes()), "a code of doctor")
     until = time.time() + silence.seconds_of(duration)
     reason = silence.why(reason)
-    if not session.environment.state.is_dir():
+    if session.never_made:
         raise OperatorError(f"{session.name} has not been made: inv up --env {session.name}")
+    session.make_state()
     file = session.environment.state / FILE
     muted = {**_read(file), code: {"until": until, "reason": reason, "author": author()}}
     file.write_text(json.dumps(muted, indent=2) + "\n", encoding="utf-8")

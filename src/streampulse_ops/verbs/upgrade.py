@@ -26,7 +26,7 @@ def upgrade(session: Session, host: str, reboot: bool, dry_run: bool) -> str:
     """
     environment = session.environment
     listed = [*(each for group in ORDER for each in environment.in_group(group)), *environment.hosts]
-    hosts = [environment.host(host)] if host else list(dict.fromkeys(listed))
+    hosts = [environment.host(host)] if host else list({each.name: each for each in listed}.values())
     for each in hosts:
         session.require_running(each)
     changed = 0

@@ -64,6 +64,7 @@ def inventory(**all_group: object) -> dict[str, object]:
         (inventory(hosts={"a": {"ansible_port": "abc"}}), "a's ansible_port is abc, which is not a port"),
         (inventory(vars={"provider": "existing", "streampulse_ports": 5}), "streampulse_ports must be lines of"),
         (inventory(vars={"provider": "existing", "ansible_port": 0}), "ansible_port is 0, which is not a port"),
+        (inventory(vars={"provider": "existing", "protected": "yes"}), "protected is 'yes': write true or false"),
     ],
 )
 def test_an_inventory_that_makes_no_sense_is_named(content: object, said: str) -> None:
@@ -87,6 +88,19 @@ def test_an_unknown_environment_is_answered_with_those_that_there_are(inventorie
     with pytest.raises(OperatorError) as caught:
         environment.load(name)
     assert "is not an environment. There are: local, staging. A new one: inv env new" in str(caught.value)
+
+
+def test_a_folder_of_inventories_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STREAMPULSE_INVENTORIES", str(tmp_path / "nowhere"))
+    with pytest.raises(OperatorError, match="nowhere is no folder that can be read"):
+        environment.load("local")
+
+
+def test_a_group_that_contains_itself_is_named(inventories: Path) -> None:
+    text = "all: &all {vars: {provider: existing}, hosts: {a: }, children: {again: *all}}"
+    (inventories / "local" / "hosts.yml").write_text(text)
+    with pytest.raises(OperatorError, match="has a group that contains itself"):
+        environment.load("local")
 
 
 @pytest.mark.parametrize("content", [b"all: {", b"all: \xff"])

@@ -73,6 +73,9 @@ def test_a_plain_inventory_says_how_to_connect_without_ansible(
 ) -> None:
     monkeypatch.setattr(inventory, "_evaluated", lambda *_asked: pytest.fail("Ansible was asked without need"))
     made = demo(inventories, {"ansible_user": "admin"}, h={}, i={"ansible_user": "root"})
+    # An editor's swap file is no text.
+    (made.folder / "group_vars").mkdir()
+    (made.folder / "group_vars" / ".all.yml.swp").write_bytes(b"\xff\x00")
     assert [ssh.login(made, host).user for host in made.hosts] == ["admin", "root"]
 
 

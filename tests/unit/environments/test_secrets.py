@@ -57,8 +57,10 @@ def test_fresh_secrets_are_written_into_the_vault_once(tmp_path: Path, monkeypat
     environment = Environment("demo", tmp_path, (), {"provider": "existing"})
     with pytest.raises(OperatorError, match=r"is written encrypted and .*: export ANSIBLE_VAULT_PASSWORD_FILE=FILE"):
         secrets.write_vault(environment)
-    (tmp_path / "password").write_text("p\n")
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(OperatorError, match=r"vault\.yml was not written .*password.* was not found"):
+        secrets.write_vault(environment)
+    (tmp_path / "password").write_text("p\n")
     file = secrets.write_vault(environment)
     assert secrets.file_for(environment) == file
     opened = subprocess.run([inventory.program("ansible-vault"), "view", file], capture_output=True, check=True)

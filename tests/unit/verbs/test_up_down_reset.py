@@ -29,6 +29,7 @@ from streampulse_ops.verbs import reset as reset_verb
 from streampulse_ops.verbs.down import down
 from streampulse_ops.verbs.reset import plan, question, reset
 from streampulse_ops.verbs.up import up
+from streampulse_ops.verbs.upgrade import upgrade
 
 GROUPS = frozenset({"kafka", "spark_master", "spark_worker", "postgres", "api"})
 
@@ -132,6 +133,25 @@ def test_down_of_machines_of_which_one_has_crashed(world: World, capsys: pytest.
     down(world.session, full=False, wipe=False)
     assert world.did == ["stop a", "stop a"]  # the playbook limited to a, then the machine
     assert "not running, left alone: b" in capsys.readouterr().out
+
+
+def test_an_existing_host_that_does_not_answer_may_run_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "file_for", lambda environment: environment.state / "secrets.json")
+    up(world.session, full=False)
+    existing = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
+    session = dataclasses.replace(world.session, environment=existing)
+    world.provider.up.discard("b")
+    world.did.clear()
+    with pytest.raises(OperatorError, match=r"^b did not answer, and services there may run on"):
+        down_verb.stop_services(session, False)
+    assert world.did == ["stop a"]
+
+
+def test_an_upgrade_takes_each_host_once(world: World) -> None:
+    up(world.session, full=False)
+    world.did.clear()
+    assert upgrade(world.session, "", reboot=False, dry_run=True).startswith("2 of 2 hosts would change")
+    assert world.did == ["upgrade a", "upgrade b"]
 
 
 def test_machines_that_cannot_be_reached_are_halted_nevertheless(
