@@ -3,12 +3,14 @@
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, codec
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
+from kafka.protocol.consumer import IsolationLevel, OffsetSpec
+from kafka.protocol.metadata import MetadataRequest
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.serializer import Deserializer
 
@@ -214,12 +216,50 @@ class Topic:
             self._consumer = KafkaConsumer(**self._arguments, **self._options)
         return self._consumer
 
-    def log(self) -> Log:
+    def log(self, *, settled: bool = False) -> Log:
         """Ask for the topic's id and bounds.
 
+        :param settled: ask all brokers who leads. One that was cut off takes itself for a leader until it has read what
+            happened, and its log ends too early.
         :raises NoTopic: there is no such topic.
-        :raises kafka.errors.KafkaError: no broker answers in time.
+        :raises kafka.errors.KafkaError: no broker answers in time; where it must be settled, most do not, or disagree.
         """
+        deadline = time.monotonic() + self._milliseconds / 1000
+        while True:
+            log = self._log()
+            ends = self._ends_by_newest_leaders(log.ends) if settled else log.ends
+            if ends is not None:
+                return log._replace(ends=ends)
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError(f"the brokers do not agree about who leads {self.name}")
+            self.close()
+
+    def _ends_by_newest_leaders(self, numbers: Iterable[int]) -> dict[int, int] | None:
+        """Return where partitions end, None where most brokers did not answer or know of a newer leader."""
+        manager = self.admin._manager
+        asked = MetadataRequest(topics=[MetadataRequest.MetadataRequestTopic(name=self.name)])
+        newest, answers = dict.fromkeys(numbers, -1), 0
+
+        async def ask() -> None:
+            nonlocal answers
+            for broker in manager.cluster.brokers():
+                with contextlib.suppress(KafkaError):
+                    answer = await manager.send(asked, node_id=broker.node_id, request_timeout_ms=3_000)
+                    answers += 1
+                    for each in answer.topics[0].partitions:
+                        number = each.partition_index
+                        if number in newest:
+                            newest[number] = max(each.leader_epoch, newest[number])
+
+        manager.run(ask)
+        wanted = {TopicPartition(self.name, number): OffsetSpec.LATEST for number in newest}
+        found = self.admin.list_partition_offsets(wanted, IsolationLevel.READ_COMMITTED, self._milliseconds)
+        agree = all((found[each].leader_epoch or 0) >= newest[each.partition] for each in wanted)
+        if not agree or 2 * answers <= len(manager.cluster.brokers()):
+            return None
+        return {each.partition: found[each].offset for each in wanted}
+
+    def _log(self) -> Log:
         found = [each for each in self.admin.describe_topics([self.name]) if not each.get("error_code")]
         if not found or not found[0].get("partitions"):
             raise NoTopic(f"Kafka has no topic {self.name}: make it with inv up")

@@ -114,7 +114,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
 
     def look() -> Log:
         with Topic(kafka, "streampulse-job", ANSWER_SECONDS, isolation_level="read_committed") as reader:
-            found = _patiently("Kafka", reader.log)
+            found = _patiently("Kafka", lambda: reader.log(settled=True))
         store.shard.check(kafka.topic, len(found.starts))
         return found
 
@@ -136,7 +136,8 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
             ledger.committed_at_ms,
         )
 
-    with closing(RecordReader(kafka.librdkafka_options("streampulse-job"), kafka.topic)) as record_reader:
+    client = kafka.librdkafka_options("streampulse-job")
+    with closing(RecordReader(client, kafka.topic, topic.ends)) as record_reader:
         start = decide_start(
             topic,
             ledger,

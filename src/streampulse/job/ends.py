@@ -29,6 +29,8 @@ CONSUMER: Final[Mapping[str, str | int | bool]] = {
     # Critical lines of librdkafka only: the job writes one itself about an absent broker.
     "log_level": 2,
 }
+#: Brokers that were cut off know the leaders again after this time.
+SETTLED_SECONDS: Final = 3.0
 #: Kafka may be away, start, or hand partitions over for this long.
 PATIENCE_SECONDS: Final = 60.0
 
@@ -58,6 +60,7 @@ class Ends:
         self._now = now
         self._answer_seconds = answer_seconds
         self._away_since: float | None = None
+        self._short_since: float | None = None
 
     def after(self, first: Mapping[int, int]) -> dict[int, int] | None:
         """Return the offset after the last committed record of each partition, None while Kafka does not tell.
@@ -86,7 +89,15 @@ class Ends:
             return None
         self._away_since = None
         ends = {partition.partition: partition.offset for partition in found}
-        for number, offset in first.items():
-            if ends[number] < offset:
-                raise LogLost(f"partition {number} ends at offset {ends[number]}, and {offset} was reached")
-        return ends
+        short = [number for number, offset in first.items() if ends[number] < offset]
+        if not short:
+            self._short_since = None
+            return ends
+        # A broker that was cut off takes itself for a leader until it has read what happened.
+        now = self._now()
+        if self._short_since is None:
+            self._short_since = now
+        if now - self._short_since > SETTLED_SECONDS:
+            number = short[0]
+            raise LogLost(f"partition {number} ends at offset {ends[number]}, and {first[number]} was reached")
+        return None

@@ -4,6 +4,7 @@ import bisect
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -28,11 +29,13 @@ class RecordReader:
     """Reads records of a topic for the driver, as a ``read_committed`` consumer.
 
     :param client: librdkafka's options.
+    :param ends: where partitions end at least. A broker whose log ends before is none to believe.
     """
 
-    def __init__(self, client: Mapping[str, str], topic: str) -> None:
+    def __init__(self, client: Mapping[str, str], topic: str, ends: Mapping[int, int] = MappingProxyType({})) -> None:
         self._consumer = Consumer({**client, **CONSUMER, "enable.partition.eof": True, "auto.offset.reset": "error"})
         self._topic = topic
+        self._ends = ends
 
     def close(self) -> None:
         """Close the connections."""
@@ -48,15 +51,17 @@ class RecordReader:
             deadline = time.monotonic() + PATIENCE_SECONDS
             while True:
                 message = self._consumer.poll(_LOOK_SECONDS)
-                if message is None or message.error() is not None:
-                    error = message and message.error()
-                    if error and error.code() in (KafkaError._PARTITION_EOF, *DAMAGED):
-                        return
-                    if time.monotonic() > deadline or (error and not error.retriable()):
-                        raise KafkaException(error or KafkaError(KafkaError._TIMED_OUT))
+                error = KafkaError(KafkaError._TIMED_OUT) if message is None else message.error()
+                if error is None:
+                    deadline = time.monotonic() + PATIENCE_SECONDS
+                    yield message
                     continue
-                deadline = time.monotonic() + PATIENCE_SECONDS
-                yield message
+                ended = error.code() == KafkaError._PARTITION_EOF
+                offset = 0 if message is None else message.offset() or 0
+                if error.code() in DAMAGED or (ended and offset >= self._ends.get(partition, 0)):
+                    return
+                if time.monotonic() > deadline or not (message is None or ended or error.retriable()):
+                    raise KafkaException(error)
         finally:
             self._consumer.unassign()
 

@@ -71,7 +71,7 @@ class TopicReader:
     def _log(self, topic: str) -> Log:
         try:
             with Topic(self._settings, "streampulse-verify", ANSWER_SECONDS, topic) as found:
-                return found.log()
+                return found.log(settled=True)
         except KafkaError as error:
             raise self._unreachable(error) from None
 

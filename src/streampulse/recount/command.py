@@ -142,7 +142,7 @@ class _Run:
 
     def _topic(self) -> Log:
         with Topic(self._kafka, "streampulse-recount", ANSWER_SECONDS, isolation_level="read_committed") as reader:
-            return reader.log()
+            return reader.log(settled=True)
 
     def _check(self, row: LedgerRow, topic: Log) -> None:
         if row.topic_id is None:

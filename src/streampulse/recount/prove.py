@@ -126,7 +126,7 @@ def _prove(
 ) -> Proof:
     timeout_us = counting.viewer_timeout_seconds * 1_000_000
     with Topic(kafka, "streampulse-shadow", ANSWER_SECONDS, isolation_level="read_committed") as reader:
-        topic = reader.log()
+        topic = reader.log(settled=True)
     first = schema.copy_state(postgres, timeout_us)
     if first.row.topic_id != topic.topic_id:
         raise OperatorError(f"the job has not yet counted anything of {kafka.topic}: wait for its next batch")

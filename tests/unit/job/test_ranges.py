@@ -57,8 +57,12 @@ def test_the_largest_range_is_first_and_bytes_are_shared_as_records_are() -> Non
 
 
 def test_a_log_that_ends_before_the_position_is_lost(broker: str) -> None:
-    ends = Ends({"bootstrap.servers": broker}, TOPIC)
+    times = iter([0.0, 3.0, 10.0, 13.0, 13.1])
+    ends = Ends({"bootstrap.servers": broker}, TOPIC, now=lambda: next(times))
+    assert (ends.after({0: 7}), ends.after({0: 7})) == (None, None)
+    # It was a broker that had been cut off.
     assert ends.after({0: 3, 1: 0}) == {0: 6, 1: 0}
+    assert (ends.after({0: 7}), ends.after({0: 7})) == (None, None)
     with pytest.raises(LogLost, match="partition 0 ends at offset 6, and 7 was reached"):
         ends.after({0: 7})
 
