@@ -84,6 +84,14 @@ def test_large_records_pass_in_the_memory_of_one_batch(
 Edit = Callable[[bytearray, int, int], None]
 
 
+def send_three_batches(broker: Broker, topic: str) -> None:
+    """Send three batches of ten events."""
+    for _ in range(3):
+        with broker.producer(linger_ms=1_000) as producer:
+            for _ in range(10):
+                producer.send(topic, event(), key=STREAM)
+
+
 def damage(broker: Broker, topic: str, first: int, edit: Edit, is_checksum_right: bool = True) -> None:
     """Edit the bytes of a batch's records: ``edit`` gets the file's bytes, and where the records begin and end."""
     (file,) = (broker.data / f"{topic}-0").glob("*.log")
@@ -174,10 +182,7 @@ def test_a_batch_with_wrong_bytes_is_excluded_and_the_records_behind_it_are_coun
     until: int,
 ) -> None:
     monkeypatch.setattr("streampulse.job.records._SILENT_SECONDS", 1.0)
-    for _ in range(3):
-        with broker.producer(linger_ms=1_000) as producer:
-            for _ in range(10):
-                producer.send(kafka.topic, event(), key=STREAM)
+    send_three_batches(broker, kafka.topic)
     damage(broker, kafka.topic, 10, edit, is_checksum_right)
     pipeline.start()
     first = 10 if until == 30 else until
@@ -203,10 +208,7 @@ class _Away(list[object]):
 def test_damage_is_examined_though_a_broker_was_away(
     broker: Broker, kafka: KafkaSettings, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(3):
-        with broker.producer(linger_ms=1_000) as producer:
-            for _ in range(10):
-                producer.send(kafka.topic, event(), key=STREAM)
+    send_three_batches(broker, kafka.topic)
     damage(broker, kafka.topic, 10, flip, False)
     pipeline.start()
     monkeypatch.setattr("streampulse.job.records._outages", _Away())

@@ -18,6 +18,9 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
 from streampulse.events import MAX_BATCH_BYTES, MAX_RECORD_BYTES
 
+# The pause before brokers that did not agree are asked again.
+_AGAIN_SECONDS: Final = 0.2
+
 
 class NoTopic(OperatorError):  # noqa: N818 - a finding
     """Kafka answers and does not have the topic."""
@@ -233,6 +236,7 @@ class Topic:
             if time.monotonic() > deadline:
                 raise KafkaTimeoutError(f"the brokers do not agree about who leads {self.name}")
             self.close()
+            time.sleep(_AGAIN_SECONDS)
 
     def _ends_by_newest_leaders(self, numbers: Iterable[int]) -> dict[int, int] | None:
         """Return where partitions end, None where most brokers did not answer or know of a newer leader."""

@@ -68,10 +68,11 @@ class Session:
 
         :raises OperatorError: it is not.
         """
-        if not self.provider.running(host):
-            if not self.ours:
-                self.provider.start(host)  # which only looks, and says why there is no answer
+        if self.provider.running(host):
+            return
+        if self.ours:
             raise OperatorError(f"{host.name} is not running: inv up --env {self.name}")
+        self.provider.start(host)  # which only looks, and says why there is no answer
 
     def machines(self, verb: str) -> int:
         """Make and start (``up``), halt (``down``) or remove (``destroy``) the machines; return how many changed."""

@@ -30,7 +30,7 @@ from streampulse_ops.environments import environment as environments
 from streampulse_ops.environments.environment import Environment
 
 #: Version of what the playbooks expect of streampulse_ops: their names, variables and events.
-INTERFACE = 1
+INTERFACE = 2
 #: Bundles that are kept on the control machine and on each host.
 KEPT = 5
 MANIFEST = "manifest.json"
@@ -62,7 +62,7 @@ class Bundle:
     @property
     def digest(self) -> str:
         """The digest of the content."""
-        return self.name.rpartition("-")[2]
+        return name_digest(self.name)
 
     def environment(self, current: Environment) -> Environment:
         """Unpack the bundle and return the environment as the release has it.
@@ -88,6 +88,11 @@ class Bundle:
                 link.symlink_to(file.resolve())
         loaded = environments.read(current.name, folder)
         return dataclasses.replace(loaded, release=tree)
+
+
+def name_digest(name: str) -> str:
+    """Return the digest of the content that a release's name ends with."""
+    return name.rpartition("-")[2]
 
 
 def make(environment: Environment, drivers: int) -> Bundle:

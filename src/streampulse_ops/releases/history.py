@@ -50,16 +50,20 @@ class Look:
         )
 
     @property
-    def before(self) -> str:
-        """The release that a rollback brings: the one before that runs; it itself while a deploy is unfinished."""
+    def rollback(self) -> str:
+        """The release that a rollback brings, empty if there is none: the one before the release that runs.
+
+        While a deploy of another release is unfinished, it is the release that runs.
+        """
         if self.unfinished and self.running:
             return self.running
         stack: list[str] = []
         for event in self.events:
             if event["event"] in ("good", "back"):
                 name = str(event["release"])
-                digests = [_digest(each) for each in stack]
-                del stack[digests.index(_digest(name)) if _digest(name) in digests else len(stack) :]
+                digests = [bundle.name_digest(each) for each in stack]
+                if bundle.name_digest(name) in digests:
+                    del stack[digests.index(bundle.name_digest(name)) :]
                 stack.append(name)
         return stack[-2] if len(stack) > 1 else ""
 
@@ -88,13 +92,9 @@ class Look:
     def failed(self, digest: str) -> str:
         """Return why a release failed when it was deployed last; empty if it did not."""
         for event in reversed(self.events):
-            if _digest(str(event["release"])) == digest and event["event"] in ("good", "failed"):
+            if bundle.name_digest(str(event["release"])) == digest and event["event"] in ("good", "failed"):
                 return str(event["reason"]) if event["event"] == "failed" else ""
         return ""
-
-
-def _digest(name: str) -> str:
-    return name.rpartition("-")[2]
 
 
 def on_each(session: Session, work: Callable[[Host, Remote], Result]) -> list[Result]:

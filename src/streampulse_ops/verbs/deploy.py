@@ -72,12 +72,12 @@ def rollback(session: Session, options: Options, to: str = "") -> str:
         bundle.check_name(to)
 
     def chosen(seen: Look) -> Bundle:
-        if not to and not seen.before:
+        if not to and not seen.rollback:
             raise OperatorError(
                 f"no other release than {seen.running or 'the present one'} was good on {session.name}: "
                 f"inv releases{session.flag}"
             )
-        return _named(session, seen, to or seen.before)
+        return _named(session, seen, to or seen.rollback)
 
     return _on_hosts(session, options, "inv rollback", chosen)
 
@@ -156,7 +156,7 @@ def roll_out(session: Session, target: Release, options: Options, seen: Look) ->
     _refuse(session, target.bundle, options, seen)
     if rolling:
         planned = _plan(target, options, before, missing)
-        same = before.rpartition("-")[2] == target.bundle.digest
+        same = bundle.name_digest(before) == target.bundle.digest
         if same and not options.dry_run and not planned and not seen.unfinished:
             smoke(session)
             return 0, missing

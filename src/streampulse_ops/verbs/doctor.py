@@ -76,7 +76,7 @@ def machines_are_running(session: Session) -> Iterator[Finding]:
         try:
             up = session.provider.running(host)
             if not up and not session.ours:
-                session.provider.start(host)
+                up = not session.provider.start(host)  # which only looks, and says why there is no answer
         except NoAnswerError as error:
             yield fault_from("SP-HOST-001", "machine", host.name, error)
             continue

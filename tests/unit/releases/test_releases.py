@@ -139,7 +139,7 @@ def test_the_log_says_what_runs_and_what_failed() -> None:
         "api on a: it answers wrongly",
         "",
     )
-    assert (seen.unfinished, seen.before, seen.oldest_schema) == (events[-1], "v1-1", 7)
+    assert (seen.unfinished, seen.rollback, seen.oldest_schema) == (events[-1], "v1-1", 7)
     back = Look([*events, event("2", "back", "v1-1", **said)], {}, ["a"], monitored=False)
     assert (back.running, back.unfinished) == ("v1-1", None)
     assert [row["result"] for row in releases.rows(back)] == ["good", "failed, v1-1 runs again"]
@@ -159,7 +159,7 @@ def test_the_log_says_what_runs_and_what_failed() -> None:
 )
 def test_a_rollback_goes_one_release_further_back_each_time(good: str, before: str) -> None:
     events = [{"event": "good", "release": name, "deploy": str(at)} for at, name in enumerate(good.split())]
-    assert Look(events, {}, ["a"], monitored=False).before == before
+    assert Look(events, {}, ["a"], monitored=False).rollback == before
 
 
 class Here:

@@ -147,6 +147,21 @@ def test_an_existing_host_that_does_not_answer_may_run_on(world: World, monkeypa
     assert world.did == ["stop a"]
 
 
+def test_existing_hosts_are_checked_before_the_first_line_of_their_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "file_for", lambda environment: environment.state / "secrets.json")
+    monkeypatch.setattr(history, "note", lambda *event, **_more: world.did.append(event[2]))
+    existing = dataclasses.replace(world.session.environment, variables={"provider": "existing"})
+    up(dataclasses.replace(world.session, environment=existing), full=False)
+    assert [each for each in world.did if each in ("check", "begun", "site", "good")] == [
+        "check",
+        "begun",
+        "site",
+        "good",
+    ]
+
+
 def test_an_upgrade_takes_each_host_once(world: World) -> None:
     up(world.session, full=False)
     world.did.clear()
