@@ -100,12 +100,12 @@ def part_name(role: str) -> str:
     return role.rpartition(".")[2].replace("_", "-").lower()
 
 
-def playbook_command(environment: Environment, playbook: str, extra: Extra) -> list[str]:
-    """Return the command line of a playbook."""
+def playbook_command(environment: Environment, playbooks: Sequence[str], extra: Extra) -> list[str]:
+    """Return the command line of playbooks."""
     command = [inventory.program("ansible-playbook"), *inventory.sources(environment)]
     for item in extra:
         command += ["-e", f"@{item}" if isinstance(item, Path) else item]
-    return [*command, f"playbooks/{playbook}.yml"]
+    return [*command, *(f"playbooks/{each}.yml" for each in playbooks)]
 
 
 def playbook_environment(playbook: str, progress: Path, root: Path | None = None) -> dict[str, str]:
@@ -135,6 +135,7 @@ def play(
     screen: Screen,
     verbose: bool,
     *,
+    then: Sequence[str] = (),
     hosts: Sequence[Host] = (),
     name: str = "",
     said: dict[str, Any] | None = None,
@@ -143,6 +144,7 @@ def play(
 ) -> int:
     """Run a playbook and return how many changes it made.
 
+    :param then: further playbooks of the same run, which reaches each host once.
     :param hosts: limit to these hosts; empty for all.
     :param name: show one line with this name instead of one for each role.
     :param said: receives the playbook's ``ansible.builtin.set_stats`` values.
@@ -158,7 +160,7 @@ def play(
         give_to_invoker(logs, log)
         file = Path(scratch) / "progress"
         file.touch()
-        command = playbook_command(environment, playbook, extra) + ["--check", "--diff"] * check
+        command = playbook_command(environment, [playbook, *then], extra) + ["--check", "--diff"] * check
         if hosts:
             command += ["--limit", ",".join(host.name for host in hosts)]
         progress = Progress(screen, name, watch=watch)

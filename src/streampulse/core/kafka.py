@@ -2,13 +2,14 @@
 
 import contextlib
 import logging
+import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, codec
-from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
+from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, RetriableError
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from kafka.protocol.metadata import MetadataRequest
 from kafka.record.default_records import DefaultRecordBatch
@@ -18,8 +19,10 @@ from streampulse.core.errors import OperatorError
 from streampulse.core.settings import KafkaSettings
 from streampulse.events import MAX_BATCH_BYTES, MAX_RECORD_BYTES
 
-# The pause before brokers that did not agree are asked again.
+# The pause before brokers that did not agree, or did not answer, are asked again.
 _AGAIN_SECONDS: Final = 0.2
+# The limit of the first attempt to find a cluster. A broker answers within milliseconds.
+_FIRST_ATTEMPT_SECONDS: Final = 1.0
 
 
 class NoTopic(OperatorError):  # noqa: N818 - a finding
@@ -59,6 +62,7 @@ class CannotUnpack(KafkaError):  # type: ignore[misc]  # noqa: N818 - a finding
 
 
 Part = TypeVar("Part", str, bytes, bytes | None)
+Client = TypeVar("Client")
 
 
 class _Cut(Deserializer):  # type: ignore[misc]
@@ -162,6 +166,31 @@ def silence() -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 
+def connected(client: Callable[..., Client], seconds: float, *, bootstrap_servers: str, **arguments: Any) -> Client:
+    """Return a client of kafka-python that has found its cluster.
+
+    kafka-python asks one broker, chosen at random, for the whole limit of a bootstrap, and that broker may hang. So the
+    brokers are tried in turn, in each round with twice the limit.
+
+    :param seconds: limit for all attempts together.
+    :raises kafka.errors.KafkaError: no broker answers.
+    """
+    deadline = time.monotonic() + seconds
+    servers = bootstrap_servers.split(",")
+    random.shuffle(servers)
+    limit = _FIRST_ATTEMPT_SECONDS
+    while True:
+        for server in servers:
+            left = max(deadline - time.monotonic(), 0.1)
+            milliseconds = round(1000 * min(limit, left))
+            try:
+                return client(bootstrap_servers=server, bootstrap_timeout_ms=milliseconds, **arguments)
+            except KafkaTimeoutError:
+                if time.monotonic() >= deadline:
+                    raise
+        limit *= 2
+
+
 class Topic:
     """A topic, read through clients that belong to no consumer group and commit nothing. Used by one thread.
 
@@ -176,11 +205,10 @@ class Topic:
         self, settings: KafkaSettings, client_id: str, seconds: float, name: str | None = None, **options: Any
     ) -> None:
         self.name = name or settings.topic
-        self._milliseconds = round(seconds * 1000)
+        self._seconds = seconds
         self._arguments: dict[str, Any] = {
             **settings.client_arguments(client_id),
-            "bootstrap_timeout_ms": self._milliseconds,
-            "request_timeout_ms": self._milliseconds,
+            "request_timeout_ms": round(seconds * 1000),
             "reconnect_backoff_max_ms": 1_000,
         }
         self._options: dict[str, Any] = {
@@ -206,7 +234,7 @@ class Topic:
         :raises kafka.errors.KafkaError: no broker answers.
         """
         if self._admin is None:
-            self._admin = KafkaAdminClient(**self._arguments)
+            self._admin = connected(KafkaAdminClient, self._seconds, **self._arguments)
         return self._admin
 
     @property
@@ -216,7 +244,7 @@ class Topic:
         :raises kafka.errors.KafkaError: no broker answers.
         """
         if self._consumer is None:
-            self._consumer = KafkaConsumer(**self._arguments, **self._options)
+            self._consumer = connected(KafkaConsumer, self._seconds, **self._arguments, **self._options)
         return self._consumer
 
     def log(self, *, settled: bool = False) -> Log:
@@ -227,22 +255,44 @@ class Topic:
         :raises NoTopic: there is no such topic.
         :raises kafka.errors.KafkaError: no broker answers in time; where it must be settled, most do not, or disagree.
         """
-        deadline = time.monotonic() + self._milliseconds / 1000
+        deadline = time.monotonic() + self._seconds
         while True:
-            log = self._log()
-            ends = self._ends_by_newest_leaders(log.ends) if settled else log.ends
-            if ends is not None:
-                return log._replace(ends=ends)
-            if time.monotonic() > deadline:
-                raise KafkaTimeoutError(f"the brokers do not agree about who leads {self.name}")
+            try:
+                return self._log(settled)
+            except RetriableError:
+                if time.monotonic() > deadline:
+                    raise
             self.close()
             time.sleep(_AGAIN_SECONDS)
 
-    def _ends_by_newest_leaders(self, numbers: Iterable[int]) -> dict[int, int] | None:
-        """Return where partitions end, None where most brokers did not answer or know of a newer leader."""
+    def _log(self, settled: bool) -> Log:
+        found = [each for each in self.admin.describe_topics([self.name]) if not each.get("error_code")]
+        if not found or not found[0].get("partitions"):
+            raise NoTopic(f"Kafka has no topic {self.name}: make it with inv up")
+        partitions = [TopicPartition(self.name, each["partition_index"]) for each in found[0]["partitions"]]
+
+        def offsets(which: OffsetSpec) -> dict[TopicPartition, Any]:
+            asked = dict.fromkeys(partitions, which)
+            return dict(self.admin.list_partition_offsets(asked, IsolationLevel.READ_COMMITTED))
+
+        starts, ends = offsets(OffsetSpec.EARLIEST), offsets(OffsetSpec.LATEST)
+        if settled:
+            self._require_newest_leaders({each.partition: ends[each].leader_epoch or 0 for each in partitions})
+        return Log(
+            str(found[0]["topic_id"]),
+            {each.partition: starts[each].offset for each in partitions},
+            {each.partition: ends[each].offset for each in partitions},
+        )
+
+    def _require_newest_leaders(self, epochs: Mapping[int, int]) -> None:
+        """Ask each broker who leads.
+
+        :param epochs: the leader epoch of each partition's answer.
+        :raises kafka.errors.KafkaTimeoutError: most brokers did not answer, or one knows of a newer leader.
+        """
         manager = self.admin._manager
         asked = MetadataRequest(topics=[MetadataRequest.MetadataRequestTopic(name=self.name)])
-        newest, answers = dict.fromkeys(numbers, -1), 0
+        newest, answers = dict(epochs), 0
 
         async def ask() -> None:
             nonlocal answers
@@ -256,25 +306,8 @@ class Topic:
                             newest[number] = max(each.leader_epoch, newest[number])
 
         manager.run(ask)
-        wanted = {TopicPartition(self.name, number): OffsetSpec.LATEST for number in newest}
-        found = self.admin.list_partition_offsets(wanted, IsolationLevel.READ_COMMITTED, self._milliseconds)
-        agree = all((found[each].leader_epoch or 0) >= newest[each.partition] for each in wanted)
-        if not agree or 2 * answers <= len(manager.cluster.brokers()):
-            return None
-        return {each.partition: found[each].offset for each in wanted}
-
-    def _log(self) -> Log:
-        found = [each for each in self.admin.describe_topics([self.name]) if not each.get("error_code")]
-        if not found or not found[0].get("partitions"):
-            raise NoTopic(f"Kafka has no topic {self.name}: make it with inv up")
-        partitions = [TopicPartition(self.name, each["partition_index"]) for each in found[0]["partitions"]]
-        starts = self.consumer.beginning_offsets(partitions, timeout_ms=self._milliseconds)
-        ends = self.consumer.end_offsets(partitions, timeout_ms=self._milliseconds)
-        return Log(
-            str(found[0]["topic_id"]),
-            {each.partition: starts[each] for each in partitions},
-            {each.partition: ends[each] for each in partitions},
-        )
+        if newest != epochs or 2 * answers <= len(manager.cluster.brokers()):
+            raise KafkaTimeoutError(f"the brokers do not agree about who leads {self.name}")
 
     def transactions(self, seconds: float) -> list[OpenTransaction]:
         """Return the transactions on the topic that are open for longer than this, in seconds.

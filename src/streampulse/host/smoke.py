@@ -276,12 +276,13 @@ class Smoke:
 
         key = self.plan.stream_id.encode()
         try:
-            producer = KafkaProducer(
+            producer = kafka.connected(
+                KafkaProducer,
+                self._left(),
                 **self.kafka.client_arguments("streampulse-smoke"),
                 acks="all",
                 # One after the other, also after a retry, to keep the order.
                 enable_idempotence=True,
-                bootstrap_timeout_ms=int(min(self._left(), 5.0) * 1000),
                 max_block_ms=int(self._left() * 1000),
                 delivery_timeout_ms=int(self._left() * 1000),
                 request_timeout_ms=int(self._left() * 500),

@@ -113,7 +113,7 @@ def begin(kafka: KafkaSettings, store: Store, letters: DeadLetters, batches: Bat
     """
 
     def look() -> Log:
-        with Topic(kafka, "streampulse-job", ANSWER_SECONDS, isolation_level="read_committed") as reader:
+        with Topic(kafka, "streampulse-job", ANSWER_SECONDS) as reader:
             found = _patiently("Kafka", lambda: reader.log(settled=True))
         store.shard.check(kafka.topic, len(found.starts))
         return found

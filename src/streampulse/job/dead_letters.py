@@ -15,6 +15,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from streampulse.core.errors import one_line
+from streampulse.core.kafka import connected
 from streampulse.core.settings import KafkaSettings
 from streampulse.job.positions import generation
 from streampulse.job.rows import PRODUCER_HEADER, DeadLetter, DueLetter
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 GROUP: Final = "streampulse-dead-letters"
 #: A transaction is ended when its letters hold this much, so that it ends well within its time-out.
 _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
-# A broker that does not answer for 4 s is taken for lost, and a client that begins with it is made again.
-_LIMITS: Final[dict[str, Any]] = {"request_timeout_ms": 4_000, "bootstrap_timeout_ms": 4_000}
+# A broker that does not answer a request for so long is taken for lost; after a loss twice as long, up to four times.
+_SILENT_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 4.0
 # How often a transaction is tried of which a broker did not answer a request.
 _ATTEMPTS: Final = 6
 #: How long Kafka may take to answer at a start. Without a limit the client waits for ever where an answer is lost.
@@ -66,6 +68,7 @@ class DeadLetters:
         self._settings = settings
         self._shard = shard
         self._producer: Any = None
+        self._silent_seconds = _SILENT_SECONDS
         self._topic_id = ""
         self._written: dict[int, int] = {}
         #: By partition the first offset of each span that its log lost.
@@ -94,11 +97,13 @@ class DeadLetters:
 
     def _start(self, shard: Shard) -> None:
         """Start a shard's producer, which fences the one before."""
-        self._producer = KafkaProducer(
+        self._producer = connected(
+            KafkaProducer,
+            _CONNECT_SECONDS,
             **self._settings.client_arguments("streampulse-job"),
             transactional_id=shard.transactional_id,
             transaction_timeout_ms=60_000,
-            **_LIMITS,
+            request_timeout_ms=round(1000 * self._silent_seconds),
             compression_type="zstd",
             # A record without key and value is a dead letter like another; the client refuses to send None for both.
             value_serializer=_unwrapped,
@@ -107,12 +112,14 @@ class DeadLetters:
 
     def _committed(self, group: str, metadata: str, partitions: int) -> dict[int, int]:
         """Return a group's offsets, 0 where one is missing or has other metadata."""
-        consumer = KafkaConsumer(
+        consumer = connected(
+            KafkaConsumer,
+            _CONNECT_SECONDS,
             **self._settings.client_arguments("streampulse-job"),
             group_id=group,
             enable_auto_commit=False,
             isolation_level="read_committed",
-            **_LIMITS,
+            request_timeout_ms=round(1000 * self._silent_seconds),
         )
         try:
             offsets = {}
@@ -214,7 +221,9 @@ class DeadLetters:
                 if attempt == _ATTEMPTS or not silent:
                     raise
                 log.warning("dead letters are not out: %s", one_line(error))
+                self._silent_seconds = min(2 * self._silent_seconds, 4 * _SILENT_SECONDS)
             else:
+                self._silent_seconds = _SILENT_SECONDS
                 return
 
     def _attempt(

@@ -52,7 +52,7 @@ class Ends:
         client: Mapping[str, str],
         topic: str,
         now: Callable[[], float] = time.monotonic,
-        answer_seconds: float = 3.0,
+        answer_seconds: float = 2.0,
     ) -> None:
         self._client = {**client, **CONSUMER}
         self._consumer = Consumer(self._client)

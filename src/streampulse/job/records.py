@@ -27,7 +27,8 @@ DAMAGED: Final = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION)
 _NEW_LEADER_SECONDS: Final = 10.0
 # After this time without a message the batch at the position is examined.
 _SILENT_SECONDS: Final = 5.0
-# After this time without a message another client is taken, and again after twice as long.
+# After this time without a message another client is taken, and again whenever the silence lasts twice as long: a large
+# record has ever more time to arrive.
 _FRESH_SECONDS: Final = 1.5
 #: Messages that are taken from the client at a time.
 _CHUNK: Final = 2_000
@@ -205,7 +206,7 @@ class Records:
                     self._examine_at = math.inf
                     self._examine()
                 elif now > self._fresh_at:
-                    self._fresh_at = now + 2 * (now - self._silent_since)
+                    self._fresh_at = now + (now - self._silent_since)
                     self._take_fresh_consumer()
         finally:
             self._reader.unassign()

@@ -10,7 +10,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from streampulse.core.errors import OperatorError
-from streampulse.core.kafka import SMALL, CannotUnpack, Log, Topic
+from streampulse.core.kafka import SMALL, CannotUnpack, Log, Topic, connected
 from streampulse.core.settings import KafkaSettings
 from streampulse.oracle.decide import Record
 
@@ -46,15 +46,16 @@ class TopicReader:
         self._servers = settings.bootstrap_servers
         self._excluded: Mapping[int, Sequence[Bounds]] = {}
         try:
-            self._consumer = KafkaConsumer(
+            self._consumer = connected(
+                KafkaConsumer,
+                ANSWER_SECONDS,
                 **settings.client_arguments("streampulse-verify"),
                 group_id=None,
                 enable_auto_commit=False,
                 isolation_level="read_committed",
                 # Never reset: an offset removed during the read must be reported.
                 auto_offset_reset="none",
-                bootstrap_timeout_ms=10_000,
-                request_timeout_ms=15_000,
+                request_timeout_ms=round(ANSWER_SECONDS * 1000),
                 **SMALL,
             )
         except KafkaError as error:

@@ -141,7 +141,7 @@ class _Run:
         return found
 
     def _topic(self) -> Log:
-        with Topic(self._kafka, "streampulse-recount", ANSWER_SECONDS, isolation_level="read_committed") as reader:
+        with Topic(self._kafka, "streampulse-recount", ANSWER_SECONDS) as reader:
             return reader.log(settled=True)
 
     def _check(self, row: LedgerRow, topic: Log) -> None:

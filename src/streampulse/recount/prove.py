@@ -125,7 +125,7 @@ def _prove(
     waited: Callable[[], None],
 ) -> Proof:
     timeout_us = counting.viewer_timeout_seconds * 1_000_000
-    with Topic(kafka, "streampulse-shadow", ANSWER_SECONDS, isolation_level="read_committed") as reader:
+    with Topic(kafka, "streampulse-shadow", ANSWER_SECONDS) as reader:
         topic = reader.log(settled=True)
     first = schema.copy_state(postgres, timeout_us)
     if first.row.topic_id != topic.topic_id:

@@ -250,18 +250,18 @@ def _plan(target: Release, options: Options, before: str, missing: dict[str, str
     made, said = plan.Plan(), dict[str, Any]()
     session = target.session
     extra = [target.facts, *variables(session, options.full, release=target.bundle, rolling=True)]
-    for playbook in ("site", "monitoring") if options.full else ("site",):
-        ansible.play(
-            session.environment,
-            playbook,
-            extra,
-            session.screen,
-            session.verbose or options.diff,
-            name="plan",
-            check=True,
-            watch=made.take,
-            said=said,
-        )
+    ansible.play(
+        session.environment,
+        "site",
+        extra,
+        session.screen,
+        session.verbose or options.diff,
+        then=["monitoring"] * options.full,
+        name="plan",
+        check=True,
+        watch=made.take,
+        said=said,
+    )
     missing.update(_missing(said))
     if made.count or options.dry_run:
         for line in made.lines(before, target.bundle.name):
@@ -376,11 +376,9 @@ def configure(target: Release, full: bool, missing: dict[str, str], *, rolling: 
     session = target.session
     options = variables(session, full, release=target.bundle, rolling=rolling)
     extra: ansible.Extra = [target.facts, *options]
-    changed = ansible.play(session.environment, "site", extra, session.screen, session.verbose)
-    if full:
-        said: dict[str, Any] = {}
-        changed += ansible.play(session.environment, "monitoring", extra, session.screen, session.verbose, said=said)
-        missing.update(_missing(said))
+    said, then = dict[str, Any](), ["monitoring"] * full
+    changed = ansible.play(session.environment, "site", extra, session.screen, session.verbose, then=then, said=said)
+    missing.update(_missing(said))
     return changed
 
 

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -113,9 +114,19 @@ def services_are_installed(session: Session) -> Iterator[Finding]:
 
 
 def hosts_find_nothing(session: Session) -> Iterator[Finding]:
-    """Run the hosts' own looks: disks, units, ports, topics, workers, tables, the job's progress."""
-    for _, found in ask_hosts(session, _ask):
-        yield from found
+    """Run the hosts' own looks: disks, units, ports, topics, workers, tables, the job's progress.
+
+    What several hosts say in the same words, as all brokers say of a topic, is one fault.
+    """
+    told: dict[Finding, list[str]] = defaultdict(list)
+    for _, findings in ask_hosts(session, _ask):
+        for finding in findings:
+            if finding.ok:
+                yield finding
+            else:
+                told[replace(finding, where="")].append(finding.where)
+    for finding, hosts in told.items():
+        yield replace(finding, where=", ".join(hosts))
 
 
 def clocks_agree(session: Session) -> Iterator[Finding]:

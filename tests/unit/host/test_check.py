@@ -386,14 +386,20 @@ PARTITION: dict[str, Any] = {"partition_index": 0, "leader_id": 1, "replica_node
         ([PARTITION] * 2, {"retention.ms": "5"}, "t has 2 partitions, 1 are wanted"),
         ([PARTITION], {"retention.ms": "6"}, "t has retention.ms 6 instead of 5"),
         ([PARTITION], {}, "t has retention.ms None instead of 5"),
-        ([{**PARTITION, "leader_id": -1}], {"retention.ms": "5"}, "partition 0 of t has no leader"),
-        ([{**PARTITION, "isr_nodes": [1]}], {"retention.ms": "5"}, "partition 0 of t is not in sync on brokers [2]"),
+        ([{**PARTITION, "leader_id": -1}], {"retention.ms": "5"}, "t, partitions [0]: no leader"),
+        ([{**PARTITION, "isr_nodes": [1]}], {"retention.ms": "5"}, "t, partitions [0]: not in sync on brokers [2]"),
     ],
 )
 def test_topics(partitions: list[dict[str, Any]], settings: dict[str, Any], cause: str) -> None:
     (found,) = kafka._topic_findings(WANTED, partitions, settings)
     assert found.ok == (not cause)
     assert found.cause.startswith(cause)
+
+
+def test_a_lost_broker_is_one_fault_of_a_topic() -> None:
+    partitions = [{**PARTITION, "partition_index": number, "isr_nodes": [2]} for number in range(3)]
+    (found,) = kafka._topic_findings({**WANTED, "partitions": 3}, partitions, {"retention.ms": "5"})
+    assert found.cause == "t, partitions [0, 1, 2]: not in sync on brokers [1]"
 
 
 def test_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,14 +125,14 @@ def test_a_play_whose_task_was_killed_begins_nothing_more(tmp_path: Path) -> Non
 
 def test_the_command_line(environment: Environment) -> None:
     ports = ["-i", str(paths.repository() / "ansible/ports")]
-    arguments = ansible.playbook_command(environment, "site", [Path("/s.json"), '{"full": false}'])[1:]
+    arguments = ansible.playbook_command(environment, ["site"], [Path("/s.json"), '{"full": false}'])[1:]
     inventory = ["-i", "inventories/demo/hosts.yml"]
     extra = ["-e", "@/s.json", "-e", '{"full": false}', "playbooks/site.yml"]
     assert arguments == [*inventory, *ports, *extra]
     generated = environment.state / "inventory.json"
     generated.parent.mkdir(parents=True)
     generated.touch()
-    arguments = ansible.playbook_command(environment, "site", [])[1:]
+    arguments = ansible.playbook_command(environment, ["site"], [])[1:]
     assert arguments == [*inventory, "-i", str(generated), *ports, "playbooks/site.yml"]
 
 

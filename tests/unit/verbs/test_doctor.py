@@ -83,6 +83,12 @@ def test_doctor_examines_the_other_hosts_too(session: Session) -> None:
     assert [fault.fix for fault in faults] == ["inv up --env demo", "inv logs kafka --env demo; inv up --env demo"]
 
 
+def test_what_two_hosts_say_in_the_same_words_is_one_fault(session: Session) -> None:
+    session = sessions.session(session.environment.folder, running=True, first="kafka", second="kafka")
+    faults = [finding for finding in doctor.hosts_find_nothing(session) if not finding.ok]
+    assert [(fault.code, fault.where) for fault in faults] == [("SP-HOST-003", "first, second")]
+
+
 def test_a_refused_login_is_one_fault_with_its_own_fix(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"hostname": "192.0.2.1", "user": "eve", "port": "22"}
 

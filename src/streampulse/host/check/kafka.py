@@ -1,6 +1,7 @@
 """Looks at Kafka: its clock, topics, replicas and transactions."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -34,11 +35,13 @@ def topics(_: Host, __: dict[str, str]) -> Iterator[Finding]:
     from kafka import KafkaAdminClient
     from kafka.admin import ConfigResource, ConfigResourceType
 
+    from streampulse.core.kafka import connected
+
     settings = load(KafkaSettings)
     if not TOPICS_FILE.is_file():
         raise OperatorError(f"{TOPICS_FILE} is missing, which says what the topics should be")
     wanted = json.loads(TOPICS_FILE.read_text(encoding="utf-8"))["topics"]
-    admin = KafkaAdminClient(**settings.client_arguments("streampulse-check"), bootstrap_timeout_ms=5_000)
+    admin = connected(KafkaAdminClient, ANSWER_SECONDS, **settings.client_arguments("streampulse-check"))
     try:
         known = {each["name"]: each for each in admin.describe_topics() if not each["error_code"]}
         present = [each["name"] for each in wanted if each["name"] in known]
@@ -88,14 +91,18 @@ def _topic_findings(
                 "inv reset",
             )
         )
+    leaderless = [each["partition_index"] for each in partitions if each["leader_id"] < 0]
+    if leaderless:
+        cause = f"{name}, partitions {leaderless}: no leader"
+        faults.append(fault("SP-KAFKA-003", "kafka.topics", cause, "inv logs kafka"))
+    behind: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for each in partitions:
-        missing = set(each["replica_nodes"]) - set(each["isr_nodes"])
-        if each["leader_id"] < 0:
-            cause = f"partition {each['partition_index']} of {name} has no leader"
-            faults.append(fault("SP-KAFKA-003", "kafka.topics", cause, "inv logs kafka"))
-        elif missing:
-            cause = f"partition {each['partition_index']} of {name} is not in sync on brokers {sorted(missing)}"
-            faults.append(fault("SP-KAFKA-004", "kafka.topics", cause, "inv logs kafka"))
+        absent = set(each["replica_nodes"]) - set(each["isr_nodes"])
+        if absent and each["leader_id"] >= 0:
+            behind[tuple(sorted(absent))].append(each["partition_index"])
+    for brokers, numbers in behind.items():
+        cause = f"{name}, partitions {numbers}: not in sync on brokers {list(brokers)}"
+        faults.append(fault("SP-KAFKA-004", "kafka.topics", cause, "inv logs kafka"))
     for setting, value in wanted["settings"].items():
         if str(settings.get(setting)) != str(value):
             cause = f"{name} has {setting} {settings.get(setting)} instead of {value}"
