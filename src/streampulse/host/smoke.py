@@ -278,7 +278,7 @@ class Smoke:
         try:
             producer = kafka.connected(
                 KafkaProducer,
-                self._left(),
+                min(self._left(), 5.0),
                 **self.kafka.client_arguments("streampulse-smoke"),
                 acks="all",
                 # One after the other, also after a retry, to keep the order.
