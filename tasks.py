@@ -165,7 +165,7 @@ def restart(
     help={
         "env": ENV,
         "host": "only this host",
-        "reboot": "also hosts that get no newer package",
+        "reboot": "also hosts that get no newer package and wait for no reboot",
         "dry-run": "only say which hosts would change",
         "verbose": VERBOSE,
     }

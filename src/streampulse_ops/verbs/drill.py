@@ -93,6 +93,7 @@ class Round:
     def __init__(self, session: Session, chosen: Sequence[Drill], control: bool) -> None:
         self.session, self.control = session, control
         self.results = [Result(each, self._host(each)) for each in chosen]
+        self._loud_before = ""
 
     def _host(self, drill: Drill) -> str:
         """Return the host that a drill breaks; empty: none."""
@@ -248,9 +249,11 @@ class Round:
     def _calm(self) -> bool:
         left = [f"{each.code} {each.where}: {each.cause}" for each in self._faults() if each.code not in FADING]
         alerts = {each.drill.alert for each in self.results} & set(self._loud())
-        if left or alerts:
-            self._say(f"  not calm yet: {'; '.join([*left, *sorted(alerts)])}")
-        return not left and not alerts
+        loud = "; ".join([*left, *sorted(alerts)])
+        if loud not in ("", self._loud_before):
+            self._say(f"  not calm yet: {loud}")
+        self._loud_before = loud
+        return not loud
 
     def _wait(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         """Wait for a condition.

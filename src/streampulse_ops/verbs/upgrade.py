@@ -17,10 +17,10 @@ QUIET: Final = "15m"
 
 
 def upgrade(session: Session, host: str, reboot: bool, dry_run: bool) -> str:
-    """Upgrade the hosts' packages, reboot each host that got some, and return the closing words.
+    """Upgrade the hosts' packages, reboot each host that got some or waits for it, and return the closing words.
 
     :param host: only this host; empty for all.
-    :param reboot: reboot hosts without newer packages, too.
+    :param reboot: reboot the other hosts, too.
     :param dry_run: only count the hosts that would change.
     :raises OperatorError: a host cannot be spared, reached or upgraded, or a service does not work after it.
     """
