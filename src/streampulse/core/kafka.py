@@ -1,6 +1,7 @@
 """One topic of Kafka: its id, the bounds of its partitions, and the clients that read it."""
 
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import zstandard
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition, codec
 from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, RetriableError
+from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from kafka.protocol.metadata import MetadataRequest
 from kafka.record.default_records import DefaultRecordBatch
@@ -175,20 +177,36 @@ def connected(client: Callable[..., Client], seconds: float, *, bootstrap_server
     :param seconds: limit for all attempts together.
     :raises kafka.errors.KafkaError: no broker answers.
     """
+    opened: list[KafkaNetClient] = []
+
+    def network(**options: Any) -> KafkaNetClient:
+        opened.append(KafkaNetClient(**options))
+        return opened[-1]
+
     deadline = time.monotonic() + seconds
     servers = bootstrap_servers.split(",")
     random.shuffle(servers)
-    limit = _FIRST_ATTEMPT_SECONDS
-    while True:
-        for server in servers:
-            left = max(deadline - time.monotonic(), 0.1)
-            milliseconds = round(1000 * min(limit, left))
-            try:
-                return client(bootstrap_servers=server, bootstrap_timeout_ms=milliseconds, **arguments)
-            except KafkaTimeoutError:
-                if time.monotonic() >= deadline:
-                    raise
-        limit *= 2
+    for attempt in itertools.count():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        limit = min(_FIRST_ATTEMPT_SECONDS * 2 ** (attempt // len(servers)), left)
+        try:
+            return client(
+                kafka_client=network,
+                bootstrap_servers=servers[attempt % len(servers)],
+                bootstrap_timeout_ms=max(round(1000 * limit), 1),
+                **arguments,
+            )
+        except BaseException as error:
+            # A client that fails here leaves its thread and its connections behind.
+            while opened:
+                failed = opened.pop()
+                failed.close()
+                failed._manager._net.stop()
+            if not isinstance(error, KafkaTimeoutError):
+                raise
+    raise KafkaTimeoutError(f"no broker of {bootstrap_servers} answers")
 
 
 class Topic:

@@ -34,7 +34,7 @@ class Finding:
     """The result of one look. A fault has a code, a cause and the command that fixes it."""
 
     check: Annotated[str, Field(description="the look")]
-    where: Annotated[str, Field(description="host, service or file; of a good result also what was seen")]
+    where: Annotated[str, Field(description="hosts, service or file; of a good result also what was seen")]
     ok: Annotated[bool, Field(description="whether all is well")]
     cause: Annotated[str, Field(description="what was seen that is wrong")] = ""
     fix: Annotated[str, Field(description="the command to begin with")] = ""
