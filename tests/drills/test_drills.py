@@ -61,7 +61,9 @@ def running(stack: Stack, pager: Pager) -> None:  # noqa: ARG001 - the receiver 
 
 @pytest.mark.parametrize("chosen", ROUNDS, ids=lambda each: " and ".join(drill.name for drill in each))
 def test_a_runbook_repairs_what_its_drill_breaks(stack: Stack, pager: Pager, chosen: list[drills.Drill]) -> None:
-    stack.inv_ok("drill", ",".join(each.name for each in chosen), seconds=900)
+    done = stack.inv("drill", ",".join(each.name for each in chosen), seconds=900)
+    # The end says what failed, and the job's log why.
+    assert done.code == 0, done.text[-3000:] + stack.ssh("journalctl --unit=streampulse-job --no-pager --lines=40").text
     shown = stack.inv_ok("runbook", "show", chosen[0].name)
     assert "recovered after" in shown
     assert {(each.alert, "firing") for each in chosen if each.alert} <= pager.told

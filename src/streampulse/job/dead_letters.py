@@ -30,6 +30,8 @@ _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
 # A broker that does not answer a request for so long is taken for lost; after a loss twice as long, up to four times.
 _SILENT_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 4.0
+# How many such times a step of a transaction may take, which is several requests.
+_STEP_REQUESTS: Final = 4
 # How often a transaction is tried of which a broker did not answer a request.
 _ATTEMPTS: Final = 6
 #: How long Kafka may take to answer at a start. Without a limit the client waits for ever where an answer is lost.
@@ -104,6 +106,7 @@ class DeadLetters:
             transactional_id=shard.transactional_id,
             transaction_timeout_ms=60_000,
             request_timeout_ms=round(1000 * self._silent_seconds),
+            max_block_ms=round(1000 * self._step_seconds),
             compression_type="zstd",
             # A record without key and value is a dead letter like another; the client refuses to send None for both.
             value_serializer=_unwrapped,
@@ -133,6 +136,10 @@ class DeadLetters:
         return offsets
 
     @property
+    def _step_seconds(self) -> float:
+        return _STEP_REQUESTS * self._silent_seconds
+
+    @property
     def written(self) -> dict[int, int]:
         """By partition the offset below which all letters are out."""
         return dict(self._written)
@@ -140,7 +147,9 @@ class DeadLetters:
     def close(self) -> None:
         """Close the producer; letters of a transaction that was not committed are never seen."""
         if self._producer is not None:
-            self._producer.close(timeout=5)
+            # Without this the client first waits for records that no broker takes, and gives up while its thread runs.
+            self._producer._sender.force_close()
+            self._producer.close(timeout=self._step_seconds)
             self._producer = None
 
     def go_back(self, offsets: dict[int, int]) -> None:
@@ -248,16 +257,25 @@ class DeadLetters:
             )
             for letter in letters
         ]
-        self._producer.flush()
+        self._producer.flush(60)
         for outcome in sent:
             outcome.get(timeout=60)
-        self._producer.send_offsets_to_transaction(
-            {
-                TopicPartition(topic, number): OffsetAndMetadata(offset, metadata or self._topic_id, -1)
-                for number, offset in reached.items()
-            },
-            group,
-        )
-        self._producer.commit_transaction()
+        offsets = {
+            TopicPartition(topic, number): OffsetAndMetadata(offset, metadata or self._topic_id, -1)
+            for number, offset in reached.items()
+        }
+        transaction = self._producer._transaction_manager
+        self._finish(transaction.send_offsets_to_transaction(offsets, group))
+        self._finish(transaction.begin_commit())
         if group == GROUP:
             self._written.update(reached)
+
+    def _finish(self, step: Any) -> None:
+        """Wait for a step of a transaction.
+
+        The client's own calls wait without a limit, and a client that meets a broker which has just started may look
+        for its group's coordinator for ever.
+        """
+        self._producer._sender.wakeup()
+        if not step.wait(1000 * self._step_seconds):
+            raise KafkaTimeoutError(f"a step of the transaction takes longer than {self._step_seconds:.0f} s")
