@@ -1,4 +1,4 @@
-"""What Kafka never answers has a limit."""
+"""Dead letters whose transaction never comes to an end."""
 
 import threading
 import uuid
@@ -12,10 +12,10 @@ from streampulse.job.dead_letters import DeadLetters
 from streampulse.job.rows import DeadLetter
 
 
-def test_a_step_of_a_transaction_that_never_ends_is_given_up(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_takes_too_long_is_given_up(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "_ATTEMPTS", 1)
     monkeypatch.setattr(dead_letters, "_STEP_REQUESTS", 1)
-    # The client offers offsets of a topic that does not exist for ever.
+    # Kafka takes no offsets of a topic that does not exist, and the client asks again and again.
     kafka = broker.topics(f"events-{uuid.uuid4()}", 1).model_copy(update={"topic": "gone"})
     before = set(threading.enumerate())
     letters = DeadLetters(kafka)

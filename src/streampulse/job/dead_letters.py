@@ -30,7 +30,7 @@ _TRANSACTION_BYTES: Final = 32 * 1024 * 1024
 # A broker that does not answer a request for so long is taken for lost; after a loss twice as long, up to four times.
 _SILENT_SECONDS: Final = 2.0
 _CONNECT_SECONDS: Final = 4.0
-# How many such times a step of a transaction may take, which is several requests.
+# A step of a transaction is several requests. It may take this many times as long as one of them.
 _STEP_REQUESTS: Final = 4
 # How often a transaction is tried of which a broker did not answer a request.
 _ATTEMPTS: Final = 6
@@ -83,7 +83,6 @@ class DeadLetters:
         :param topic_id: its id; positions in an earlier topic of the same name say nothing about this one.
         :raises kafka.errors.KafkaError: the broker does not answer.
         """
-        self.close()
         self._topic_id = topic_id
         self._start(self._shard)
         self._written = self._committed(GROUP, topic_id, partitions)
@@ -99,6 +98,7 @@ class DeadLetters:
 
     def _start(self, shard: Shard) -> None:
         """Start a shard's producer, which fences the one before."""
+        self.close()
         self._producer = connected(
             KafkaProducer,
             _CONNECT_SECONDS,
@@ -271,10 +271,9 @@ class DeadLetters:
             self._written.update(reached)
 
     def _finish(self, step: Any) -> None:
-        """Wait for a step of a transaction.
+        """Wait for a step of a transaction: the client's own calls wait without a limit.
 
-        The client's own calls wait without a limit, and a client that meets a broker which has just started may look
-        for its group's coordinator for ever.
+        :raises kafka.errors.KafkaError: the step failed, or takes too long.
         """
         self._producer._sender.wakeup()
         if not step.wait(1000 * self._step_seconds):
