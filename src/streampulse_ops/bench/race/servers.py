@@ -87,8 +87,10 @@ class Server:
                 ask()
             except refusal as error:
                 if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
-                    last = self.log.read_text(errors="replace").strip().splitlines()[-1:] or [str(error)]
-                    raise OperatorError(f"a server of the race does not start: {last[0]}") from None
+                    # The lines of a Java trace that name no cause are indented.
+                    said = [line for line in self.log.read_text(errors="replace").splitlines() if line.lstrip() == line]
+                    last = next(filter(None, reversed(said)), str(error))
+                    raise OperatorError(f"a server of the race does not start: {last}") from None
                 time.sleep(0.1)
             else:
                 return
