@@ -1,6 +1,5 @@
 """What runs on the executors: one task for each Kafka partition of a batch, from the broker to an encoded slice."""
 
-import gc
 import math
 import time
 from collections import deque
@@ -68,9 +67,6 @@ def consumer(client: Mapping[str, str]) -> Consumer:
     where = client["bootstrap.servers"]
     if where not in _consumers:
         _consumers[where] = Consumer({**client, **_OPTIONS, "error_cb": _note})
-        # Spark's Python workers run a full garbage collection after each task. What is imported by now never becomes
-        # garbage; looking at it took a third of a worker's time at 300 events/s.
-        gc.freeze()
     return _consumers[where]
 
 

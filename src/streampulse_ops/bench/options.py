@@ -9,7 +9,7 @@ from streampulse.core.errors import UsageError
 
 #: The measurements in order. Those that depend on the size of the state (a start reads the events of the last ten
 #: minutes) come before the high rates and the backlog.
-NAMES: Final = ("memory", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
+NAMES: Final = ("memory", "processor", "api", "start", "recovery", "latency", "catch-up", "growth", "up", "monitoring")
 #: What `--peers` races against.
 PEERS: Final = ("bytewax", "quix", "spark")
 

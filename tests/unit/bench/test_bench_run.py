@@ -11,7 +11,7 @@ from streampulse.core.errors import OperatorError, UsageError
 from streampulse_ops import paths
 from streampulse_ops.bench import options, place, run
 from streampulse_ops.bench.figures import Figure, Measured
-from streampulse_ops.bench.measures import MEASURES, api, growth, latency, monitoring
+from streampulse_ops.bench.measures import MEASURES, api, growth, latency, monitoring, processor
 from streampulse_ops.bench.measures import up as up_measure
 from streampulse_ops.bench.place import Place
 from streampulse_ops.cli.console import Screen
@@ -138,6 +138,12 @@ def test_latency_has_its_aims_at_one_rate_and_its_limit_at_all() -> None:
     slow = latency.figures(300, {"from_creation": times(9.0, 2.4), "sent_per_second": 200.0})
     assert [figure.verdict for figure in slow] == ["", "ok", ""]
     assert "only 200 events/s were sent" in slow[0].note
+
+
+def test_an_events_processor_time_is_that_of_all_cores() -> None:
+    counting, total = processor.figures(2_000, {"job": 0.06, "spark-worker": 0.04, "kafka": 0.02})
+    assert (counting.value, total.value) == (pytest.approx(50), pytest.approx(60))
+    assert total.note == "cores: job 0.06, spark-worker 0.04, kafka 0.02"
 
 
 def mark(days: int, seconds: float) -> dict[str, Any]:

@@ -58,13 +58,16 @@ def properties(unit: str, *names: str) -> dict[str, str]:
 def names_by_unit(words: Sequence[str]) -> dict[str, str]:
     """Return the display names of units, by unit.
 
-    :param words: each ``NAME=UNIT``; the unit may be a pattern.
+    :param words: each ``NAME=UNIT,...``; a unit may be a pattern, which none has to match beside another unit.
     :raises OperatorError: there is no such unit.
     """
     found = {}
     for word in words:
-        name, _, unit = word.partition("=")
-        found[properties(unit)["Id"]] = name
+        name, _, units = word.partition("=")
+        printed = systemctl("show", "--property=Id", *units.split(",")).split()
+        if not printed:
+            raise OperatorError(f"there is no unit {units} here")
+        found.update(dict.fromkeys((line.removeprefix("Id=") for line in printed), name))
     return found
 
 

@@ -4,7 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from streampulse_ops.bench.figures import Measured
-from streampulse_ops.bench.measures import api, catch_up, growth, latency, memory, monitoring, recovery, start, up
+from streampulse_ops.bench.measures import (
+    api,
+    catch_up,
+    growth,
+    latency,
+    memory,
+    monitoring,
+    processor,
+    recovery,
+    start,
+    up,
+)
 from streampulse_ops.bench.options import Options
 from streampulse_ops.bench.place import Place
 
@@ -13,6 +24,7 @@ Measure = Callable[[Place, Options], Measured]
 
 MEASURES: Final[Mapping[str, Measure]] = {
     "memory": memory.measure,
+    "processor": processor.measure,
     "api": api.measure,
     "start": start.measure,
     "recovery": recovery.measure,

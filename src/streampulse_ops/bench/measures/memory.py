@@ -24,7 +24,7 @@ def measure(place: Place, options: Options) -> Measured:
 
 def units(chosen: Iterable[services.Service]) -> list[str]:
     """Return services as ``streampulse measure`` takes them."""
-    return [f"{service.name}={service.unit}" for service in chosen]
+    return [f"{service.name}={','.join(service.units)}" for service in chosen]
 
 
 def figures(answer: list[dict[str, Any]]) -> list[Figure]:
