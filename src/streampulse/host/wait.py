@@ -4,8 +4,7 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import httpx
 
@@ -29,9 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", choices=sorted(_PROBES), help="what to wait for")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
-    parser.add_argument(
-        "--settle", type=float, default=0.0, metavar="SECONDS", help="spark: watch what a recovered master has booked"
-    )
     parser.add_argument("--worker", default="", metavar="ADDRESS", help="spark: the worker of this host is alive")
     parser.add_argument(
         "--url", default="", metavar="URL", help="the page that says that a service of monitoring is ready"
@@ -124,44 +120,12 @@ def _postgres(_: argparse.Namespace) -> Callable[[], str]:
     return probe
 
 
-class _Books:
-    """What Spark's master has booked, after a recovery.
-
-    A worker that registers by itself while a new master recovers, as it tries every ten seconds, gets a second executor
-    of one number. The master books the cores of both for ever, and the next application gets none. Spark 4.2's.
-
-    :param seconds: how long the books are watched; 0: not at all.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._begun: float | None = None
-
-    def check(self, workers: Sequence[Mapping[str, Any]], applications: Sequence[Mapping[str, Any]]) -> None:
-        """Compare the cores that workers have given with those that applications have got.
-
-        :raises OperatorError: they differ for too long.
-        """
-        if not (self._seconds and applications):
-            return
-        now = time.monotonic()
-        self._begun = now if self._begun is None else self._begun
-        used, got = sum(each["coresused"] for each in workers), sum(each["cores"] for each in applications)
-        seen = f"workers have given {used} cores, and applications have got {got}"
-        if used != got and now > self._begun + 2 * self._seconds:
-            raise OperatorError(f"spark: {seen}")
-        if used != got or now < self._begun + self._seconds:
-            raise _NotYet(seen)
-
-
 def _spark(args: argparse.Namespace) -> Callable[[], str]:
     address = os.environ.get("STREAMPULSE_SPARK_MASTER_UI")
     if not address:
         raise OperatorError(
             "STREAMPULSE_SPARK_MASTER_UI is not set (the base role sets it in /etc/streampulse/spark.env)"
         )
-
-    books = _Books(args.settle)
 
     def probe() -> str:
         try:
@@ -171,8 +135,7 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
             state = answer.json()
         except (OSError, ValueError) as error:
             raise _NotYet(one_line(error)) from None
-        workers = [worker for worker in state.get("workers", []) if worker.get("state") == "ALIVE"]
-        hosts = [worker.get("host") for worker in workers]
+        hosts = [worker.get("host") for worker in state.get("workers", []) if worker.get("state") == "ALIVE"]
         alive = len(hosts)
         if state.get("status") != "ALIVE":
             raise _NotYet(f"the master is {state.get('status')}")
@@ -180,7 +143,6 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
             raise _NotYet(f"{alive} of {args.workers} workers are registered")
         if args.worker and args.worker not in hosts:
             raise _NotYet(f"the worker of {args.worker} is not registered")
-        books.check(workers, state.get("activeapps", []))
         return f"master alive, {alive} worker{'s' * (alive != 1)}"
 
     return probe

@@ -76,18 +76,6 @@ def test_a_worker_must_be_alive_on_its_own_host(
     assert "the worker of 10.0.0.2 is not registered" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("got", "code"), [(2, 0), (0, 1)])
-def test_a_master_that_books_cores_of_no_application_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], got: int, code: int
-) -> None:
-    workers = [{"host": "10.0.0.1", "state": "ALIVE", "coresused": 2}]
-    state = {"status": "ALIVE", "workers": workers, "activeapps": [{"cores": got}]}
-    with serving(lambda _: (200, state)) as url:
-        monkeypatch.setenv("STREAMPULSE_SPARK_MASTER_UI", url)
-        assert cli.main(["wait", "spark", "--settle", "0.3", "--timeout", "30"]) == code
-    assert ("workers have given 2 cores, and applications have got 0" in capsys.readouterr().err) == (code == 1)
-
-
 @pytest.mark.parametrize(
     "url",
     [
