@@ -78,6 +78,33 @@ def test_kills_lose_nothing_and_double_nothing(stack: Stack) -> None:
     is_right(stack, "all these kills")
 
 
+def test_a_worker_registers_while_the_master_recovers(stack: Stack) -> None:
+    """The master then books an executor that nobody has. It must be ended, and recover anew."""
+    # Only the first executor of an application has the number that the master gives again.
+    stack.ssh_ok("systemctl restart streampulse-job", seconds=BACK_SECONDS)
+    since = now(stack)
+    # The recovering master reads this file. A pipe in its place holds the master.
+    file = stack.ssh_ok("ls /var/lib/spark-master/recovery/app_*").strip()
+    stack.ssh_ok(f"cp --preserve {file} /root/kept && mkfifo /root/pipe && chown spark-master: /root/pipe")
+    stack.ssh_ok(f"mv --force /root/pipe {file} && kill -9 $({PARTS['master']})")
+    until(lambda: "Persisting recovery" in journal(stack, "spark-master", since), BACK_SECONDS, "the master recovers")
+
+    def tries() -> int:
+        return journal(stack, "spark-worker", since).count("Retrying connection to master")
+
+    before = tries()
+    until(lambda: tries() > before, BACK_SECONDS, "the worker tries to register")
+    time.sleep(2)
+    stack.ssh_ok(f"kill -STOP $({PARTS['worker']})")
+    stack.ssh_ok(f"cat /root/kept > {file} && mv --force /root/kept {file}")
+    until(
+        lambda: "Recovery complete" in journal(stack, "spark-master", since), BACK_SECONDS, "the master has recovered"
+    )
+    stack.ssh_ok(f"kill -CONT $({PARTS['worker']})")
+    until(lambda: "it books" in journal(stack, "spark-master", since), BACK_SECONDS, "the wrong books are seen")
+    is_right(stack, "the master recovered anew")
+
+
 @pytest.mark.parametrize("part", UNITS)
 def test_standing_still_for_a_while(stack: Stack, part: str) -> None:
     unit = UNITS[part]

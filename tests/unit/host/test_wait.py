@@ -76,6 +76,19 @@ def test_a_worker_must_be_alive_on_its_own_host(
     assert "the worker of 10.0.0.2 is not registered" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("port", "has", "code"), [(None, 512, 0), (None, 0, 1), (9, 0, 0)])
+def test_a_worker_has_the_executors_that_the_master_books_unless_it_does_not_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int | None, has: int, code: int
+) -> None:
+    state: dict[str, Any] = {"status": "ALIVE", "executors": [{"memory": has}]}
+    with serving(lambda _: (200, state)) as url:
+        worker = {"id": "w", "host": "10.0.0.1", "state": "ALIVE", "memoryused": 512}
+        state["workers"] = [worker | {"webuiaddress": f"http://127.0.0.1:{port}" if port else url}]
+        monkeypatch.setenv("STREAMPULSE_SPARK_MASTER_UI", url)
+        assert cli.main(["wait", "spark", "--reconciled", "--timeout", "0.4"]) == code
+    assert ("it books 512 MiB for executors of 10.0.0.1, which has 0 MiB" in capsys.readouterr().err) == (code == 1)
+
+
 @pytest.mark.parametrize(
     "url",
     [
