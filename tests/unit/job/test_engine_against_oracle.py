@@ -246,6 +246,18 @@ def test_a_stop_ends_what_came_before_it_when_it_is_settled_too() -> None:
     assert held.active == {"a": 1}
 
 
+def test_a_stop_ends_viewers_who_came_after_a_late_stop_that_a_restart_reads_too() -> None:
+    happens = ["stream_stop", "stream_stop", "viewer_join", "chat_message", "stream_stop", "chat_message"]
+    seconds = [200, 100, 300, 500, 400, 560]
+    records = []
+    for number, (user, kind, second) in enumerate(zip("uuvwuw", happens, seconds, strict=True)):
+        key, value = event("a", user, kind, START_MS + second * 1000, number)
+        records.append(oracle.Record(partition_of(key, PARTITIONS), number, START_MS + 600_000, key, value))
+    decisions, clocks = decide(records, PARTITIONS)
+    held, _ = run(records, set(range(6)), {4}, set())
+    assert held.minutes == expected_tables(decisions, clocks, TIMEOUT_US).minutes
+
+
 def test_our_own_streams_are_kept_up_for_a_day() -> None:
     engine, held = Engine(TIMEOUT_US), Tables()
     disk = Disk(engine)
