@@ -83,7 +83,7 @@ def test_a_page_is_read(tmp_path: Path) -> None:
     assert look.expect is not None
     assert look.expect.search("x\nactive\ny")
     assert look.script.splitlines()[0] == "systemctl is-active kafka.service"
-    assert (repair.changes, repair.timeout) == (True, page.CONTROL_SECONDS)
+    assert (repair.changes, repair.timeout, repair.retry) == (True, page.CONTROL_SECONDS, 0)
     assert book.after[1].startswith("- `No space left on device`")
 
 
