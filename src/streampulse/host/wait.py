@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: %(default)g")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="spark: alive workers at least")
     parser.add_argument("--worker", default="", metavar="ADDRESS", help="spark: the worker of this host is alive")
-    parser.add_argument("--reconciled", action="store_true", help="spark: workers have the executors that it books")
+    parser.add_argument("--reconciled", action="store_true", help="spark: workers have what the master books")
     parser.add_argument(
         "--url", default="", metavar="URL", help="the page that says that a service of monitoring is ready"
     )
@@ -131,18 +131,8 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
             "STREAMPULSE_SPARK_MASTER_UI is not set (the base role sets it in /etc/streampulse/spark.env)"
         )
 
-    def ask() -> dict[str, Any]:
-        try:
-            answer = http.get(f"{address}/json/", seconds=_ANSWER_SECONDS)
-            if not answer.is_success:
-                raise _NotYet(f"the master answers {answer.status_code}")
-            state: dict[str, Any] = answer.json()
-        except (OSError, ValueError) as error:
-            raise _NotYet(one_line(error)) from None
-        return state
-
     def probe() -> str:
-        state = ask()
+        state = _spark_state(address)
         workers = [worker for worker in state.get("workers", []) if worker.get("state") == "ALIVE"]
         hosts = [worker.get("host") for worker in workers]
         alive = len(hosts)
@@ -153,36 +143,44 @@ def _spark(args: argparse.Namespace) -> Callable[[], str]:
         if args.worker and args.worker not in hosts:
             raise _NotYet(f"the worker of {args.worker} is not registered")
         if args.reconciled:
-            _reconcile({worker["id"]: worker["webuiaddress"] for worker in workers}, ask)
+            _reconcile(address, workers)
         return f"master alive, {alive} worker{'s' * (alive != 1)}"
 
     return probe
 
 
-def _reconcile(workers: Mapping[str, str], ask: Callable[[], dict[str, Any]]) -> None:
-    """Compare the memory that Spark's master books for executors with the executors that the workers have.
+def _spark_state(address: str) -> dict[str, Any]:
+    """Return the state that Spark's master, or a worker, shows at its web address."""
+    try:
+        answer = http.get(f"{address}/json/", seconds=_ANSWER_SECONDS)
+        if not answer.is_success:
+            raise _NotYet(f"{address} answers {answer.status_code}")
+        state: dict[str, Any] = answer.json()
+    except (OSError, ValueError) as error:
+        raise _NotYet(one_line(error)) from None
+    return state
+
+
+def _reconcile(address: str, workers: Iterable[Mapping[str, str]]) -> None:
+    """Compare the memory that Spark's master books for executors with the executors that its alive workers have.
 
     Spark 4.2: a worker without a master tries to register every ten seconds. If one of these tries reaches a new master
     before that has recovered, the master starts a second executor of the same number and books both. Both end, the
-    master frees one, and the application gets no other until a master recovers anew.
+    master frees one, and the application gets no other until a master recovers once more.
 
-    :param workers: the web address of each alive worker, by its id.
-    :param ask: asks the master for its state.
     :raises _NotYet: the master books more than there is.
     """
     # A worker has told the master of its executors before it answers here, so the workers are asked first.
     has = {}
-    for worker, address in workers.items():
+    for worker in workers:
         # Without an answer nothing is known of a worker, and a restart of the master would not help.
-        with contextlib.suppress(OSError, ValueError, LookupError):
-            state = http.get(f"{address}/json/", seconds=_ANSWER_SECONDS).json()
-            has[worker] = sum(executor["memory"] for executor in state["executors"])
-    for worker in ask()["workers"]:
-        if worker["memoryused"] > has.get(worker["id"], math.inf):
-            raise _NotYet(
-                f"it books {worker['memoryused']} MiB for executors of {worker['host']}, which has "
-                f"{has[worker['id']]} MiB of them"
-            )
+        with contextlib.suppress(_NotYet):
+            executors = _spark_state(worker["webuiaddress"])["executors"]
+            has[worker["id"]] = sum(executor["memory"] for executor in executors)
+    for worker in _spark_state(address)["workers"]:
+        host, books, there = worker["host"], worker["memoryused"], has.get(worker["id"], math.inf)
+        if books > there:
+            raise _NotYet(f"the master books {books} MiB for executors of {host}, which have {there} MiB")
 
 
 def _page(args: argparse.Namespace) -> Callable[[], str]:

@@ -86,7 +86,7 @@ def test_a_worker_has_the_executors_that_the_master_books_unless_it_does_not_say
         state["workers"] = [worker | {"webuiaddress": f"http://127.0.0.1:{port}" if port else url}]
         monkeypatch.setenv("STREAMPULSE_SPARK_MASTER_UI", url)
         assert cli.main(["wait", "spark", "--reconciled", "--timeout", "0.4"]) == code
-    assert ("it books 512 MiB for executors of 10.0.0.1, which has 0 MiB" in capsys.readouterr().err) == (code == 1)
+    assert ("books 512 MiB for executors of 10.0.0.1, which have 0 MiB" in capsys.readouterr().err) == (code == 1)
 
 
 @pytest.mark.parametrize(
