@@ -17,8 +17,8 @@ HEALED_SECONDS = 30
 WATCHED_SECONDS = 80
 # Until errors have been many enough for long enough: the window that they are counted over and their minimum duration.
 ERRORS_SECONDS = 300
-# Longer than the windows that errors are counted over, and than a group waits for its next notification.
-AFTERWARDS_SECONDS = 150
+# Longer than its errors are still counted, and a group then waits for its next notification.
+AFTERWARDS_SECONDS = 100
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -195,7 +195,9 @@ def test_one_writer_at_a_time(database: Database, store: Store) -> None:
     second.close()
 
 
-def test_a_lost_connection_is_reopened_and_nothing_doubled(database: Database, store: Store) -> None:
+def test_a_lost_connection_is_reopened_and_nothing_doubled(
+    database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batches, _ = batches_of(store)
     process(batches, 0, FIRST)
     # As when the server restarts between two batches.
@@ -204,7 +206,17 @@ def test_a_lost_connection_is_reopened_and_nothing_doubled(database: Database, s
         " WHERE application_name = 'streampulse-job' AND datname = current_database()"
     )
     assert database.query(end) == [(1,)]
+    # The server takes a while to notice the end of a connection. Until then its lock is held.
+    opened, held = store.open, [OperatorError("another driver of the job writes to this database")] * 2
+
+    def open_again(fence: Callable[[int], int] | None) -> None:
+        if held:
+            raise held.pop()
+        opened(fence)
+
+    monkeypatch.setattr(store, "open", open_again)
     process(batches, 10, [record(NAME, "viewer_leave", "2026-09-21T12:00:04Z")])
+    assert not held
     assert rows(database) == [("12:00", NAME, 0, 2, "0.30", 1, 1, 1, 0)]
     assert database.query("SELECT sum(accepted)::bigint, count(*) FROM batch_ledger") == [(4, 2)]
 

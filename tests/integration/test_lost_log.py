@@ -1,6 +1,7 @@
 """Kafka's log loses its end: whatever it holds afterwards is counted, and the span is entered, exactly."""
 
 import shutil
+import uuid
 
 import pytest
 from broker import Broker, cluster, event
@@ -9,15 +10,22 @@ from pipeline import Pipeline
 from postgres import WRITER
 
 from streampulse.core.settings import KafkaSettings
+from streampulse.events import partition_of
 from streampulse.job.ends import LogLost
 
 STREAM = "stream"
+#: One stream for each of three partitions.
+STREAMS = [
+    next(name for name in map(str, range(99)) if partition_of(name.encode(), 3) == number) for number in range(3)
+]
 #: Records of the beginning, among them a dead letter with every tenth; those that are lost; those of the new end.
 OLD, LOST, NEW = 40, 15, 30
 
 
-def send(broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0, valid: bool = False) -> int:
-    """Send events, each in a batch of its own, and return the log's end.
+def send(
+    broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0, valid: bool = False, stream: str = STREAM
+) -> int:
+    """Send events, each in a batch of its own, and return the partition's end.
 
     :param ahead: how far their times are ahead of the present, in minutes.
     :param valid: no event is a dead letter; else every tenth is.
@@ -25,9 +33,9 @@ def send(broker: Broker, kafka: KafkaSettings, count: int, ahead: float = 0, val
     with broker.producer(linger_ms=0) as producer:
         for number in range(count):
             kind = "chat_message" if valid or number % 10 else "nonsense"
-            value = event(STREAM, ahead, event_type=kind, message_len=1)
-            producer.send(kafka.topic, value, key=STREAM.encode()).get(10)
-    return broker.end(kafka.topic)
+            value = event(stream, ahead, event_type=kind, message_len=1)
+            sent = producer.send(kafka.topic, value, key=stream.encode()).get(10)
+    return int(sent.offset) + 1
 
 
 def spans(database: Database) -> list[tuple[object, ...]]:
@@ -68,6 +76,26 @@ def test_a_lost_end_is_a_span_and_the_rest_is_equal(
     report = pipeline.equal()
     assert f"records {OLD} to {OLD + LOST - 1} of partition 0: counted, then lost by Kafka" in report.not_checked
     assert pipeline.start().spans == []
+
+
+def test_every_partition_loses_its_end_at_once(broker: Broker, database: Database) -> None:
+    kafka = broker.topics(f"events-{uuid.uuid4()}", partitions=3)
+    pipeline = Pipeline(kafka, database.settings(WRITER))
+    pipeline.start()
+    for number, stream in enumerate(STREAMS):
+        pipeline.count(number, send(broker, kafka, OLD + LOST, stream=stream))
+    broker.kill()
+    for number in range(3):
+        broker.lose_end(kafka.topic, number, OLD)
+    broker.start()
+    # The first ends before the position, the second at it, and the third has grown past it.
+    ends = [OLD, *(send(broker, kafka, new, stream=STREAMS[i]) for i, new in ((1, LOST), (2, NEW)))]
+    assert pipeline.start().offsets == {0: OLD, 1: OLD, 2: OLD}
+    for number, end in enumerate(ends):
+        pipeline.count(number, end)
+    assert [span[:3] for span in spans(database)] == [("lost", OLD, OLD + LOST)] * 3
+    pipeline.equal()
+    pipeline.stop()
 
 
 def test_a_fresh_reading_takes_the_clock_of_a_lost_span(

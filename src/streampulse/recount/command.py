@@ -224,7 +224,7 @@ class _Run:
                 if one(cursor)[0]:
                     raise OperatorError("letters of the last recount are not sent: start the job (inv up), inv recount")
                 if present_shards(cursor) != self._shards:
-                    raise OperatorError("job_shards was changed meanwhile. Nothing was changed. Again: inv recount")
+                    raise OperatorError("job_shards was changed just now. Nothing was changed. Again: inv recount")
                 row = schema.counted_up_to(cursor)
                 self._check_spans(cursor)
                 self._check(row, self._topic())

@@ -3,12 +3,12 @@
 import argparse
 import dataclasses
 import json
-import logging
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from streampulse.core.errors import OperatorError, SettingsError, one_line
+from streampulse.core.kafka import silence
 from streampulse.host.check import api, job, kafka, machine, postgres, spark
 from streampulse.host.check.host import LOOKS, Finding, Host, Look, fault
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the looks of this host, print the findings, and return 1 if there is a fault."""
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    silence()
     findings = findings_of(Host())
     if arguments.json:
         document = {"host": socket.gethostname(), "findings": [dataclasses.asdict(each) for each in findings]}
