@@ -41,9 +41,9 @@ def read(monkeypatch: pytest.MonkeyPatch, frame: Frame, *, waits: bool) -> list[
         position=lambda piece: Position(piece.next_offset, piece.clock_us),
     )
     suspects = SimpleNamespace(note=lambda *_: waits, limits=lambda: {0: None})
-    parts = batches, SimpleNamespace(hand_over=lambda count: count()), suspects, SimpleNamespace(ahead=lambda _: {})
-    reading = Reading(*cast("Any", parts), {0: Position(0, None)})
-    reading.process(frame, 0)
+    overlap, excluded = SimpleNamespace(hand_over=lambda count: count()), SimpleNamespace(ahead=lambda _: {})
+    parts: Any = batches, overlap, suspects, excluded, {0: Position(0, None)}
+    Reading(*parts).process(frame, 0)
     return counted
 
 
